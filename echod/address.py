@@ -1,0 +1,136 @@
+"""Where to listen: from the words of the configuration to frozen endpoints, and from socket addresses to words.
+
+`""` is every address of the machine, `"0.0.0.0"` every IPv4 one and `"::"` every IPv6 one; `localhost` is never asked
+for (RFC 6761 section 6.3); `unix:/path` and `unix:@name` are as in unix(7); anything else is an address or a name, and
+a name stands for every address that it resolves to.  Nothing here opens a listening socket.
+"""
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from echod.errors import CannotListen
+
+UNIX_PATH_MAX = 107
+"""Bytes in the path or name of a unix socket (unix(7): 108, with the NUL before or after it)."""
+
+_EVERY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+_MAPPED = "::ffff:"
+"""How an IPv4 peer looks on an IPv6 socket that serves both (RFC 4291 section 2.5.5.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address to bind, not yet bound; the port comes later, since the kernel may choose it.
+
+    `address` is numeric, or for AF_UNIX the path, or the abstract name behind a NUL.
+    """
+
+    family: socket.AddressFamily
+    address: str
+    scope: int = 0
+
+    def sockaddr(self, port: int) -> Any:
+        """The form that bind(2) takes in Python."""
+        match self.family:
+            case socket.AF_UNIX:
+                return self.address
+            case socket.AF_INET6:
+                return (self.address, port, 0, self.scope)
+            case _:
+                return (self.address, port)
+
+    def covers(self, other: "Endpoint") -> bool:
+        """Whether listening here makes listening at `other` superfluous, and impossible."""
+        return self == other or (self.family == other.family and self.address == _EVERY.get(self.family))
+
+
+def loopback(family: socket.AddressFamily) -> Endpoint:
+    """The address that a machine has if it has the family at all."""
+    return Endpoint(family, _LOOPBACK[family])
+
+
+def resolve(host: str) -> list[Endpoint]:
+    """Every endpoint that the word `host` stands for.
+
+    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel could not take.
+    """
+    if host.startswith("unix:"):
+        return [_unix(host)]
+    if not host:
+        return [Endpoint(family, address) for family, address in _EVERY.items()]
+    if _is_localhost(host):
+        return [Endpoint(family, address) for family, address in _LOOPBACK.items()]
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a valid host name"
+        raise CannotListen(
+            f"host {host!r} does not resolve: {reason}; give an address of this machine or a name that it can look up"
+        ) from error
+    return [
+        Endpoint(family, str(sockaddr[0]).partition("%")[0], sockaddr[3] if len(sockaddr) == 4 else 0)
+        for family, _, _, _, sockaddr in found
+    ]
+
+
+def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
+    """The endpoints of all `hosts`, in their order, without those that another one covers.
+
+    Raises `CannotListen` as `resolve` does.
+    """
+    kept: list[Endpoint] = []
+    for endpoint in (endpoint for host in hosts for endpoint in resolve(host)):
+        if not any(other.covers(endpoint) for other in kept):
+            kept = [other for other in kept if not endpoint.covers(other)] + [endpoint]
+    return kept
+
+
+def show(family: int, sockaddr: Any) -> str:
+    """A socket's address as people write it: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
+    if family == socket.AF_UNIX:
+        name = os.fsdecode(sockaddr)
+        return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
+    host, port = sockaddr[:2]
+    if host.startswith(_MAPPED):
+        host = host.removeprefix(_MAPPED)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def source(family: int, sockaddr: Any) -> int | None:
+    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 one, which one site has.
+
+    Never 0, below 2**64, and None for a unix socket: a peer there has no address.  The two kinds never meet, because
+    ::/32, where the IPv4 numbers lie, is nobody's network (RFC 4291 section 2.5).
+    """
+    if family == socket.AF_UNIX:
+        return None
+    host: str = sockaddr[0]
+    if family == socket.AF_INET6 and not host.startswith(_MAPPED):
+        prefix = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+        return int.from_bytes(prefix) or _LOOPBACK_NET
+    return int.from_bytes(socket.inet_aton(host.removeprefix(_MAPPED))) | _IPV4_NET
+
+
+_IPV4_NET = 1 << 32
+_LOOPBACK_NET = 1
+"""Stands for ::/64, which holds ::1 and would otherwise be 0."""
+
+
+def _is_localhost(host: str) -> bool:
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _unix(host: str) -> Endpoint:
+    path = host.removeprefix("unix:")
+    if not path.startswith(("/", "@")) or "\0" in path or path == "@":
+        raise CannotListen(f"host {host!r} is no unix socket; write unix:/absolute/path or unix:@name")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise CannotListen(
+            f"host {host!r} is too long for a unix socket; at most {UNIX_PATH_MAX} bytes may follow 'unix:'"
+        )
+    return Endpoint(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)

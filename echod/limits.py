@@ -1,0 +1,143 @@
+"""Admission: who may come in, over all workers together.
+
+The total is the sum of what the workers' rows say.  A worker takes a place before it accepts, and gives it back if that
+makes one too many; so there are never more clients than the limit, whoever else is accepting at that moment.
+
+The count per source is a table in shared memory, one for each worker, so that what a dead worker held is forgotten by
+wiping its table.  The tables are read and changed under a lock of the kernel's, because a limit that two workers can
+overrun together is none; fcntl(2) gives the lock back when its holder dies, which no lock in memory would.
+"""
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from echod.stats import Stats
+
+_MASK = (1 << 64) - 1
+
+
+class SourceTable:
+    """Sources and how many clients each has: open addressing with linear probing, the keys never 0 and below 2**64.
+
+    `cells` are pairs of key and count in zeroed memory, a power of two of them, and at most half may be in use.
+    `multiplier` is odd and secret, so that nobody can choose addresses that all fall on one cell.
+    """
+
+    def __init__(self, cells: memoryview, multiplier: int) -> None:
+        self._keys = cells[: len(cells) // 2]
+        self._counts = cells[len(cells) // 2 :]
+        self._mask = len(self._keys) - 1
+        self._shift = 64 - self._mask.bit_length()
+        self._multiplier = multiplier
+
+    def count(self, key: int) -> int:
+        """Clients of `key` now."""
+        return self._counts[self._find(key)]
+
+    def add(self, key: int) -> None:
+        """One client more."""
+        place = self._find(key)
+        self._keys[place] = key
+        self._counts[place] += 1
+
+    def remove(self, key: int) -> None:
+        """One client less; a source without clients leaves no trace."""
+        hole = self._find(key)
+        self._counts[hole] -= 1
+        if self._counts[hole]:
+            return
+        self._keys[hole] = 0
+        place = (hole + 1) & self._mask
+        while moved := self._keys[place]:
+            # Whoever was pushed past the hole by its owner moves back (Knuth, volume 3, 6.4, algorithm R).
+            if (place - self._home(moved)) & self._mask >= (place - hole) & self._mask:
+                self._keys[hole], self._counts[hole] = moved, self._counts[place]
+                self._keys[place] = self._counts[place] = 0
+                hole = place
+            place = (place + 1) & self._mask
+
+    def clear(self) -> None:
+        """Forget every source."""
+        for cells in (self._keys, self._counts):
+            cells.cast("B")[:] = bytes(cells.nbytes)
+
+    def _home(self, key: int) -> int:
+        return ((key * self._multiplier) & _MASK) >> self._shift
+
+    def _find(self, key: int) -> int:
+        place = self._home(key)
+        while self._keys[place] not in (key, 0):
+            place = (place + 1) & self._mask
+        return place
+
+
+class Limits:
+    """What all workers may hold together; make it before the fork.
+
+    `max_connections` is for all clients and `max_per_source` for those of one source (see `address.source`), 0 for no
+    such limit.
+    """
+
+    def __init__(self, stats: Stats, max_connections: int, max_per_source: int) -> None:
+        self._stats = stats
+        self._max_connections = max_connections
+        self._max_per_source = max_per_source
+        self._tables: list[SourceTable] = []
+        if max_per_source:
+            cells = 2 * 2 ** (2 * max_connections).bit_length()
+            memory = memoryview(mmap.mmap(-1, len(stats.rows) * cells * 8)).cast("Q")
+            multiplier = int.from_bytes(os.urandom(8)) | 1
+            starts = range(0, len(memory), cells)
+            self._tables = [SourceTable(memory[start : start + cells], multiplier) for start in starts]
+            self._lock = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
+
+    @property
+    def counts_sources(self) -> bool:
+        """Whether there is a limit per source at all."""
+        return bool(self._tables)
+
+    def vacate(self, worker: int) -> None:
+        """Free the places of a worker that is dead, for its successor."""
+        self._stats.rows[worker].vacate()
+        if self._tables:
+            with self._locked():
+                self._tables[worker].clear()
+
+    def take_place(self, worker: int) -> bool:
+        """Take a place among all clients; False, and nothing taken, when there is none."""
+        self._stats.rows[worker].clients_now += 1
+        if self._stats.clients_now() <= self._max_connections:
+            return True
+        self.give_place(worker)
+        return False
+
+    def give_place(self, worker: int) -> None:
+        """Give a place back."""
+        self._stats.rows[worker].clients_now -= 1
+
+    def admit(self, worker: int, source: int | None) -> bool:
+        """Count one more client of `source`; False, and nothing counted, when it has as many as it may."""
+        if source is None:
+            return True
+        with self._locked():
+            if sum(table.count(source) for table in self._tables) >= self._max_per_source:
+                return False
+            self._tables[worker].add(source)
+            return True
+
+    def dismiss(self, worker: int, source: int | None) -> None:
+        """Count one less client of `source`, one that was admitted."""
+        if source is not None:
+            with self._locked():
+                self._tables[worker].remove(source)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)

@@ -1,0 +1,97 @@
+"""Counters in memory that parent and workers share.
+
+Each worker has a row of its own and is the only one to write to it, so nothing needs a lock: an aligned 64-bit store is
+whole or not there.  A row outlives its worker: the successor goes on counting where a dead one stopped.
+"""
+
+import mmap
+from dataclasses import dataclass
+
+_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING = range(6)
+_COLUMNS = 8
+"""Columns of a row, rounded up to one cache line of 64 bytes: two workers never write to the same line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all workers together have done: clients now, clients so far, clients refused, bytes echoed."""
+
+    clients_now: int
+    clients_total: int
+    clients_refused: int
+    bytes_echoed: int
+
+
+class Row:
+    """One worker's counters: plain numbers to its owner, to be read by everybody."""
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells
+
+    @property
+    def clients_now(self) -> int:
+        """Connections that hold a place, the one being accepted included."""
+        return self._cells[_CLIENTS_NOW]
+
+    @clients_now.setter
+    def clients_now(self, value: int) -> None:
+        self._cells[_CLIENTS_NOW] = value
+
+    @property
+    def bytes_echoed(self) -> int:
+        """Bytes given back to clients so far."""
+        return self._cells[_BYTES_ECHOED]
+
+    @bytes_echoed.setter
+    def bytes_echoed(self, value: int) -> None:
+        self._cells[_BYTES_ECHOED] = value
+
+    @property
+    def ticks(self) -> int:
+        """How often the worker's loop has come round to say so."""
+        return self._cells[_TICKS]
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the worker is waiting for connections at this moment."""
+        return bool(self._cells[_ACCEPTING])
+
+    @accepting.setter
+    def accepting(self, value: bool) -> None:
+        self._cells[_ACCEPTING] = value
+
+    def add_client(self) -> None:
+        """Count one more client so far."""
+        self._cells[_CLIENTS_TOTAL] += 1
+
+    def add_refused(self) -> None:
+        """Count one more client sent away."""
+        self._cells[_CLIENTS_REFUSED] += 1
+
+    def tick(self) -> None:
+        """Say that the loop has come round."""
+        self._cells[_TICKS] += 1
+
+    def vacate(self) -> None:
+        """Forget what died with the worker: its clients, and that it was accepting."""
+        self._cells[_CLIENTS_NOW] = self._cells[_ACCEPTING] = 0
+
+
+class Stats:
+    """A row for each of `workers` workers, in anonymous shared memory; make it before the fork."""
+
+    def __init__(self, workers: int) -> None:
+        self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
+        cells = memoryview(self._memory).cast("Q")
+        self.rows = [Row(cells[start : start + _COLUMNS]) for start in range(0, workers * _COLUMNS, _COLUMNS)]
+
+    def clients_now(self) -> int:
+        """Connections that hold a place, in all workers together."""
+        return sum(row.clients_now for row in self.rows)
+
+    def totals(self) -> Totals:
+        """All rows added up."""
+        sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
+        return Totals(sums[_CLIENTS_NOW], sums[_CLIENTS_TOTAL], sums[_CLIENTS_REFUSED], sums[_BYTES_ECHOED])
