@@ -1,0 +1,212 @@
+"""What echod has to say: one small function for each event, and nothing is said in any other way.
+
+An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
+`pid` and `worker`, then the event's own fields, which are the arguments of its function.  Where standard error goes to
+the journal, each line begins with its priority (sd-daemon(3)).  Lines are short enough (PIPE_BUF, pipe(7)) never to be
+torn apart by those of another process.
+"""
+
+import functools
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec
+
+from pythonjsonlogger.json import JsonFormatter
+
+from echod.sink import Sink
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+PAYLOAD_MAX = 512
+"""Bytes of a chunk that its event shows; escaped, each may take six."""
+
+P = ParamSpec("P")
+_Declaration = Callable[Concatenate["Journal", P], None]
+_Level = int | Callable[["Journal", dict[str, Any]], int]
+
+_TEXT_MAX = 2000
+"""Characters of a traceback or of an error's sentence that an event shows."""
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""syslog(3) priorities."""
+
+
+class _Json(JsonFormatter):
+    """One object, with the fields that every event has in front."""
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        timestamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        log_data.update(timestamp=timestamp, level=record.levelname.lower(), event=record.__dict__["event"])
+        log_data.update(message=record.msg, pid=record.process)
+        log_data.update(record.__dict__["fields"])
+
+
+class _Console(logging.Formatter):
+    """For a person at a terminal: time of day, level, sentence, and the fields that are not in it anyway."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
+        # As JSON, since what a client sent could otherwise speak to the terminal.
+        fields = " ".join(f"{key}={json.dumps(value)}" for key, value in record.__dict__["fields"].items())
+        return f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})"
+
+
+def goes_to_journal(fd: int) -> bool:
+    """Whether `fd` is the one that systemd connected to its journal (JOURNAL_STREAM, systemd.exec(5))."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _event(level: _Level, message: str) -> Callable[[_Declaration[P]], _Declaration[P]]:
+    """Make a method the declaration of an event: its name, its arguments and `message` are all there is to it."""
+
+    def declare(method: _Declaration[P]) -> _Declaration[P]:
+        @functools.wraps(method)
+        def tell(self: "Journal", /, *_: P.args, **fields: P.kwargs) -> None:
+            self._tell(level if isinstance(level, int) else level(self, fields), method.__name__, message, fields)
+
+        return tell
+
+    return declare
+
+
+def _of_connection(journal: "Journal", fields: dict[str, Any]) -> int:
+    """A connection on which nothing ever came, as a health check's, is told at debug only."""
+    told = journal.tells_connections and fields.get("bytes_received") != 0
+    return logging.INFO if told else logging.DEBUG
+
+
+def _of_exit(journal: "Journal", fields: dict[str, Any]) -> int:
+    return logging.ERROR if fields["reason"] != "stopped" else logging.INFO
+
+
+class Journal:
+    """The events of one process, parent or worker.
+
+    `level` is one of `LEVELS` and `form` is `json` or `console`; without `connections` the events of connections are
+    told at debug only, and `payload` adds the bytes themselves to those of chunks.
+    """
+
+    def __init__(
+        self, sink: Sink, *, level: str, form: str, connections: bool, payload: bool, priorities: bool
+    ) -> None:
+        self.sink = sink
+        self.worker: int | None = None
+        """The worker whose process this is; None in the parent."""
+        self.tells_connections = connections
+        self.shows_payload = payload
+        self._level = LEVELS[level]
+        self._formatter: logging.Formatter = _Json() if form == "json" else _Console()
+        self._priorities = priorities
+
+    @property
+    def tells_chunks(self) -> bool:
+        """Whether the events of single chunks are wanted at all."""
+        return self._level <= logging.DEBUG
+
+    @_event(logging.INFO, "echod {version} is starting.")
+    def starting(self, *, version: str, config_files: list[str]) -> None:
+        """The configuration is read and right; nothing is open yet."""
+
+    @_event(logging.WARNING, "{problem}")
+    def config_warning(self, *, problem: str) -> None:
+        """Something in the configuration is allowed, but may not be what was meant."""
+
+    @_event(logging.INFO, "Listening on {address}.")
+    def listening(self, *, address: str, adopted: bool) -> None:
+        """A socket is bound, or was passed to us bound; `address` is what getsockname(2) says."""
+
+    @_event(logging.INFO, "Ready: whoever connects now gets an echo.")
+    def ready(self, *, addresses: list[str], workers: int) -> None:
+        """Every worker accepts."""
+
+    @_event(logging.INFO, "Worker {worker} accepts connections.")
+    def worker_started(self, *, worker: int, worker_pid: int) -> None:
+        """A worker accepts connections."""
+
+    @_event(_of_exit, "Worker {worker} is gone: {reason}.")
+    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int) -> None:
+        """A worker's process has ended, with so many clients."""
+
+    @_event(logging.INFO, "Stopping on {signal}: finishing what {clients} clients have sent.")
+    def draining(self, *, signal: str, clients: int, timeout: float) -> None:
+        """No connection is accepted any more; what has arrived is echoed, within `timeout` seconds."""
+
+    @_event(logging.INFO, "Stopped after echoing {bytes_echoed} bytes to {clients_total} clients.")
+    def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> None:
+        """Everything is closed; the last event."""
+
+    @_event(logging.DEBUG, "Accepted a connection from {peer}.")
+    def connection_accepted(self, *, connection: str, peer: str, local: str) -> None:
+        """A connection was accepted; nothing has come yet."""
+
+    @_event(_of_connection, "{peer} begins to send.")
+    def connection_opened(self, *, connection: str, peer: str, local: str) -> None:
+        """The first bytes of a connection have come."""
+
+    @_event(_of_connection, "{peer} is gone ({reason}), {bytes_sent} bytes echoed.")
+    def connection_closed(
+        self,
+        *,
+        connection: str,
+        peer: str,
+        local: str,
+        bytes_received: int,
+        bytes_sent: int,
+        chunks: int,
+        duration: float,
+        reason: str,
+    ) -> None:
+        """A connection is over."""
+
+    @_event(logging.DEBUG, "Received {bytes} bytes.")
+    def chunk_received(self, *, connection: str, bytes: int, payload: str = "") -> None:  # noqa: A002  its name
+        """A chunk was read; `payload` has each byte as the character of that number."""
+
+    @_event(logging.DEBUG, "Sent {bytes} bytes.")
+    def chunk_sent(self, *, connection: str, bytes: int, payload: str = "") -> None:  # noqa: A002  its name
+        """The socket took so many bytes back."""
+
+    @_event(logging.WARNING, "Accepting pauses ({reason}): new connections wait in the kernel's queue.")
+    def accept_paused(self, *, reason: str, clients: int) -> None:
+        """A worker accepts nothing for now."""
+
+    @_event(logging.INFO, "Accepting again, after {duration} s.")
+    def accept_resumed(self, *, duration: float) -> None:
+        """A worker that paused has accepted for a while without another pause."""
+
+    @_event(
+        logging.WARNING,
+        "Refused {count} connections of sources that have all they may, the last of them {peer}.",
+    )
+    def client_refused(self, *, peer: str, count: int) -> None:
+        """Connections over the limit of their source were closed at once, `count` of them since the last such event."""
+
+    @_event(logging.WARNING, "{count} events could not be written.")
+    def log_dropped(self, *, count: int) -> None:
+        """Standard error did not take events in time, so they are lost."""
+
+    @_event(logging.CRITICAL, "A bug in echod: {error}")
+    def bug(self, *, error: str, traceback: str) -> None:
+        """Something happened that echod does not expect; please report it."""
+
+    def show(self, data: bytes | memoryview) -> dict[str, str]:
+        """The `payload` of a chunk's event, where it is wanted."""
+        return {"payload": bytes(data[:PAYLOAD_MAX]).decode("latin-1")} if self.shows_payload else {}
+
+    def bug_of(self, error: BaseException) -> None:
+        """Tell a bug by its exception."""
+        text = "".join(traceback.format_exception(error))
+        self.bug(error=repr(error)[: _TEXT_MAX // 4], traceback=text[-_TEXT_MAX:])
+
+    def _tell(self, level: int, event: str, message: str, fields: dict[str, Any]) -> None:
+        if level < self._level:
+            return
+        if dropped := self.sink.take_dropped():
+            self.log_dropped(count=dropped)
+        record = logging.LogRecord("echod", level, "", 0, message.format_map(fields), None, None)
+        record.__dict__.update(event=event, fields={"worker": self.worker} | fields)
+        prefix = f"<{_PRIORITIES[level]}>" if self._priorities else ""
+        self.sink.put(f"{prefix}{self._formatter.format(record)}\n".encode())

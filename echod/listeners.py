@@ -1,0 +1,259 @@
+"""Listening sockets: opened for endpoints, or adopted from whoever passed them.
+
+One process opens them all, and every worker accepts from the same ones.  Not SO_REUSEPORT: measured, closing one of
+two such sockets reset the 25 connections queued on it, and it would hide a second daemon on the port.
+
+What every connection needs is set on the listening socket, from which the kernel copies it into each that is accepted.
+"""
+
+import errno
+import math
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from echod import address
+from echod.address import Endpoint
+from echod.errors import CannotListen
+
+BACKLOG = 4096
+"""Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
+PROBES = 9
+"""Keepalive probes without an answer that end a connection, and"""
+PROBE_INTERVAL = 75
+"""seconds between two of them: the defaults of tcp(7).  TCP_USER_TIMEOUT must not undercut the two together."""
+UNSENT_MAX = 128 << 10
+"""Bytes of a client that may lie in the kernel unsent (TCP_NOTSENT_LOWAT).
+
+Measured without: 2.9 MB for a client that does not read.
+"""
+
+_ATTEMPTS = 16
+"""Ports tried until one is free for every address, when the kernel chooses."""
+_SOCKET_MODE = 0o666
+"""An echo is for everyone who can reach it; who can reach a unix socket is for the directory it lies in to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is set on every connection, in seconds or infinity: quiet before a keepalive probe, and before a stall."""
+
+    keepalive: float
+    stall: float
+
+
+class Listener:
+    """A listening socket, non-blocking, that is ours to close; `adopted` if others hold it too and it outlives us."""
+
+    def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
+        self.sock = sock
+        self.adopted = adopted
+        self.address = address.show(sock.family, sock.getsockname())
+        """What it is bound to, for people."""
+        self._file = None if adopted else _identity(sock)
+
+    def close(self) -> None:
+        """Close the socket, and remove its file if it has one and that is still this one."""
+        if self._file is not None and self._file == _identity(self.sock):
+            os.unlink(self.sock.getsockname())
+        self.sock.close()
+
+
+def open_listeners(endpoints: Iterable[Endpoint], port: int, tuning: Tuning) -> list[Listener]:
+    """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
+
+    An address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen`, with
+    everything closed again, if one can't be had.
+    """
+    usable = _usable(endpoints)
+    for attempt in range(_ATTEMPTS):
+        listeners: list[Listener] = []
+        chosen = port
+        try:
+            for endpoint in usable:
+                listeners.append(_open_listener(endpoint, chosen, tuning))
+                if not chosen and endpoint.family != socket.AF_UNIX:
+                    chosen = listeners[-1].sock.getsockname()[1]
+            return listeners
+        except CannotListen as error:
+            for listener in listeners:
+                listener.close()
+            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if port or not chosen or not taken or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
+    """What would keep `open_listeners` from it, except a port in use: maybe by the daemon to be replaced."""
+    problems = []
+    for endpoint in _usable(endpoints):
+        if endpoint.family == socket.AF_UNIX:
+            continue
+        try:
+            with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(endpoint.sockaddr(port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                problems.append(_problem(endpoint, port, error))
+    return problems
+
+
+def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
+    """Take over listening sockets that were passed to this process.
+
+    Raises `CannotListen` for a descriptor that is none.
+    """
+    listeners = []
+    for fd in fds:
+        try:
+            sock = socket.socket(fileno=fd)
+            listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise CannotListen(
+                f"descriptor {fd} (LISTEN_FDS) is no socket; pass listening stream sockets only"
+            ) from error
+        if not listening or sock.type != socket.SOCK_STREAM:
+            sock.detach()
+            raise CannotListen(
+                f"descriptor {fd} (LISTEN_FDS) is no listening stream socket; "
+                "use ListenStream= with Accept=no in the .socket unit"
+            )
+        sock.setblocking(False)
+        _tune(sock, tuning)
+        listeners.append(Listener(sock, adopted=True))
+    return listeners
+
+
+def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
+    try:
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if endpoint.family == socket.AF_UNIX:
+                _bind_unix(sock, endpoint.address)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if endpoint.family == socket.AF_INET6:
+                    # IPv4 has a socket of its own: so peers look like what they are, and bindv6only does not matter.
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(endpoint.sockaddr(port))
+            _tune(sock, tuning)
+            sock.listen(BACKLOG)
+            return Listener(sock, adopted=False)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise CannotListen(_problem(endpoint, port, error)) from error
+
+
+def _bind_unix(sock: socket.socket, path: str) -> None:
+    """Bind to `path`, in place of the socket of a daemon that is dead; nothing else that is there is touched.
+
+    Two daemons that start on one path in the same instant can still race; a service manager starts one.
+    """
+    if path.startswith("\0"):
+        sock.bind(path)
+        return
+    try:
+        sock.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(path).st_mode) or _answers(path):
+            raise
+        os.unlink(path)
+        sock.bind(path)
+    os.chmod(path, _SOCKET_MODE)
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens on the unix socket at `path`; one whose queue is full (EAGAIN) does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
+
+
+def _identity(sock: socket.socket) -> tuple[int, int] | None:
+    """Device and inode of the file that a unix socket's name leads to; None where there is none."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    try:
+        status = os.lstat(sock.getsockname())
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _tune(sock: socket.socket, tuning: Tuning) -> None:
+    """Set what every accepted connection is to inherit (the kernel's inet_csk_clone_lock copies it), tcp(7)."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
+    silence = 0.0
+    if math.isfinite(tuning.keepalive):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, math.ceil(tuning.keepalive))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+        silence = tuning.keepalive + PROBES * PROBE_INTERVAL
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    if math.isfinite(tuning.stall):
+        # The backstop for a session's own judgement, so longer than that takes.  Longer than keepalive too: with this
+        # option the first probe without an answer ends a connection that was quiet for as long, whatever TCP_KEEPCNT
+        # says, and one lost packet must not do that (RFC 1122 section 4.2.3.6).
+        timeout = max(2 * tuning.stall, silence)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
+
+
+def _kernel_has(family: socket.AddressFamily) -> bool:
+    """Whether the kernel has the family at all, which is when its loopback address can be bound.
+
+    Without IPv6 in the kernel there is no such socket (EAFNOSUPPORT); with it switched off, no such address.
+    """
+    if family == socket.AF_UNIX:
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(address.loopback(family).sockaddr(0))
+    except OSError:
+        return False
+    return True
+
+
+def _usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    wanted = list(endpoints)
+    return [endpoint for endpoint in wanted if _kernel_has(endpoint.family)] or wanted
+
+
+def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
+    where = address.show(endpoint.family, endpoint.sockaddr(port))
+    return f"cannot listen on {where}: {_explain(error, port)}"
+
+
+def _explain(error: OSError, port: int) -> str:
+    """What is wrong, and what would be right."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the address is in use by another program; stop that (ss -ltnp shows it) or choose another port"
+        case errno.EACCES if 0 < port < 1024:
+            return (
+                f"port {port} is privileged; choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
+            )
+        case errno.EACCES | errno.EPERM:
+            return "permission denied; choose a place that this user may write to"
+        case errno.EADDRNOTAVAIL:
+            return "it is no address of this machine; 'ip address' lists those that are"
+        case errno.EAFNOSUPPORT:
+            return "this kernel has no such address family; choose an address of another"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "its directory does not exist; create it first"
+    return f"{error.strerror}; choose another address"

@@ -1,0 +1,53 @@
+"""Signals as events of a loop.
+
+The handlers do nothing: the interpreter writes the number of each signal to a descriptor (`signal.set_wakeup_fd`), and
+what is to be done is done by a callback of the loop, between others, never in the middle of one.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Let the interpreter take note; the default action would end the process."""
+
+
+class Signals:
+    """Has `on_signal(signum)` called for each of `signums`, once `fd` is watched for `on_readable`."""
+
+    def __init__(self, signums: Iterable[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> None:
+        self._signums = frozenset(signums)
+        self._on_signal = on_signal
+        self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._handlers_before = {signum: signal.signal(signum, _nothing) for signum in self._signums}
+
+    def on_readable(self) -> None:
+        """Call back for the signals that have come."""
+        for number in os.read(self.fd, 512):
+            if number in self._signums:
+                self._on_signal(signal.Signals(number))
+
+    def close(self) -> None:
+        """Handle signals as before."""
+        for signum, handler in self._handlers_before.items():
+            signal.signal(signum, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self.forget()
+
+    def forget(self) -> None:
+        """After a fork: give back the descriptors; what is written there is for the parent."""
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Keep the signals waiting, so that a process that is being forked gets none while it looks like this one."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signums)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
