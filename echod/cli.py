@@ -1,0 +1,211 @@
+"""The command line: from words to settings, from settings to a running daemon, and from its end to an exit code."""
+
+import argparse
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import NoReturn
+
+from echod import __version__
+from echod.address import endpoints, resolve
+from echod.config import Key, Settings, as_toml, keys, worker_count
+from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, EchodError, UsageError
+from echod.journal import Journal, goes_to_journal
+from echod.limits import Limits
+from echod.listeners import Tuning, adopt_listeners, check_endpoints, open_listeners
+from echod.session import Timeouts
+from echod.sink import Sink
+from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
+from echod.stats import Stats
+from echod.supervisor import Supervisor
+from echod.systemd import Notifier, listen_fds, watchdog_seconds
+from echod.worker import Terms
+
+LINGER = 2.0
+"""Seconds to wait for the client's end of a connection that the server ends."""
+TICK = 1.0
+"""Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
+TICKS_PER_WATCHDOG = 10
+SPARE_FDS = 64
+"""Descriptors of a worker that are no clients'."""
+FLUSH = 1.0
+"""Seconds that the last events may take to get out."""
+
+_STDERR = 2
+
+
+def main() -> NoReturn:
+    """The command `echod`."""
+    _have_standard_fds()
+    try:
+        code = run(sys.argv[1:], os.environ)
+        sys.stdout.flush()
+    except EchodError as error:
+        _complain(error.problems)
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read --help or --print-config has seen enough; nor may the interpreter try to write the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EX_OK
+    except KeyboardInterrupt:
+        code = EX_INTERRUPTED
+    except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
+        with contextlib.closing(Sink(_STDERR)) as sink:
+            _open_journal(Settings(), sink).bug_of(error)
+            sink.finish(FLUSH)
+        code = EX_SOFTWARE
+    sys.exit(code)
+
+
+def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
+    """Do what `argv` says, and return the status to leave with.
+
+    Raises `EchodError` for whatever a person can mend.
+    """
+    arguments = _parse(argv)
+    flags = {key.path: value for key in keys() if (value := getattr(arguments, key.name)) is not None}
+    loaded = load(arguments.config, flags, environ)
+    if arguments.check_config or arguments.print_config:
+        _complain([f"warning: {warning}" for warning in loaded.warnings])
+    if arguments.print_config:
+        origins = {path: str(origin) for path, origin in loaded.origins.items()}
+        sys.stdout.write(as_toml(loaded.settings, origins))
+    if arguments.check_config:
+        _check(loaded.settings)
+        # To standard error if the settings are on standard output, which is to be fed back.
+        (sys.stderr if arguments.print_config else sys.stdout).write("OK\n")
+    if not (arguments.check_config or arguments.print_config):
+        _serve(loaded, environ)
+    return EX_OK
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print and leave with 2 for."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see echod --help)")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="echod",
+        description="An echo daemon (RFC 862): sends back every byte that it receives.",
+        epilog="Exit codes: 0 stopped when told to, 64 usage, 69 cannot listen, 70 a bug, 78 configuration.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"echod {__version__}")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"read FILE and FILE.d/*.toml instead of {DEFAULT_FILE} (variable {FILE_VARIABLE})",
+    )
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="say what is wrong with the configuration, or OK, and exit",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the settings in effect as TOML, and exit")
+    settings = parser.add_argument_group(
+        "settings", "each is a key of the file, and a variable; flags are the strongest"
+    )
+    for key in keys():
+        _add_flag(settings, key)
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        parser.error(f"unknown argument {flag!r}{nearest(flag, known)}")
+    return arguments
+
+
+def _add_flag(group: argparse._ArgumentGroup, key: Key) -> None:
+    """The flag of a setting takes whatever is given: what it may be is for the settings to say."""
+    text = f"{key.description} [{key.kind.show(key.default)}] (variable {key.variable})".replace("%", "%%")
+    if key.path == ("host",):
+        group.add_argument(key.flag, dest=key.name, action="append", metavar=key.kind.metavar, help=text)
+    elif isinstance(key.default, bool):
+        group.add_argument(key.flag, dest=key.name, nargs="?", const=True, metavar=key.kind.metavar, help=text)
+    else:
+        group.add_argument(key.flag, dest=key.name, metavar=key.kind.metavar, help=text)
+
+
+def _check(settings: Settings) -> None:
+    """Look for everything that can be found wrong without serving; raises `CannotListen` with all of it together."""
+    problems: list[str] = []
+    for host in settings.host:
+        try:
+            problems += check_endpoints(resolve(host), settings.port)
+        except CannotListen as error:
+            problems += error.problems
+    if problems:
+        raise CannotListen(*problems)
+
+
+def _serve(loaded: Loaded, environ: MutableMapping[str, str]) -> None:
+    """Serve until told to stop.  Raises `CannotListen`."""
+    settings = loaded.settings
+    watchdog = watchdog_seconds(environ)
+    notifier = Notifier(environ)
+    with contextlib.closing(Sink(_STDERR)) as sink:
+        journal = _open_journal(settings, sink)
+        journal.starting(version=__version__, config_files=loaded.files)
+        for warning in loaded.warnings + _raise_descriptor_limit(settings):
+            journal.config_warning(problem=warning)
+        limits = settings.limits
+        tuning = Tuning(limits.keepalive, limits.stall_timeout)
+        listeners = adopt_listeners(listen_fds(environ), tuning) or open_listeners(
+            endpoints(settings.host), settings.port, tuning
+        )
+        for listener in listeners:
+            journal.listening(address=listener.address, adopted=listener.adopted)
+        workers = worker_count(settings)
+        stats = Stats(workers)
+        terms = Terms(
+            chunk_size=settings.chunk_size,
+            timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
+            drain=limits.drain_timeout,
+            tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
+        )
+        admission = Limits(stats, limits.max_connections, limits.max_connections_per_source)
+        Supervisor(listeners, workers, terms, journal, stats, admission, notifier, watchdog).run()
+        sink.finish(FLUSH)
+
+
+def _open_journal(settings: Settings, sink: Sink) -> Journal:
+    log = settings.log
+    return Journal(
+        sink,
+        level=log.level,
+        form=log.format,
+        connections=log.connections,
+        payload=log.payload,
+        priorities=goes_to_journal(_STDERR),
+    )
+
+
+def _raise_descriptor_limit(settings: Settings) -> list[str]:
+    """Take as many descriptors as this process may have; warn if they are fewer than the clients it may serve."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    served = worker_count(settings) * (hard - SPARE_FDS)
+    if served >= settings.limits.max_connections:
+        return []
+    wanted = settings.limits.max_connections
+    warning = f"limits.max_connections is {wanted}, but this process may have descriptors for {served} clients only"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {hard}, or lower the limit"]
+
+
+def _complain(problems: Sequence[str]) -> None:
+    """Tell a person what is wrong; to the journal as an error."""
+    prefix = "<3>" if goes_to_journal(_STDERR) else ""
+    for problem in problems:
+        sys.stderr.write(f"{prefix}echod: {problem}\n")
+
+
+def _have_standard_fds() -> None:
+    """Have something behind descriptors 0 to 2, or the first sockets would be standard output and error."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)

@@ -1,0 +1,302 @@
+"""One client: its socket, its relay, and the end that it comes to.
+
+A session is in one of four states, and `State` says what it waits for in each.  The relay moves it between READING and
+WRITING; everything else is an end:
+
+- `eof`: the client ended its side and has everything back.  Closed at once: nothing is unread, so no reset follows.
+- `reset`, `timed_out`, `unreachable`, `error`: the connection failed.
+- `idle`, `drained`: the server's decision.  A socket that is closed with unread input sends a reset, which destroys
+  what is still on its way to the client (RFC 1122 section 4.2.2.13); so it is LINGERING first.
+- `stalled`, `cut`, `bug`: the client can't be given all that is its due.  Reset: an echo that ends short must not
+  look whole.
+"""
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from echod import address
+from echod.journal import Journal
+from echod.loop import READ, WRITE, Loop
+from echod.relay import Read, Relay, Write
+from echod.timers import Timer
+
+DISCARD = 64 << 10
+"""Bytes discarded at a time while lingering."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""`struct linger` for socket(7)'s SO_LINGER: on, with no time."""
+_REASONS = {
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timed_out",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+}
+_UCRED = struct.Struct("3i")
+"""`struct ucred`, unix(7): pid, uid, gid."""
+_INT = struct.Struct("i")
+
+
+class State(Enum):
+    """What a session waits for."""
+
+    READING = "input"
+    WRITING = "room in the socket for what is pending"
+    LINGERING = "the client's end, having ended our side, and discards what still comes"
+    CLOSED = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, or infinity: quiet before `idle`, nothing taken before `stalled`, and how long to linger."""
+
+    idle: float
+    stall: float
+    linger: float
+
+
+class Session:
+    """Serves one connected, non-blocking socket, and owns it.
+
+    `name` tells it apart in the events; `sockaddr` is the peer's, as accept(2) gave it; `chunk_size` is in bytes;
+    `on_closed(session)` is called exactly once.
+    """
+
+    __slots__ = (
+        "_acked",
+        "_acked_at",
+        "_drain_until",
+        "_journal",
+        "_loop",
+        "_name",
+        "_on_closed",
+        "_relay",
+        "_started",
+        "_state",
+        "_timeouts",
+        "_timer",
+        "_told",
+        "fd",
+        "sock",
+        "sockaddr",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        sock: socket.socket,
+        sockaddr: Any,
+        loop: Loop,
+        journal: Journal,
+        chunk_size: int,
+        timeouts: Timeouts,
+        on_closed: Callable[["Session"], None],
+    ) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.sockaddr = sockaddr
+        self._name = name
+        self._loop = loop
+        self._journal = journal
+        self._timeouts = timeouts
+        self._on_closed = on_closed
+        self._started = self._acked_at = loop.now
+        self._acked = -1
+        self._told = False
+        self._drain_until: int | None = None
+        self._state = State.READING
+        if journal.tells_chunks:
+            self._relay = Relay(self.fd, chunk_size, loop, self, *_traced(name, journal))
+            journal.connection_accepted(**self._names())
+        else:
+            self._relay = Relay(self.fd, chunk_size, loop, self)
+        loop.watch(self.fd, READ, self._on_first)
+        self._timer = self._look_later()
+
+    @property
+    def bytes_echoed(self) -> int:
+        """Bytes given back so far."""
+        return self._relay.sent
+
+    def on_blocked(self) -> None:
+        """The relay waits for room."""
+        self._state = State.WRITING
+        self._loop.rewatch(self.fd, WRITE, self._relay.on_writable)
+
+    def on_flushed(self) -> None:
+        """The relay waits for input."""
+        self._state = State.READING
+        if self._drain_until is None:
+            self._loop.rewatch(self.fd, READ, self._relay.on_readable)
+        else:
+            self._loop.rewatch(self.fd, READ, self._on_draining)
+            self._linger_if_drained()
+
+    def on_eof(self) -> None:
+        """The client is done, and has everything back."""
+        self._close("eof")
+
+    def on_broken(self, error: OSError) -> None:
+        """The connection failed."""
+        self._close(_REASONS.get(error.errno or 0, "error"))
+
+    def drain(self) -> None:
+        """Echo what has arrived by now, then end our side and linger."""
+        if self._state in (State.READING, State.WRITING):
+            self._drain_until = self._relay.received + _queued(self.fd, termios.FIONREAD)
+            if self._state is State.READING:
+                self.on_flushed()
+
+    def abort(self, reason: str) -> None:
+        """Close at once; with a reset, unless all that the client is due is on its way."""
+        if self._state is State.CLOSED:
+            return
+        if self._state is not State.LINGERING:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close(reason)
+
+    def _on_first(self) -> None:
+        self._relay.on_readable()
+        if self._relay.received and self._state is not State.CLOSED:
+            self._tell_opened()
+            if self._state is State.READING:
+                self._loop.rewatch(self.fd, READ, self._relay.on_readable)
+
+    def _on_draining(self) -> None:
+        self._relay.on_readable()
+        self._linger_if_drained()
+
+    def _linger_if_drained(self) -> None:
+        if self._state is State.READING and self._relay.received >= (self._drain_until or 0):
+            self._linger("drained")
+
+    def _linger(self, reason: str) -> None:
+        self._state = State.LINGERING
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.on_broken(error)
+            return
+        self._loop.rewatch(self.fd, READ, lambda: self._on_discard(reason))
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._timeouts.linger, lambda now: self._close(reason))
+
+    def _on_discard(self, reason: str) -> None:
+        try:
+            ended = not os.read(self.fd, DISCARD)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._close(reason)
+
+    def _look_later(self) -> Timer:
+        """Look after this client when it may have become idle, and often enough to see it stall in time."""
+        idle_in = self._relay.active + self._timeouts.idle - self._loop.now
+        return self._loop.call_later(max(0.0, min(idle_in, self._timeouts.stall / 4)), self._on_look)
+
+    def _on_look(self, now: float) -> None:
+        if self._stalls(now):
+            self.abort("stalled")
+        elif now - self._relay.active < self._timeouts.idle:
+            self._timer = self._look_later()
+        elif self._state is State.READING:
+            self._linger("idle")
+        else:
+            self.abort("idle")
+
+    def _stalls(self, now: float) -> bool:
+        """Whether the client is due bytes and has acknowledged none for the stall time-out.
+
+        What we sent less what is still queued is what the client has acknowledged, tcpi_bytes_acked to the byte; it
+        tells a slow client from one that takes nothing, which the progress of send(2) does not.
+        """
+        if math.isinf(self._timeouts.stall):
+            return False
+        queued = _queued(self.fd, termios.TIOCOUTQ)
+        acked = self._relay.sent - queued
+        due = bool(queued or self._relay.pending)
+        if due and acked == self._acked:
+            return now - self._acked_at >= self._timeouts.stall
+        if due:
+            self._relay.active = now
+        self._acked = acked if due else -1
+        self._acked_at = now
+        return False
+
+    def _names(self) -> dict[str, str]:
+        """Which connection an event is about, for people."""
+        local = address.show(self.sock.family, self.sock.getsockname())
+        return {"connection": self._name, "peer": self.peer, "local": local}
+
+    @property
+    def peer(self) -> str:
+        """The client, for people: its address, or on a unix socket its process."""
+        if self.sock.family != socket.AF_UNIX:
+            return address.show(self.sock.family, self.sockaddr)
+        pid, uid, _ = _UCRED.unpack(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return f"unix:pid={pid},uid={uid}"
+
+    def _tell_opened(self) -> None:
+        self._told = True
+        self._journal.connection_opened(**self._names())
+
+    def _close(self, reason: str) -> None:
+        if self._state is State.CLOSED:
+            return
+        self._state = State.CLOSED
+        self._loop.unwatch(self.fd)
+        self._timer.cancel()
+        relay = self._relay
+        if relay.received and not self._told:
+            self._tell_opened()
+        names = self._names()
+        self.sock.close()
+        self._journal.connection_closed(
+            **names,
+            bytes_received=relay.received,
+            bytes_sent=relay.sent,
+            chunks=relay.chunks,
+            duration=round(time.monotonic() - self._started, 6),
+            reason=reason,
+        )
+        self._on_closed(self)
+
+
+def _queued(fd: int, request: int) -> int:
+    """Bytes in a socket's queue: not yet read (SIOCINQ), or not yet acknowledged (SIOCOUTQ), tcp(7), unix(7).
+
+    The two have the numbers of FIONREAD and TIOCOUTQ, which is what Python calls them.
+    """
+    (count,) = _INT.unpack(fcntl.ioctl(fd, request, bytes(_INT.size)))
+    return int(count)
+
+
+def _traced(name: str, journal: Journal) -> tuple[Read, Write]:
+    """`os.read` and `os.write` with an event for each chunk.  Only for debugging: the hot path has no such call."""
+
+    def read(fd: int, size: int) -> bytes:
+        data = os.read(fd, size)
+        if data:
+            journal.chunk_received(connection=name, bytes=len(data), **journal.show(data))
+        return data
+
+    def write(fd: int, data: bytes | memoryview) -> int:
+        count = os.write(fd, data)
+        journal.chunk_sent(connection=name, bytes=count, **journal.show(data[:count]))
+        return count
+
+    return read, write

@@ -1,0 +1,293 @@
+"""The parent: it owns the listening sockets, the workers' lives, the signals, and the talk with systemd.
+
+It never touches a client's bytes, so nothing that a client does can harm it.  A worker that dies is replaced, at once
+the first time and ever later if its successors die young; the connections in the kernel's queue wait for the
+successor, because the listening sockets are the parent's.  A worker whose loop does not come round is killed, and
+replaced like any other.
+"""
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from echod import status
+from echod.balance import open_bell
+from echod.errors import EX_OK, EX_SOFTWARE
+from echod.journal import Journal
+from echod.limits import Limits
+from echod.listeners import Listener
+from echod.loop import READ, Loop
+from echod.signals import Signals
+from echod.stats import Stats
+from echod.systemd import Notifier
+from echod.timers import Timer
+from echod.worker import DRAIN, READY, Terms, Worker, enter
+
+STATUS_EVERY = 1.0
+"""Seconds between two updates of the status, at least; there is none while nothing changes."""
+HUNG = 5
+"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: a machine that was asleep is no
+reason."""
+UNWELL = 3
+"""Beats without a tick after which systemd is not told any more that all is well."""
+GRACE = 1.0
+"""Seconds that a worker may take to end, after those for draining."""
+GROWN_UP = 10.0
+"""Seconds after which a worker is not to have died young."""
+DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds until a worker is replaced, by how many before it have died young."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's place, whoever has it."""
+
+    number: int
+    pid: int = 0
+    """Of the process; 0 while there is none."""
+    pidfd: int = -1
+    orders: socket.socket | None = None
+    started: float = 0.0
+    ready: bool = False
+    died_young: int = 0
+    ticks: int = 0
+    missed: int = 0
+    """Beats since it last ticked."""
+    restart: Timer | None = field(default=None, repr=False)
+
+
+class Supervisor:
+    """Runs `workers` workers on `listeners` until a signal says to stop.
+
+    `watchdog` is how many seconds systemd waits for a sign of life, if it does.
+    """
+
+    def __init__(
+        self,
+        listeners: list[Listener],
+        workers: int,
+        terms: Terms,
+        journal: Journal,
+        stats: Stats,
+        limits: Limits,
+        notifier: Notifier,
+        watchdog: float | None,
+    ) -> None:
+        self._listeners = listeners
+        self._addresses = [listener.address for listener in listeners]
+        self._adopted = any(listener.adopted for listener in listeners)
+        self._terms = terms
+        self._journal = journal
+        self._stats = stats
+        self._limits = limits
+        self._notifier = notifier
+        self._watchdog = watchdog
+        self._watchdog_at = 0.0
+        self._slots = [Slot(number) for number in range(workers)]
+        self._bells = [open_bell() for _ in self._slots]
+        self._loop = Loop(self._on_bug)
+        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._handle_signal)
+        self._started = self._loop.now
+        self._status = ""
+        self._status_at = 0.0
+        self._ready = False
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until told to stop and everything is closed."""
+        loop, sink = self._loop, self._journal.sink
+        sink.attach(loop)
+        loop.watch(self._signals.fd, READ, self._signals.on_readable)
+        try:
+            for slot in self._slots:
+                self._start(slot)
+            loop.call_later(self._terms.tick, self._on_beat)
+            loop.run()
+        finally:
+            self._close()
+        totals = self._stats.totals()
+        self._journal.stopped(
+            uptime=round(time.monotonic() - self._started, 3),
+            clients_total=totals.clients_total,
+            clients_refused=totals.clients_refused,
+            bytes_echoed=totals.bytes_echoed,
+        )
+
+    def _start(self, slot: Slot) -> None:
+        """Fork a worker into `slot`."""
+        self._limits.vacate(slot.number)
+        orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        with self._signals.held_back():
+            pid = os.fork()
+            if not pid:
+                enter(parent)
+        if not pid:
+            self._become_worker(slot.number, orders, its_orders)
+        its_orders.close()
+        slot.pid, slot.pidfd, slot.orders = pid, os.pidfd_open(pid), orders
+        slot.started, slot.ready, slot.restart, slot.missed = self._loop.now, False, None, 0
+        self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
+        self._loop.watch(orders.fileno(), READ, lambda: self._on_word(slot))
+
+    def _become_worker(self, number: int, orders: socket.socket, its_orders: socket.socket) -> NoReturn:
+        """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
+        code = EX_SOFTWARE
+        self._journal.worker = number
+        try:
+            self._give_back(orders)
+            Worker(
+                number,
+                self._listeners,
+                self._terms,
+                self._journal,
+                self._stats,
+                self._limits,
+                self._bells,
+                its_orders,
+            ).run()
+            code = EX_OK
+        except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
+            self._journal.bug_of(error)
+        finally:
+            self._journal.sink.finish(GRACE)
+            os._exit(code)
+
+    def _give_back(self, orders: socket.socket) -> None:
+        orders.close()
+        self._journal.sink.reset()
+        self._notifier.close()
+        self._signals.forget()
+        self._loop.close()
+        for slot in self._slots:
+            if slot.orders is not None:
+                slot.orders.close()
+                os.close(slot.pidfd)
+
+    def _on_word(self, slot: Slot) -> None:
+        """A worker says that it accepts; or it hangs up, because it ends."""
+        if slot.orders is None:
+            return
+        if slot.orders.recv(64) != READY:
+            self._hang_up(slot)
+            return
+        slot.ready = True
+        self._journal.worker_started(worker=slot.number, worker_pid=slot.pid)
+        if not self._ready and not self._stopping and all(slot.ready for slot in self._slots):
+            self._ready = True
+            self._status, self._status_at = self._sentence(), self._loop.now
+            self._notifier.ready(self._status)
+            self._watchdog_at = self._loop.now
+            self._journal.ready(addresses=self._addresses, workers=len(self._slots))
+            if self._notifier.failed is not None:
+                problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {self._notifier.failed.strerror}"
+                self._journal.config_warning(problem=problem)
+
+    def _on_exit(self, slot: Slot) -> None:
+        """A worker is gone: see why, and have it replaced."""
+        _, wait_status = os.waitpid(slot.pid, 0)
+        self._loop.unwatch(slot.pidfd)
+        os.close(slot.pidfd)
+        self._hang_up(slot)
+        pid, slot.pid, slot.pidfd = slot.pid, 0, -1
+        clients = self._stats.rows[slot.number].clients_now
+        reason = self._reason(slot, wait_status)
+        self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients)
+        self._limits.vacate(slot.number)
+        if self._stopping:
+            if not any(slot.pid for slot in self._slots):
+                self._loop.stop()
+            return
+        if self._loop.now - slot.started >= GROWN_UP:
+            slot.died_young = 0
+        delay = DELAYS[min(slot.died_young, len(DELAYS) - 1)]
+        slot.died_young += 1
+        slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
+
+    def _reason(self, slot: Slot, wait_status: int) -> str:
+        code = os.waitstatus_to_exitcode(wait_status)
+        if code == EX_OK and self._stopping:
+            return "stopped"
+        if slot.missed >= HUNG:
+            return "it hung, and was killed"
+        return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+    def _hang_up(self, slot: Slot) -> None:
+        if slot.orders is not None:
+            self._loop.unwatch(slot.orders.fileno())
+            slot.orders.close()
+            slot.orders = None
+
+    def _on_beat(self, now: float) -> None:
+        """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
+        for slot in self._slots:
+            ticks = self._stats.rows[slot.number].ticks
+            slot.missed = slot.missed + 1 if ticks == slot.ticks else 0
+            slot.ticks = ticks
+            if slot.pid and slot.missed == HUNG:
+                signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+        well = all(slot.pid and slot.missed < UNWELL for slot in self._slots)
+        if self._watchdog and well and now - self._watchdog_at >= self._watchdog / 2 - self._terms.tick / 2:
+            self._watchdog_at = now
+            self._notifier.watchdog()
+        if self._ready and now - self._status_at >= STATUS_EVERY:
+            sentence = self._sentence()
+            if sentence != self._status:
+                self._status, self._status_at = sentence, now
+                self._notifier.status(sentence)
+        self._loop.call_later(self._terms.tick, self._on_beat)
+
+    def _sentence(self) -> str:
+        totals = self._stats.totals()
+        if self._stopping:
+            return f"Stopping: finishing what {status.clients(totals.clients_now)} sent."
+        return status.sentence(self._addresses, totals, adopted=self._adopted)
+
+    def _handle_signal(self, signum: signal.Signals) -> None:
+        """The first signal to stop drains, the second does not wait for that."""
+        if self._stopping:
+            self._kill(self._loop.now)
+            return
+        self._stopping = True
+        self._notifier.stopping(self._sentence())
+        clients = self._stats.clients_now()
+        self._journal.draining(signal=signum.name, clients=clients, timeout=self._terms.drain)
+        for listener in self._listeners:
+            listener.close()
+        for slot in self._slots:
+            if slot.restart is not None:
+                slot.restart.cancel()
+            if slot.orders is not None:
+                slot.orders.send(DRAIN)
+        if not any(slot.pid for slot in self._slots):
+            self._loop.stop()
+        self._loop.call_later(self._terms.drain + GRACE, self._kill)
+
+    def _kill(self, now: float) -> None:
+        """End the workers that are left; what their clients were due is lost."""
+        for slot in self._slots:
+            if slot.pid:
+                signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+
+    def _close(self) -> None:
+        """Leave nothing behind, whatever made `run` end."""
+        self._kill(self._loop.now)
+        for slot in self._slots:
+            if slot.pid:
+                os.waitpid(slot.pid, 0)
+                os.close(slot.pidfd)
+            if slot.orders is not None:
+                slot.orders.close()
+        for listener in self._listeners:
+            listener.close()
+        for bell in self._bells:
+            os.close(bell)
+        self._journal.sink.detach()
+        self._signals.close()
+        self._loop.close()
+
+    def _on_bug(self, fd: int, error: Exception) -> None:
+        raise error

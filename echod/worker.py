@@ -1,0 +1,163 @@
+"""A worker: one process, one loop, its acceptor and its sessions.
+
+It takes orders from the parent alone, over one socket: `DRAIN`, or the end of the socket, which is the end of the
+parent. It says `READY` there once, and from then on shows that it is alive by ticking in shared memory.  SIGTERM and
+SIGINT are not
+for it: a Ctrl-C at the terminal reaches every process of the group, and the parent decides what it means.
+"""
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from echod.acceptor import Acceptor
+from echod.balance import Balance, on_ring
+from echod.errors import EX_OK
+from echod.journal import Journal
+from echod.limits import Limits
+from echod.listeners import Listener
+from echod.loop import READ, Loop
+from echod.session import Session, Timeouts
+from echod.stats import Stats
+
+READY = b"ready"
+DRAIN = b"drain"
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms clients are served: bytes of a chunk, and seconds of the time-outs and between two ticks."""
+
+    chunk_size: int
+    timeouts: Timeouts
+    drain: float
+    tick: float
+
+
+class Worker:
+    """Serves clients until it is told to drain, and then until the last of them is gone.
+
+    `orders` is the socket to the parent, `bells` those of all workers; listeners, limits and statistics are shared
+    with them.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        listeners: list[Listener],
+        terms: Terms,
+        journal: Journal,
+        stats: Stats,
+        limits: Limits,
+        bells: list[int],
+        orders: socket.socket,
+    ) -> None:
+        self._terms = terms
+        self._journal = journal
+        self._row = stats.rows[number]
+        self._orders = orders
+        self._sessions: dict[int, Session] = {}
+        self._served = 0
+        self._echoed_before = self._row.bytes_echoed
+        self._draining = False
+        self._loop = Loop(self._on_bug)
+        self._balance = Balance(stats, number, bells)
+        self._acceptor = Acceptor(
+            number, listeners, self._loop, journal, stats, limits, self._balance, self._on_accepted
+        )
+        self._bell = bells[number]
+
+    def run(self) -> None:
+        """Serve; returns when drained, or when the parent is gone."""
+        loop = self._loop
+        self._journal.sink.attach(loop)
+        loop.watch(self._orders.fileno(), READ, self._on_order)
+        loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.open))
+        self._acceptor.open()
+        self._on_tick(loop.now)
+        self._orders.send(READY)
+        loop.run()
+        self._count()
+
+    def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
+        self._served += 1
+        name = f"{os.getpid()}.{self._served}"
+        self._sessions[sock.fileno()] = Session(
+            name,
+            sock,
+            sockaddr,
+            self._loop,
+            self._journal,
+            self._terms.chunk_size,
+            self._terms.timeouts,
+            self._on_closed,
+        )
+
+    def _on_closed(self, session: Session) -> None:
+        del self._sessions[session.fd]
+        self._echoed_before += session.bytes_echoed
+        self._acceptor.on_left(session.sock.family, session.sockaddr)
+        if self._draining and not self._sessions:
+            self._loop.stop()
+
+    def _on_order(self) -> None:
+        order = self._orders.recv(64)
+        if order == DRAIN:
+            self._drain()
+        elif not order:
+            self._loop.stop()
+
+    def _drain(self) -> None:
+        self._acceptor.close()
+        self._draining = True
+        for session in list(self._sessions.values()):
+            session.drain()
+        if not self._sessions:
+            self._loop.stop()
+        self._loop.call_later(self._terms.drain, self._cut)
+
+    def _cut(self, now: float) -> None:
+        for session in list(self._sessions.values()):
+            session.abort("cut")
+
+    def _on_tick(self, now: float) -> None:
+        self._count()
+        self._row.tick()
+        self._balance.tick()
+        self._acceptor.open()
+        self._loop.call_later(self._terms.tick, self._on_tick)
+
+    def _count(self) -> None:
+        """Bytes are counted where they pass, in the sessions, and added up when somebody may look."""
+        live = sum(session.bytes_echoed for session in self._sessions.values())
+        self._row.bytes_echoed = self._echoed_before + live
+
+    def _on_bug(self, fd: int, error: Exception) -> None:
+        """One client's bug ends that client; any other ends the worker, whose successor starts afresh."""
+        session = self._sessions.get(fd)
+        if session is None:
+            raise error
+        self._journal.bug_of(error)
+        session.abort("bug")
+
+
+def enter(parent: int) -> None:
+    """Turn a process that was just forked by `parent` into one that can be a worker; signals are blocked until the end
+    of it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    # prctl(2): the kernel kills this process when its parent dies, however that dies, and also if this loop hangs
+    # then.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(EX_OK)
+    # What was imported before the fork is here to stay: not to look through it at each collection saves milliseconds
+    # at a time, and not to touch it keeps its memory shared with the parent.
+    gc.freeze()
