@@ -15,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import math
-import os
 import socket
 import struct
 import termios
@@ -28,11 +27,8 @@ from typing import Any
 from echod import address
 from echod.journal import Journal
 from echod.loop import READ, WRITE, Loop
-from echod.relay import Read, Relay, Write
+from echod.relay import Relay
 from echod.timers import Timer
-
-DISCARD = 64 << 10
-"""Bytes discarded at a time while lingering."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """`struct linger` for socket(7)'s SO_LINGER: on, with no time."""
@@ -69,13 +65,14 @@ class Timeouts:
 class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
-    `name` tells it apart in the events; `sockaddr` is the peer's, as accept(2) gave it; `chunk_size` is in bytes;
-    `on_closed(session)` is called exactly once.
+    `name` tells it apart in the events; `sockaddr` is the peer's, as accept(2) gave it; `buffer` is one chunk long,
+    and may be shared by all sessions of a loop; `on_closed(session)` is called exactly once.
     """
 
     __slots__ = (
         "_acked",
         "_acked_at",
+        "_buffer",
         "_drain_until",
         "_journal",
         "_loop",
@@ -99,7 +96,7 @@ class Session:
         sockaddr: Any,
         loop: Loop,
         journal: Journal,
-        chunk_size: int,
+        buffer: memoryview,
         timeouts: Timeouts,
         on_closed: Callable[["Session"], None],
     ) -> None:
@@ -116,11 +113,10 @@ class Session:
         self._told = False
         self._drain_until: int | None = None
         self._state = State.READING
+        self._buffer = buffer
+        self._relay = Relay(_Traced(sock, name, journal) if journal.tells_chunks else sock, buffer, loop, self)
         if journal.tells_chunks:
-            self._relay = Relay(self.fd, chunk_size, loop, self, *_traced(name, journal))
             journal.connection_accepted(**self._names())
-        else:
-            self._relay = Relay(self.fd, chunk_size, loop, self)
         loop.watch(self.fd, READ, self._on_first)
         self._timer = self._look_later()
 
@@ -195,7 +191,7 @@ class Session:
 
     def _on_discard(self, reason: str) -> None:
         try:
-            ended = not os.read(self.fd, DISCARD)
+            ended = not self.sock.recv_into(self._buffer)
         except BlockingIOError:
             return
         except OSError:
@@ -285,18 +281,21 @@ def _queued(fd: int, request: int) -> int:
     return int(count)
 
 
-def _traced(name: str, journal: Journal) -> tuple[Read, Write]:
-    """`os.read` and `os.write` with an event for each chunk.  Only for debugging: the hot path has no such call."""
+class _Traced:
+    """A socket that tells of each chunk.  Only for debugging: the hot path has no such detour."""
 
-    def read(fd: int, size: int) -> bytes:
-        data = os.read(fd, size)
-        if data:
-            journal.chunk_received(connection=name, bytes=len(data), **journal.show(data))
-        return data
+    def __init__(self, sock: socket.socket, name: str, journal: Journal) -> None:
+        self._sock = sock
+        self._name = name
+        self._journal = journal
 
-    def write(fd: int, data: bytes | memoryview) -> int:
-        count = os.write(fd, data)
-        journal.chunk_sent(connection=name, bytes=count, **journal.show(data[:count]))
+    def recv_into(self, buffer: memoryview, /) -> int:
+        count = self._sock.recv_into(buffer)
+        if count:
+            self._journal.chunk_received(connection=self._name, bytes=count, **self._journal.show(buffer[:count]))
         return count
 
-    return read, write
+    def send(self, data: memoryview, /) -> int:
+        count = self._sock.send(data)
+        self._journal.chunk_sent(connection=self._name, bytes=count, **self._journal.show(data[:count]))
+        return count

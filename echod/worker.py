@@ -62,6 +62,7 @@ class Worker:
         self._journal = journal
         self._row = stats.rows[number]
         self._orders = orders
+        self._buffer = memoryview(bytearray(terms.chunk_size))
         self._sessions: dict[int, Session] = {}
         self._served = 0
         self._echoed_before = self._row.bytes_echoed
@@ -94,7 +95,7 @@ class Worker:
             sockaddr,
             self._loop,
             self._journal,
-            self._terms.chunk_size,
+            self._buffer,
             self._terms.timeouts,
             self._on_closed,
         )
