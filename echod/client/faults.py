@@ -1,0 +1,111 @@
+"""What can go wrong, as exceptions: each is one sentence for a person and carries echoc's exit code."""
+
+from echod.client.words import quoted
+
+WINDOW = 32
+"""How many bytes from the first wrong one on are shown, and looked at to guess what happened."""
+
+_ENOUGH = 4  # bytes that must agree again before a guess is worth telling
+
+
+class ClientError(Exception):
+    """Anything that keeps echoc from saying "identical"."""
+
+    exit_code: int
+
+
+class UntestableError(ClientError):
+    """Nothing can be said about the echo: no connection, bad usage, unreadable input, unwritable output."""
+
+    exit_code = 2
+
+
+class EchoError(ClientError):
+    """The echo is wrong, or was lost."""
+
+    exit_code = 1
+
+
+class MismatchError(EchoError):
+    """A byte came back as another: `sent` and `came` are the bytes from `offset` on, at least one each."""
+
+    def __init__(self, offset: int, sent: bytes, came: bytes) -> None:
+        self.offset, self.sent, self.came = offset, sent[:WINDOW], came[:WINDOW]
+        guess = _guess(self.sent, self.came)
+        super().__init__(
+            f"the echo is wrong at byte {offset} (counted from 0): "
+            f"sent 0x{sent[0]:02x}, received 0x{came[0]:02x}; from there on sent {quoted(self.sent)}, "
+            f"received {quoted(self.came)}" + (guess and f"; {guess}")
+        )
+
+
+class SurplusError(EchoError):
+    """Bytes came that had not been sent: `came` begins at `offset`, the number of bytes sent."""
+
+    def __init__(self, offset: int, came: bytes) -> None:
+        self.offset, self.came = offset, came
+        super().__init__(
+            f"the server sent more than it was given: after {_bytes(offset)} came at least "
+            f"{_bytes(len(came))} more, {quoted(came[:WINDOW])}"
+        )
+
+
+class ShortfallError(EchoError):
+    """The server ended the connection before everything had come back, or before everything was sent."""
+
+    def __init__(self, sent: int, received: int) -> None:
+        self.sent, self.received = sent, received
+        early = "too early" if sent > received else "before the end of the input"
+        super().__init__(f"the server closed the connection {early}: {_tally(sent, received)}")
+
+
+class BrokenConnectionError(EchoError):
+    """The connection broke, for the `reason` that the system gave, usually a reset."""
+
+    def __init__(self, reason: str, sent: int, received: int) -> None:
+        self.reason, self.sent, self.received = reason, sent, received
+        super().__init__(f"the connection broke ({reason}): {_tally(sent, received)}")
+
+
+class SilenceError(EchoError):
+    """For `seconds` the server neither took nor returned a byte, although it owed some, or the end."""
+
+    def __init__(self, seconds: float, sent: int, received: int) -> None:
+        self.seconds, self.sent, self.received = seconds, sent, received
+        what = "was silent for" if sent > received else "did not end the connection for"
+        super().__init__(f"the server {what} {seconds:g} s: {_tally(sent, received)}")
+
+
+def reason(error: OSError) -> str:
+    """The system's own words for `error`, without the number."""
+    return error.strerror or str(error)
+
+
+def _bytes(count: int) -> str:
+    return f"{count} byte" if count == 1 else f"{count} bytes"
+
+
+def _tally(sent: int, received: int) -> str:
+    if sent == received:
+        return f"all of {_bytes(sent)} sent came back"
+    return f"{received} of {_bytes(sent)} sent came back, {sent - received} missing"
+
+
+def _guess(sent: bytes, came: bytes) -> str:
+    """What happened to the stream at the first wrong byte, if the bytes after it tell; else nothing.
+
+    A changed byte is tried first: in a run of equal bytes it would also pass for an inserted one.
+    """
+    if _agree(sent[1:], came[1:]):
+        return "only that byte was changed"
+    for shift in range(1, WINDOW):
+        if _agree(sent[shift:], came):
+            return f"it looks as if {_bytes(shift)} had been dropped there"
+        if _agree(sent, came[shift:]):
+            return f"it looks as if {_bytes(shift)} had been inserted there"
+    return ""
+
+
+def _agree(one: bytes, other: bytes) -> bool:
+    length = min(len(one), len(other))
+    return length >= _ENOUGH and one[:length] == other[:length]

@@ -1,0 +1,156 @@
+"""What holds for every test: it leaves nothing behind, and where nothing may be skipped, nothing is.
+
+A leak is reported as an error in the teardown of the test that made it. Fixtures of a wider scope than one
+test are set up before the first look, so what they hold is not held against the test; they must be asked for
+by name, not by `request.getfixturevalue` in the middle of a test.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import hypothesis
+import pytest
+
+CI = os.environ.get("CI", "") not in ("", "0", "false")
+
+# No deadlines: no test measures time. In CI each run draws the same examples: a failure can be had again.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if CI else "dev")
+
+INIT = 1  # adopts orphans, and in a container may be the very make that runs the tests
+ORPHAN_GRACE = 3.0  # seconds for a process whose parent was killed to follow it
+
+
+def pytest_configure() -> None:
+    """Let SIGINT do what it does: what a script starts by `&` ignores it, and so would every daemon under test."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from what the imports made: no_leaks() runs it after every test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail the test that leaves a descriptor, a thread or a process behind.
+
+    What the test dropped without closing it is found too: collecting the garbage here makes its
+    ResourceWarning an error of this test, and not of whichever runs when the collector happens to.
+    """
+    descriptors, threads, processes = _descriptors(), set(threading.enumerate()), _processes()
+    yield
+    gc.collect()
+    leaks = [f"descriptor {fd} -> {name}" for fd, name in sorted(_descriptors().items() - descriptors.items())]
+    leaks += [f"thread {thread.name!r}" for thread in threading.enumerate() if thread not in threads]
+    for pid in sorted(_processes() - processes):
+        if name := _still_there(pid):
+            leaks.append(f"process {pid} {name}")
+            _kill(pid)
+    if leaks:
+        pytest.fail("the test left behind: " + ", ".join(leaks), pytrace=False)
+
+
+def _descriptors() -> dict[int, str]:
+    """This process's open descriptors, and what each refers to (proc_pid_fd(5))."""
+    found = {}
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(FileNotFoundError):  # the one that listdir() itself had open
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+def _processes() -> set[int]:
+    """The processes that this one has to answer for: its children, and the orphans of its process group.
+
+    An orphan is a member of the group whose parent is none, as is the worker of a daemon that was killed.
+    Under `make -j` other recipes' processes are in the group as well, but so are their parents.
+    """
+    own, group = os.getpid(), os.getpgrp()
+    stats = {pid: stat for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if (stat := _stat(pid))}
+    members = {pid for pid, stat in stats.items() if stat.group == group and pid != INIT}
+    return {
+        pid
+        for pid, stat in stats.items()
+        if stat.parent == own or (pid in members and stat.parent not in members and stat.state != "Z")
+    }
+
+
+class Stat(NamedTuple):
+    """The part of proc_pid_stat(5) that tells who belongs to whom."""
+
+    state: str
+    parent: int
+    group: int
+
+
+def _stat(pid: int) -> Stat | None:
+    try:
+        words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return Stat(words[0], int(words[1]), int(words[2]))
+
+
+def _still_there(pid: int) -> str:
+    """What a process runs, unless it is gone or, being an orphan, is on its way: then ''."""
+    stat = _stat(pid)
+    if stat and stat.parent == os.getpid():
+        return "(ended, but nobody waited for it)" if stat.state == "Z" else _command(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return ""
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return "" if poll.poll(ORPHAN_GRACE * 1000) else _command(pid)
+    finally:
+        os.close(pidfd)
+
+
+def _command(pid: int) -> str:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return "(" + os.fsdecode(b" ".join(words).strip()) + ")"
+
+
+def _kill(pid: int) -> None:
+    """End a leaked process, so that it can't disturb the tests that follow."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where CI is set, a skipped test has failed: there nothing that it needs may be missing."""
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for files that are skipped as a whole."""
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    expected_to_fail = hasattr(report, "wasxfail")  # pytest reports these as skipped
+    if CI and report.skipped and not expected_to_fail:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}: nothing may be skipped where CI is set"

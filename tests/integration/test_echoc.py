@@ -1,0 +1,305 @@
+"""echoc as a process of its own, as a user runs it, against servers faithful, faulty and foreign."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pytest
+
+import echod
+from tests.unit.client.peers import (
+    DEADLINE,
+    Behaviour,
+    altering,
+    endless,
+    faithful,
+    greeting,
+    resetting,
+    returning,
+    seen,
+    serving,
+    silent,
+    terminal,
+)
+
+# What the installed command does.
+COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())"]
+SENTENCE = b"This is the message.  It will be repeated."
+
+
+def echoc(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run echoc; standard input is /dev/null unless given."""
+    command = [*COMMAND, *map(str, arguments)]
+    if stdin is None:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+
+
+def test_from_cron() -> None:
+    """With /dev/null for standard input, as under cron, the sentence is sent all the same."""
+    with serving(faithful()) as port:
+        done = echoc("localhost", port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, SENTENCE, b"")
+
+
+def test_byte_exact_through_pipes() -> None:
+    """What `-f -` reads from a pipe comes out of standard output byte for byte."""
+    data = random.Random(7).randbytes(8 * 1024 * 1024)
+    with serving(faithful()) as port:
+        done = echoc("127.0.0.1", port, "-f", "-", stdin=data)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == data
+
+
+def test_server_that_reads_everything_first(tmp_path: Path) -> None:
+    """A server that returns nothing before the end of 8 MiB does not stop echoc, and gets them from a file."""
+    data = random.Random(7).randbytes(8 * 1024 * 1024)
+    (tmp_path / "file").write_bytes(data)
+    with serving(altering(bytes)) as port:
+        done = echoc("127.0.0.1", port, "-f", tmp_path / "file")
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        (
+            altering(lambda data: data.replace(b"mess", b"mass")),
+            (
+                b"the echo is wrong at byte 13 (counted from 0): sent 0x65, received 0x61; from there on sent "
+                b'"essage.  It will be repeated.", received "assage.  It will be repeated."; '
+                b"only that byte was changed"
+            ),
+        ),
+        (
+            altering(lambda data: data.replace(b"mess", b"mss")),
+            (
+                b"the echo is wrong at byte 13 (counted from 0): sent 0x65, received 0x73; from there on sent "
+                b'"essage.  It will be repeated.", received "ssage.  It will be repeated."; '
+                b"it looks as if 1 byte had been dropped there"
+            ),
+        ),
+        (
+            altering(lambda data: data + b"\n"),
+            b'the server sent more than it was given: after 42 bytes came at least 1 byte more, "\\n"',
+        ),
+        (
+            returning(20),
+            b"the server closed the connection too early: 20 of 42 bytes sent came back, 22 missing",
+        ),
+        (
+            resetting(0),
+            b"the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, 42 missing",
+        ),
+        (silent, b"the server was silent for 0.8 s: 0 of 42 bytes sent came back, 42 missing"),
+        (endless, b"the server did not end the connection for 0.8 s: all of 42 bytes sent came back"),
+    ],
+    ids=["flips", "drops", "adds", "stops", "resets", "silent", "endless"],
+)
+def test_faulty_server(behaviour: Behaviour, sentence: bytes) -> None:
+    """Each fault is found, told in one sentence, and ends with 1."""
+    with serving(behaviour) as port:
+        done = echoc("127.0.0.1", port, "--timeout", 0.8 if behaviour in (silent, endless) else DEADLINE)
+    assert (done.returncode, done.stderr) == (1, b"echoc: " + sentence + b"\n")
+
+
+def test_server_that_speaks_first() -> None:
+    """A mail server, say, is told from an echo server by its first words."""
+    with serving(greeting) as port:
+        done = echoc("127.0.0.1", port)
+    assert done.returncode == 1
+    assert b"220 ready" in done.stdout
+    assert b'received "220 ready\\r\\n"' in done.stderr or b'more, "220 ready\\r\\n"' in done.stderr
+
+
+def test_no_server() -> None:
+    """No server is told in one sentence, and ends with 2."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = echoc("127.0.0.1", port)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == f"echoc: cannot connect to '127.0.0.1' port {port}: Connection refused\n".encode()
+
+
+@contextmanager
+def streaming() -> Iterator[tuple[subprocess.Popen[bytes], BinaryIO]]:
+    """echoc in the middle of an input without end, and its standard output; it must have nothing to complain of."""
+    with serving(faithful()) as port:
+        process = subprocess.Popen(
+            [*COMMAND, "127.0.0.1", str(port), "-f", "/dev/zero"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout, process.stderr:
+            try:
+                assert process.stdout.read(1) == b"\0"
+                yield process, cast("BinaryIO", process.stdout)
+                assert process.stderr.read() == b""
+            finally:
+                process.kill()
+                process.wait()
+
+
+def test_head() -> None:
+    """`echoc ... | head -c 1` says nothing and leaves with 141."""
+    with streaming() as (process, output):
+        output.close()
+        assert process.wait(DEADLINE) == 141
+
+
+def test_interrupt() -> None:
+    """Ctrl-C says nothing and leaves with 130."""
+    with streaming() as (process, output):
+        process.send_signal(signal.SIGINT)
+        while output.read(65536):
+            pass
+        assert process.wait(DEADLINE) == 130
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+def test_closed_standard_descriptors(closed: str) -> None:
+    """A connection never takes the place of a closed standard descriptor, which would send the echo back."""
+    with serving(faithful()) as port:
+        words = " ".join(f"{number}>&-" for number in closed.split())
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {words}', "sh", *COMMAND, "127.0.0.1", str(port), "-v"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
+    assert done.returncode == 0
+    assert done.stdout == (b"" if "1" in closed else SENTENCE)
+    assert done.stderr.endswith(b"" if "2" in closed else b"closing socket\n")
+
+
+def test_on_a_terminal() -> None:
+    """On a terminal the shell's prompt begins on a line of its own."""
+    with serving(faithful()) as port, terminal() as (screen, program):
+        done = subprocess.run([*COMMAND, "127.0.0.1", str(port)], stdin=program, stdout=program, stderr=program)
+        assert (done.returncode, seen(screen, 44)) == (0, SENTENCE + b"\r\n")
+
+
+def test_imports() -> None:
+    """An exchange imports nothing beyond the standard library, of echod only the client, and nothing slow."""
+    program = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from echod.client.cli import main
+code = main()
+loaded = {name.partition(".")[0] for name in sys.modules}
+slow = {"pydantic", "asyncio", "logging", "typing", "dataclasses", "inspect", "tempfile", "threading"}
+print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main__"}))
+print(all(name.startswith("echod.client") for name in sys.modules if name.startswith("echod.")))
+sys.exit(code)
+"""
+    root = Path(echod.__file__).parent.parent
+    with serving(faithful()) as port:
+        # -S keeps away what an environment loads at each start, a coverage tool for one.
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program, str(root), "127.0.0.1", str(port)], capture_output=True
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == SENTENCE + b"[] ['echod']\nTrue\n"
+
+
+@contextmanager
+def cat(directory: Path) -> Iterator[list[object]]:
+    """inetd's way of serving: a program with the connection for standard input and output."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = (
+            "import os, socket, sys; c = socket.socket(fileno=int(sys.argv[1])).accept()[0];"
+            "os.dup2(c.fileno(), 0); os.dup2(c.fileno(), 1); os.execlp('cat', 'cat')"
+        )
+        with started(sys.executable, "-c", program, str(listener.fileno()), pass_fds=[listener.fileno()]):
+            yield list(listener.getsockname())
+
+
+@contextmanager
+def socat(directory: Path) -> Iterator[list[object]]:
+    """socat, with the echo that its own manual suggests."""
+    with started("socat", "-d", "-d", "-t10", "TCP-LISTEN:0,bind=127.0.0.1", "PIPE") as process:
+        assert process.stderr is not None
+        yield ["127.0.0.1", process.stderr.readline().split(b":")[-1].decode().strip()]
+
+
+@contextmanager
+def nc(directory: Path) -> Iterator[list[object]]:
+    """OpenBSD's nc, its output fed back into its input by way of a named pipe; leaves at times too early."""
+    os.mkfifo(directory / "back")
+    script = 'cd "$1" && nc -v -n -l 127.0.0.1 0 <back | cat >back'
+    with started("sh", "-c", script, "sh", str(directory)) as process:
+        assert process.stderr is not None
+        words = b""
+        while not words.startswith(b"Listening on"):
+            words = process.stderr.readline()
+            assert words, "nc does not listen"
+        yield ["127.0.0.1", words.split()[-1].decode()]
+
+
+@contextmanager
+def ncat(directory: Path) -> Iterator[list[object]]:
+    """Nmap's ncat, which at the client's half-close stops listening to the program that it started."""
+    with started("ncat", "-v", "-l", "-U", f"{directory}/echo", "--exec", "/bin/cat") as process:
+        assert process.stderr is not None
+        words = b""
+        while b"Listening on" not in words:
+            words = process.stderr.readline()
+            assert words, "ncat does not listen"
+        yield [f"unix:{directory}/echo"]
+
+
+@contextmanager
+def started(*command: str, pass_fds: list[int] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that serves one client.  At the end it is killed: ncat may never leave by itself."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=pass_fds or [], process_group=0
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the group outlives its leader, which is not yet waited for
+        process.communicate()
+
+
+Program = Callable[[Path], AbstractContextManager[list[object]]]
+
+
+@pytest.mark.parametrize("size", [42, 4_000_000])
+@pytest.mark.parametrize("program", [cat, socat], ids=["cat", "socat"])
+def test_foreign_server(program: Program, size: int, tmp_path: Path) -> None:
+    """echoc finds the echo of other people's programs identical."""
+    done, data = with_foreign(program, size, tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == data
+
+
+@pytest.mark.parametrize("size", [42, 4_000_000])
+@pytest.mark.parametrize("program", [nc, ncat], ids=["nc", "ncat"])
+def test_lossy_foreign_server(program: Program, size: int, tmp_path: Path) -> None:
+    """Programs that may lose bytes at a half-close: the verdict is what a comparison of the output says."""
+    done, data = with_foreign(program, size, tmp_path)
+    assert data.startswith(done.stdout)
+    if done.stdout == data:
+        assert (done.returncode, done.stderr) == (0, b"")
+    else:
+        assert done.returncode == 1
+        assert re.search(rb": %d of \d+ bytes sent came back, \d+ missing" % len(done.stdout), done.stderr)
+
+
+def with_foreign(program: Program, size: int, directory: Path) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
+    """How echoc ended after `size` random bytes, and the bytes."""
+    name = program.__name__
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed")
+    data = random.Random(7).randbytes(size)
+    with program(directory) as address:
+        return echoc(*address, "-f", "-", stdin=data), data

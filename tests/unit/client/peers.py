@@ -1,0 +1,217 @@
+"""Echo servers for the tests of the client: a faithful one, and one for each way to be faulty."""
+
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+DEADLINE = 20.0
+"""Seconds after which a test that waits for a peer, or a peer that waits for a test, gives up."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER so that closing resets the connection (socket(7))."""
+
+Behaviour = Callable[[socket.socket, threading.Event], None]
+"""What a server does with its one connection; the event is set when the test is over."""
+
+
+@contextmanager
+def behaving(accept: Callable[[], socket.socket], behaviour: Behaviour) -> Iterator[None]:
+    """Let a thread get one connection from `accept` and treat it so, until the block is left."""
+    over = threading.Event()
+
+    def run() -> None:
+        with suppress(OSError), accept() as connection:
+            connection.settimeout(DEADLINE)
+            behaviour(connection, over)
+
+    thread = threading.Thread(target=run, name="peer")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET, buffer: int = 0) -> Iterator[int]:
+    """A TCP server for one client, on the loopback address; yields its port.
+
+    With `buffer` its receive buffer, and so the window, is that many bytes, or the kernel's least.
+    """
+    with socket.socket(family) as listener:
+        if buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        listener.listen()
+        with behaving(lambda: listener.accept()[0], behaviour):
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # wakes an accept() that no client came to
+
+
+@contextmanager
+def serving_unix(behaviour: Behaviour, path: str) -> Iterator[None]:
+    """A unix stream server for one client."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with behaving(lambda: listener.accept()[0], behaviour):
+            try:
+                yield
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def paired(behaviour: Behaviour, buffer: int = 0) -> Iterator[socket.socket]:
+    """A client's connection to a server in this process, made without a listener."""
+    near, far = socket.socketpair()
+    if buffer:
+        for end in (near, far):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    with near, behaving(lambda: far, behaviour):
+        yield near
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """All that comes until the other end half-closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def receive_exactly(connection: socket.socket, count: int) -> bytes:
+    """The next `count` bytes."""
+    return connection.recv(count, socket.MSG_WAITALL)
+
+
+def faithful(chunk: int = 65536) -> Behaviour:
+    """Read at most `chunk` bytes, return them, read on: a lock-step echo server."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        while data := connection.recv(chunk):
+            connection.sendall(data)
+
+    return behave
+
+
+def altering(change: Callable[[bytes], bytes]) -> Behaviour:
+    """Read everything until the end, and only then return something."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(change(receive_all(connection)))
+
+    return behave
+
+
+def returning(count: int) -> Behaviour:
+    """Return the first `count` bytes, read the rest, and close in good order."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(receive_exactly(connection, count))
+        receive_all(connection)
+
+    return behave
+
+
+def resetting(count: int) -> Behaviour:
+    """Return the first `count` bytes, and reset the connection when all has come."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(receive_exactly(connection, count))
+        receive_all(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    return behave
+
+
+def silent(connection: socket.socket, over: threading.Event) -> None:
+    """Accept, and do nothing more."""
+    over.wait(DEADLINE)
+
+
+def endless(connection: socket.socket, over: threading.Event) -> None:
+    """Return everything, but never end the connection."""
+    faithful()(connection, over)
+    over.wait(DEADLINE)
+
+
+def greeting(connection: socket.socket, over: threading.Event) -> None:
+    """Speak first, as a mail server does."""
+    connection.sendall(b"220 ready\r\n")
+    over.wait(DEADLINE)
+
+
+def stepping(size: int, printed: int) -> Behaviour:
+    """Return `size` bytes at a time, each piece when the one before was read from the descriptor `printed`.
+
+    TCP keeps no boundaries: pieces sent one after the other may well be received as one.
+    """
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        message = receive_all(connection)
+        for start in range(0, len(message), size):
+            piece = message[start : start + size]
+            connection.sendall(piece)
+            assert os.read(printed, 2 * size) == piece
+
+    return behave
+
+
+@contextmanager
+def feeding(data: bytes) -> Iterator[int]:
+    """The reading end of a pipe that a thread fills with `data` and then closes."""
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), open(writing, "wb") as pipe:
+            pipe.write(data)
+
+    thread = threading.Thread(target=feed, name="feeder")
+    thread.start()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def standing_in(number: int, descriptor: int | None) -> Iterator[None]:
+    """Make `descriptor` number 0, 1 or 2 of this process, or close that number, until the block is left."""
+    saved = os.dup(number)
+    if descriptor is None:
+        os.close(number)
+    else:
+        os.dup2(descriptor, number)
+    try:
+        yield
+    finally:
+        os.dup2(saved, number)
+        os.close(saved)
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """A pseudo-terminal: the end that a person looks at, and the end that a program writes to (pty(7))."""
+    screen, program = os.openpty()
+    try:
+        yield screen, program
+    finally:
+        os.close(screen)
+        os.close(program)
+
+
+def seen(screen: int, count: int) -> bytes:
+    """The next `count` bytes on a terminal's screen, to which they may come in pieces, and more if there are more."""
+    text = b""
+    while len(text) < count:
+        assert select.select([screen], [], [], DEADLINE)[0], text
+        text += os.read(screen, 1000)
+    return text

@@ -1,0 +1,127 @@
+"""echod.client.connect."""
+
+import os
+import select
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from echod.client.connect import connected_to_itself, open_connection
+from echod.client.faults import UntestableError
+from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
+
+
+def closed_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
+def test_connects(host: str) -> None:
+    """An address and a name lead to the server."""
+    with serving(faithful()) as port, open_connection(host, port, DEADLINE) as connection:
+        assert connection.getpeername() == ("127.0.0.1", port)
+
+
+@pytest.mark.usefixtures("ipv6")
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_connects_to_ipv6(host: str) -> None:
+    """An IPv6 address does, and a name whose first address refuses leads on to its second one."""
+    with (
+        serving(faithful(), socket.AF_INET6) as port,
+        open_connection(host, port, DEADLINE) as connection,
+    ):
+        assert connection.getpeername()[:2] == ("::1", port)
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_connects_to_unix(abstract: bool, tmp_path: Path) -> None:
+    """A unix socket is named by its path or, after an @, by its abstract name."""
+    path = str(tmp_path / "\udcff")  # a name need not be text
+    with (
+        serving_unix(faithful(), ("\0" if abstract else "") + path),
+        open_connection(("unix:@" if abstract else "unix:") + path, 0, DEADLINE) as connection,
+    ):
+        assert os.fsencode(path) in os.fsencode(connection.getpeername())
+
+
+def test_refused() -> None:
+    """Nobody listening is told once, with host and port, however many addresses refused."""
+    port = closed_port()
+    with pytest.raises(UntestableError, match=rf"^cannot connect to '127.0.0.1' port {port}: Connection refused$"):
+        open_connection("127.0.0.1", port, DEADLINE)
+    with pytest.raises(UntestableError, match=rf"^cannot connect to 'localhost' port {port}: Connection refused"):
+        open_connection("localhost", port, DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("fe80::1%nosuch0", "Name or service not known"),
+        ("a..b", "that is not a valid host name"),
+        ("a" * 64, "that is not a valid host name"),
+        ("\udcff", "that is not a valid host name"),
+    ],
+)
+def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
+    """What is not a host is told with the reason; these names are refused without asking any server."""
+    with pytest.raises(UntestableError, match=rf"^cannot connect to .* port 7: {why}$"):
+        open_connection(host, 7, DEADLINE)
+
+
+def test_timeout() -> None:
+    """A server that does not answer the connection request is waited for only so long."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # One connection fills the queue of length 0; the kernel drops further requests without a word (listen(2)).
+        with socket.create_connection(listener.getsockname()), pytest.raises(UntestableError, match="timed out"):
+            open_connection("127.0.0.1", listener.getsockname()[1], 0.05)
+
+
+def test_unix_refused(tmp_path: Path) -> None:
+    """A unix socket that is not there, and a name too long for one, are told with the whole HOST."""
+    path = f"unix:{tmp_path}/missing"
+    with pytest.raises(UntestableError, match=f"^cannot connect to '{path}': No such file or directory$"):
+        open_connection(path, 0, DEADLINE)
+    with pytest.raises(UntestableError, match=r"AF_UNIX path too long$"):
+        open_connection("unix:" + "x" * 200, 0, DEADLINE)
+
+
+def test_connected_to_itself() -> None:
+    """A socket that the kernel connected to itself is recognised: it would echo everything without a server."""
+    with socket.socket() as loop:
+        loop.bind(("127.0.0.1", 0))
+        loop.connect(loop.getsockname())
+        assert connected_to_itself(loop)
+    with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        assert not connected_to_itself(connection)
+
+
+def test_connected_to_itself_when_reset() -> None:
+    """A connection that is already reset was to someone else."""
+
+    def reset(connection: socket.socket, over: threading.Event) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    with serving(reset) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        assert poll.poll(DEADLINE * 1000)
+        assert not connected_to_itself(connection)
+
+
+def test_refuses_a_connection_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected to itself is not connected: it is closed, and told as nobody listening."""
+    loop = socket.socket()
+    loop.bind(("127.0.0.1", 0))
+    loop.connect(loop.getsockname())
+    # The kernel chooses that port about once in 28,000 times; here it has.
+    monkeypatch.setattr(socket, "create_connection", lambda *args, **options: loop)
+    with pytest.raises(UntestableError, match="nobody listens there"):
+        open_connection("127.0.0.1", loop.getsockname()[1], DEADLINE)
+    assert loop.fileno() == -1

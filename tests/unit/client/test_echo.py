@@ -1,0 +1,392 @@
+"""echod.client.echo, against real servers, faithful and faulty."""
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.client.echo import exchange
+from echod.client.faults import (
+    BrokenConnectionError,
+    EchoError,
+    MismatchError,
+    ShortfallError,
+    SilenceError,
+    SurplusError,
+    UntestableError,
+)
+from tests.unit.client.peers import (
+    DEADLINE,
+    RESET,
+    Behaviour,
+    altering,
+    endless,
+    faithful,
+    feeding,
+    greeting,
+    paired,
+    receive_all,
+    receive_exactly,
+    resetting,
+    returning,
+    serving,
+    silent,
+)
+
+MESSAGE = b"This is the message.  It will be repeated."
+SOON = 0.2  # seconds of silence from a server that stays silent
+LATER = 0.6  # seconds in which a server that does answer has done so, also on a busy machine
+
+
+class Talk:
+    """One exchange and what its callbacks saw."""
+
+    def __init__(self) -> None:
+        self.sending: list[bytes] = []
+        self.received: list[bytes] = []
+
+    def run(self, connection: socket.socket, source: bytes | int, timeout: float = DEADLINE) -> int:
+        """Exchange `source` over `connection`."""
+        return exchange(
+            connection,
+            source,
+            timeout=timeout,
+            on_sending=self.sending.append,
+            on_received=self.received.append,
+        )
+
+    @property
+    def echo(self) -> bytes:
+        """All that came back."""
+        return b"".join(self.received)
+
+
+@pytest.fixture
+def talk() -> Talk:
+    """An exchange about to be."""
+    return Talk()
+
+
+def talk_to(behaviour: Behaviour, source: bytes | int, timeout: float = DEADLINE) -> int:
+    """Exchange `source` with a TCP server that behaves so."""
+    with serving(behaviour) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        return Talk().run(connection, source, timeout)
+
+
+def scrambled(count: int) -> bytes:
+    """Bytes in which no two neighbourhoods are alike, so that a lost or repeated one shows."""
+    return b"".join(number.to_bytes(4, "big") for number in range(count // 4))
+
+
+def test_identical(talk: Talk) -> None:
+    """What came back is counted, and each chunk sent and received is shown."""
+    with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        assert talk.run(connection, MESSAGE) == len(MESSAGE)
+    assert talk.sending == [MESSAGE]
+    assert talk.echo == MESSAGE
+
+
+def test_nothing() -> None:
+    """An empty message is echoed by an end of the connection and nothing else."""
+    assert talk_to(faithful(), b"") == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 1_000_000])
+def test_from_a_pipe(size: int, talk: Talk) -> None:
+    """A pipe is sent until its end, in order."""
+    data = os.urandom(size)
+    with feeding(data) as pipe, paired(faithful()) as connection:
+        assert talk.run(connection, pipe) == size
+    assert b"".join(talk.sending) == talk.echo == data
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    """A file is sent until its end."""
+    (tmp_path / "file").write_bytes(scrambled(200_000))
+    with open(tmp_path / "file", "rb") as file:
+        assert talk_to(faithful(), file.fileno()) == 200_000
+
+
+def test_server_that_reads_everything_first() -> None:
+    """No server can deadlock the exchange by returning nothing until it has read 8 MiB."""
+    with feeding(scrambled(8 * 1024 * 1024)) as pipe:
+        assert talk_to(altering(bytes), pipe) == 8 * 1024 * 1024
+
+
+def test_server_with_tiny_buffers() -> None:
+    """Nor by having no room: a lock-step server with the least of buffers, that reads 100 bytes at a time."""
+    with (
+        feeding(scrambled(10_000)) as pipe,
+        serving(faithful(100), buffer=1) as port,
+        socket.create_connection(("127.0.0.1", port)) as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        assert Talk().run(connection, pipe) == 10_000
+
+
+def test_send_buffer_full_from_the_start() -> None:
+    """A connection that takes nothing at first is waited for."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        assert full.wait(DEADLINE)
+        receive_exactly(connection, ballast)
+        faithful()(connection, over)
+
+    full = threading.Event()
+    ballast = 0
+    with paired(behave) as connection:
+        connection.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                ballast += connection.send(b"x")
+        full.set()
+        assert Talk().run(connection, MESSAGE) == len(MESSAGE)
+
+
+@pytest.mark.parametrize("offset", [0, 20, 41])
+def test_changed_byte(offset: int, talk: Talk) -> None:
+    """A changed byte is named by its offset, with what was sent there and what came, and was shown."""
+    wrong = bytearray(MESSAGE)
+    wrong[offset] ^= 0x20
+    with paired(altering(lambda _: bytes(wrong))) as connection, pytest.raises(MismatchError) as caught:
+        talk.run(connection, MESSAGE)
+    assert caught.value.offset == offset
+    assert caught.value.sent == MESSAGE[offset:][:32]
+    assert caught.value.came == wrong[offset:][:32]
+    assert talk.echo == wrong
+
+
+def test_changed_byte_far_in() -> None:
+    """The offset counts from the beginning of the stream, also megabytes on and in what was kept on disk."""
+    offset = 5_000_001
+
+    def change(data: bytes) -> bytes:
+        return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
+
+    data = scrambled(6_000_000)
+    with feeding(data) as pipe, pytest.raises(MismatchError, match="only that byte was changed") as caught:
+        talk_to(altering(change), pipe)
+    assert caught.value.offset == offset
+    assert caught.value.sent == data[offset : offset + 32]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data[:9] + data[10:], "it looks as if 1 byte had been dropped there"),
+        (lambda data: data[:9] + b"t" + data[9:], "it looks as if 1 byte had been inserted there"),
+        (lambda data: data[:9] + data[8:], "it looks as if 1 byte had been inserted there"),
+        (lambda data: data[:5] + data[15:], "it looks as if 10 bytes had been dropped there"),
+    ],
+    ids=["dropped", "inserted", "repeated", "hole"],
+)
+def test_shifted(change: Callable[[bytes], bytes], words: str) -> None:
+    """Bytes dropped or inserted on the way are told as such, from the bytes that follow."""
+    with pytest.raises(MismatchError, match=words):
+        talk_to(altering(change), MESSAGE)
+
+
+def test_missing_end() -> None:
+    """An echo that ends early is told with the number of bytes that came and that are missing."""
+    with pytest.raises(ShortfallError, match="too early: 41 of 42 bytes sent came back, 1 missing"):
+        talk_to(altering(lambda data: data[:-1]), MESSAGE)
+
+
+def test_stops_half_way() -> None:
+    """So is a server that takes everything and returns half."""
+    with pytest.raises(ShortfallError, match="20 of 42 bytes sent came back, 22 missing"):
+        talk_to(returning(20), MESSAGE)
+
+
+def test_extra_bytes(talk: Talk) -> None:
+    """Bytes after the echo are told, and what they were."""
+    with (
+        paired(altering(lambda data: data + b"extra")) as connection,
+        pytest.raises(SurplusError, match='after 42 bytes came at least 5 bytes more, "extra"'),
+    ):
+        talk.run(connection, MESSAGE)
+    assert talk.echo == MESSAGE + b"extra"
+
+
+def test_greeting() -> None:
+    """What comes before anything was sent is no echo, also while the input has yet to say something."""
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(SurplusError, match='after 0 bytes came at least 11 bytes more, "220 ready'):
+            talk_to(greeting, reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_closed_while_input_is_open() -> None:
+    """A server that leaves before the input has ended is told at once, not when the input says more."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, MESSAGE)
+        with pytest.raises(ShortfallError, match="before the end of the input: all of 42 bytes sent came back"):
+            talk_to(lambda connection, over: connection.sendall(receive_exactly(connection, 42)), reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_reset_half_way(talk: Talk) -> None:
+    """A reset is told as one, with what had come back, whether or not it was seen before the reset."""
+    with (
+        serving(resetting(20)) as port,
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        pytest.raises(BrokenConnectionError, match="Connection reset by peer") as caught,
+    ):
+        talk.run(connection, MESSAGE)
+    assert (caught.value.sent, caught.value.received) == (42, len(talk.echo))
+    assert MESSAGE.startswith(talk.echo)
+
+
+def test_reset_while_sending() -> None:
+    """A reset that hits a send is told when there is nothing left to read."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        receive_exactly(connection, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    with pytest.raises(BrokenConnectionError) as caught:
+        talk_to(behave, bytes(64 * 1024 * 1024))
+    assert 0 < caught.value.sent < 64 * 1024 * 1024
+    assert caught.value.received == 0
+
+
+def test_reset_before_half_close() -> None:
+    """A connection that can't even be half-closed is told as broken."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    with serving(behave) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        assert poll.poll(DEADLINE * 1000)
+        with pytest.raises(BrokenConnectionError, match="Connection reset by peer"):
+            Talk().run(connection, b"")
+
+
+def test_silent_server() -> None:
+    """A server that never answers is waited for only so long."""
+    with pytest.raises(SilenceError, match=r"was silent for 0.2 s: 0 of 42 bytes sent came back, 42 missing"):
+        talk_to(silent, MESSAGE, SOON)
+
+
+def test_silent_server_that_takes_nothing() -> None:
+    """So is one that has no more room for what is to be sent."""
+    with pytest.raises(SilenceError, match="was silent for"):
+        talk_to(silent, bytes(64 * 1024 * 1024), SOON)
+
+
+def test_server_without_end() -> None:
+    """An echo that is whole, but never ends, is no proof: more might come."""
+    with pytest.raises(SilenceError, match=r"did not end the connection for .* all of 42 bytes sent came back"):
+        talk_to(endless, MESSAGE, LATER)
+
+
+def test_silent_server_under_trickling_input() -> None:
+    """Bytes that go into the kernel's buffer are no sign of life: an input that never ends hides no silence."""
+    reading, writing = os.pipe()
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(SOON / 20):
+            os.write(writing, b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        with pytest.raises(SilenceError):
+            talk_to(silent, reading, SOON)
+    finally:
+        stop.set()
+        thread.join()
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.parametrize("last", [MESSAGE, b""], ids=["before more", "before the end"])
+def test_input_slower_than_the_timeout(last: bytes) -> None:
+    """The server is not blamed for a pause of the input when everything sent has come back."""
+    reading, writing = os.pipe()
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        faithful()(connection, over)
+        over.wait(0.05)  # so that the end has to be waited for
+
+    def feed() -> None:
+        os.write(writing, MESSAGE)
+        threading.Event().wait(LATER * 1.5)  # the pause that is tested, not one that hopes for something
+        os.write(writing, last)
+        os.close(writing)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        assert talk_to(behave, reading, LATER) == len(MESSAGE + last)
+    finally:
+        thread.join()
+        os.close(reading)
+
+
+def test_server_slower_than_the_timeout() -> None:
+    """A server is not silent while it takes what is sent, however long that is in all."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        taken = b""
+        while len(taken) < len(data):
+            taken += connection.recv(4096)
+            over.wait(0.02)  # makes the whole last longer than the timeout, each step far less
+        connection.sendall(taken + receive_all(connection))
+
+    data = scrambled(4096 * 60)
+    with paired(behave, buffer=4096) as connection:
+        assert Talk().run(connection, data, LATER) == len(data)
+
+
+def test_unreadable_input(tmp_path: Path) -> None:
+    """An input that can't be read says nothing about the echo."""
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(UntestableError, match=r"^cannot read the input: Is a directory$"):
+            talk_to(faithful(), directory)
+    finally:
+        os.close(directory)
+
+
+@given(sent=st.binary(max_size=200), returned=st.binary(max_size=200), same=st.booleans())
+def test_verdict(sent: bytes, returned: bytes, same: bool) -> None:
+    """Whatever a server returns, only the identical is accepted, and the first wrong byte is the one named."""
+    if same:
+        returned = sent
+    pairs = zip(sent, returned, strict=False)
+    shared = next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(sent), len(returned)))
+    verdict: int | EchoError
+    with paired(altering(lambda _: returned)) as connection:
+        try:
+            verdict = Talk().run(connection, sent)
+        except EchoError as error:
+            verdict = error
+    if returned == sent:
+        assert verdict == len(sent)
+    elif shared == len(sent):
+        assert isinstance(verdict, SurplusError)
+        assert (verdict.offset, verdict.came) == (shared, returned[shared:])
+    elif shared == len(returned):
+        assert isinstance(verdict, ShortfallError)
+        assert (verdict.sent, verdict.received) == (len(sent), shared)
+    else:
+        assert isinstance(verdict, MismatchError)
+        assert (verdict.offset, verdict.came) == (shared, returned[shared:][:32])

@@ -1,0 +1,85 @@
+"""echod.client.faults."""
+
+import pytest
+
+from echod.client.faults import (
+    BrokenConnectionError,
+    EchoError,
+    MismatchError,
+    ShortfallError,
+    SilenceError,
+    SurplusError,
+    UntestableError,
+    reason,
+)
+
+SENT = b"This is the message.  It will be repeated."
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            MismatchError(12, b"message", b"M\x00ssage"),
+            (
+                "the echo is wrong at byte 12 (counted from 0): sent 0x6d, received 0x4d; "
+                'from there on sent "message", received "M\\x00ssage"'
+            ),
+        ),
+        (
+            SurplusError(1, b"!"),
+            'the server sent more than it was given: after 1 byte came at least 1 byte more, "!"',
+        ),
+        (
+            ShortfallError(42, 20),
+            "the server closed the connection too early: 20 of 42 bytes sent came back, 22 missing",
+        ),
+        (
+            ShortfallError(42, 42),
+            "the server closed the connection before the end of the input: all of 42 bytes sent came back",
+        ),
+        (
+            BrokenConnectionError("Connection reset by peer", 42, 0),
+            "the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, 42 missing",
+        ),
+        (SilenceError(10, 42, 41), "the server was silent for 10 s: 41 of 42 bytes sent came back, 1 missing"),
+        (
+            SilenceError(0.5, 42, 42),
+            "the server did not end the connection for 0.5 s: all of 42 bytes sent came back",
+        ),
+    ],
+)
+def test_sentence(error: EchoError, sentence: str) -> None:
+    """Each wrong echo is one sentence with its numbers, and exit code 1."""
+    assert str(error) == sentence
+    assert error.exit_code == 1
+
+
+def test_untestable_exit_code() -> None:
+    """What says nothing about the echo has exit code 2."""
+    assert UntestableError("why").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "came", "guess"),
+    [
+        (SENT, b"X" + SENT[1:], "; only that byte was changed"),
+        (b"\0" * 32, b"\1" + b"\0" * 31, "; only that byte was changed"),
+        (SENT, SENT[1:], "; it looks as if 1 byte had been dropped there"),
+        (SENT, SENT[9:], "; it looks as if 9 bytes had been dropped there"),
+        (SENT, b"TThis", "; it looks as if 1 byte had been inserted there"),
+        (SENT, b"==" + SENT, "; it looks as if 2 bytes had been inserted there"),
+        (SENT, b"SSH-2.0-OpenSSH_9.2p1", ""),
+        (SENT, b"X", ""),
+        (b"ed.", b"d.", ""),
+    ],
+)
+def test_guess(sent: bytes, came: bytes, guess: str) -> None:
+    """The bytes after the first wrong one tell a change from a loss from an insertion, or nothing is said."""
+    assert str(MismatchError(0, sent, came)).rpartition('"')[2] == guess
+
+
+def test_reason_without_number() -> None:
+    """Not every OSError has a number: some of Python's own have words alone."""
+    assert reason(OSError(111, "Connection refused")) == "Connection refused"
+    assert reason(TimeoutError("timed out")) == "timed out"

@@ -1,0 +1,122 @@
+"""echod.client.output, on real descriptors."""
+
+import os
+import threading
+
+import pytest
+
+from echod.client.faults import UntestableError
+from echod.client.output import Screen, fill_standard_descriptors, print_bytes
+from tests.unit.client.peers import seen, standing_in, terminal
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_fills_closed_descriptors(number: int) -> None:
+    """A closed standard descriptor becomes /dev/null, so that no connection can take its place."""
+    with standing_in(number, None):
+        fill_standard_descriptors()
+        assert os.readlink(f"/proc/self/fd/{number}") == os.devnull
+
+
+def test_leaves_open_descriptors() -> None:
+    """Open ones stay what they are."""
+    before = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+    fill_standard_descriptors()
+    assert [os.readlink(f"/proc/self/fd/{number}") for number in range(3)] == before
+
+
+def test_prints_bytes(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Bytes are printed as they are."""
+    print_bytes(bytes(range(256)))
+    assert capfdbinary.readouterr().out == bytes(range(256))
+
+
+def test_prints_to_a_pipe_that_does_not_block() -> None:
+    """Nothing is lost on a standard output that someone left in non-blocking mode."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    taken: list[bytes] = []
+
+    def take() -> None:
+        with open(reading, "rb") as pipe:
+            taken.append(pipe.read())
+
+    thread = threading.Thread(target=take)
+    with standing_in(1, writing):
+        os.close(writing)
+        thread.start()
+        print_bytes(b"x" * 1_000_000)
+    thread.join()
+    assert taken == [b"x" * 1_000_000]
+
+
+def test_reader_has_gone() -> None:
+    """A closed pipe is told from every other failure: it is no error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with standing_in(1, writing), pytest.raises(BrokenPipeError):
+        print_bytes(b"x")
+    os.close(writing)
+
+
+def test_unwritable() -> None:
+    """A full disk is told in one sentence."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    with (
+        standing_in(1, full),
+        pytest.raises(UntestableError, match=r"^cannot write to standard output: No space left on device$"),
+    ):
+        print_bytes(b"x")
+    os.close(full)
+
+
+def test_byte_exact_where_nobody_looks(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Into a pipe or a file goes the echo and not a byte more; what is told goes to standard error."""
+    screen = Screen()
+    screen.echo(b"half a ")
+    screen.tell("note")
+    screen.echo(b"line")
+    screen.end_line()
+    assert capfdbinary.readouterr() == (b"half a line", b"note\n")
+
+
+def test_lines_on_a_terminal() -> None:
+    """On a terminal an open line is finished before something is told and at the end, but only once."""
+    with terminal() as (screen_end, written), standing_in(1, written), standing_in(2, written):
+        screen = Screen()
+        screen.tell("first")
+        screen.echo(b"open")
+        screen.tell("second")
+        screen.echo(b"closed\n")
+        screen.tell("third")
+        screen.echo(b"open")
+        screen.end_line()
+        screen.end_line()
+        text = b"first\r\nopen\r\nsecond\r\nclosed\r\nthird\r\nopen\r\n"
+        assert seen(screen_end, len(text)) == text
+
+
+def test_lines_on_a_terminal_without_the_errors(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Where only the echo is on a terminal, what is told elsewhere does not break its lines."""
+    with terminal() as (screen_end, written), standing_in(1, written):
+        screen = Screen()
+        screen.echo(b"one ")
+        screen.tell("note")
+        screen.echo(b"line")
+        screen.end_line()
+        assert seen(screen_end, 10) == b"one line\r\n"
+    assert capfdbinary.readouterr().err == b"note\n"
+
+
+def test_tells_any_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A line can be told in any locale, with names that are no text."""
+    Screen().tell("caf\xe9 \udcff")
+    assert capfdbinary.readouterr().err == b"caf\xc3\xa9 \\udcff\n"
+
+
+def test_nobody_to_tell() -> None:
+    """A standard error that can't be written is passed over."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    with standing_in(2, full):
+        Screen().tell("note")
+    os.close(full)
