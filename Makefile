@@ -1,0 +1,70 @@
+# `make run` starts the daemon, `make test` tests it, `make help` lists the rest.
+#
+# Each target first has venv.sh bring .venv up to what it needs: packages pinned in packaging/requirements, by sets, so
+# that `make run` downloads only what the daemon needs. PYTHON=python3.13 chooses an interpreter.
+
+VENV = .venv
+# The set that echod runs on; `lowest` has the lowest versions that pyproject.toml allows.
+RUNTIME = runtime
+
+PINS   = packaging/requirements
+venv   = @sh $(PINS)/venv.sh $(VENV)
+python = $(VENV)/bin/python
+
+.PHONY: run test test-system style types cover bench wheel pins clean help
+
+run: ## run echod in the foreground on localhost:10000; Ctrl-C stops it
+	$(venv) $(RUNTIME)
+	@echo "echod: starting on localhost:10000; in another terminal try"
+	@echo
+	@echo "    $(VENV)/bin/echoc localhost"
+	@echo "    echo hello | nc -N localhost 10000"
+	@echo
+	@exec $(VENV)/bin/echod --config etc/echod.toml
+
+test: ## run the unit and integration tests
+	$(venv) $(RUNTIME) test
+	$(python) -m pytest tests/unit tests/integration
+
+test-system: ## run the tests that boot a systemd (as root, with debootstrap and systemd-container)
+	$(venv) $(RUNTIME) test
+	$(python) -m pytest tests/system
+
+style: ## check the style and the layout of the code
+	$(venv) dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+types: ## check the types
+	$(venv) $(RUNTIME) test dev
+	$(VENV)/bin/mypy
+
+cover: ## run the tests and show which lines and branches they miss, in all processes
+	$(venv) $(RUNTIME) test dev
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest tests/unit tests/integration
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report
+
+bench: ## compare the cost of an echo with that of other servers
+	$(venv) $(RUNTIME) bench
+	$(python) tests/bench/run.py
+
+wheel: ## build the wheel into dist/ and run the tests against it, away from this checkout
+	$(venv)
+	@sh $(PINS)/wheel.sh $(python)
+
+pins: ## renew the pinned versions and hashes
+	$(venv) build dev
+	@$(python) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
+	    "make pins: say PYTHON=python3.11, the oldest that the pins must fit")'
+	cd $(PINS) && for set in build runtime lowest test dev bench; do \
+	    CUSTOM_COMPILE_COMMAND="make pins" ../../$(VENV)/bin/pip-compile --quiet --upgrade --generate-hashes \
+	        --allow-unsafe --strip-extras --no-emit-options --no-build-isolation $$set.in || exit; done
+
+clean: ## remove everything that make made
+	rm -rf .venv .venv-* build dist *.egg-info .coverage .coverage.* .hypothesis .*_cache
+	find echod tests -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\): ## /make \1\t/p' Makefile | expand -t 18
