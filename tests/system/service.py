@@ -1,0 +1,78 @@
+"""echod.service inside a machine, as a test sees it from outside: processes, events, what a client gets."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tests.system.machine import Machine
+
+UNIT = "echod.service"
+PORT = 10000
+
+# One connection: send, half-close, read to the end, compare. Not echoc, so that a test fails for one reason.
+CLIENT = """
+import socket, sys
+sent = b"any bytes at all: \\x00\\xff\\r\\n" * 1000
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20) as client:
+    client.sendall(sent)
+    client.shutdown(socket.SHUT_WR)
+    received = b""
+    while chunk := client.recv(65536):
+        received += chunk
+sys.exit(received != sent)
+"""
+
+
+class Service:
+    """One unit of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def configure(self, **settings: str) -> None:
+        """Override [Service] settings of the unit, until the machine is cleaned."""
+        lines = "\n".join(f"{name}={value}" for name, value in settings.items())
+        self.machine.write(f"/run/systemd/system/{UNIT}.d/test.conf", f"[Service]\n{lines}\n")
+        self.machine.run("systemctl", "daemon-reload")
+
+    def start(self) -> None:
+        """Start the unit and return when systemctl does: once the daemon has said READY=1."""
+        self.machine.run("systemctl", "start", UNIT)
+
+    def show(self, name: str) -> str:
+        """One property of the unit, see org.freedesktop.systemd1(5)."""
+        return self.machine.output("systemctl", "show", "--property", name, "--value", UNIT)
+
+    @property
+    def parent(self) -> int:
+        """The daemon's main process; 0 when there is none."""
+        return int(self.show("MainPID"))
+
+    def workers(self) -> set[int]:
+        """Every other process of the unit."""
+        processes = self.machine.output("cat", f"/sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs")
+        return {int(pid) for pid in processes.split()} - {self.parent}
+
+    def events(self) -> list[dict[str, Any]]:
+        """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it."""
+        lines = self.machine.output("journalctl", "--output=json", "--all", self.invocation())
+        return [parse(json.loads(line)) for line in lines.splitlines()]
+
+    def invocation(self) -> str:
+        """What selects in the journal all that the unit's processes wrote since its last start."""
+        return f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
+
+    def echoes(self, host: str = "127.0.0.1", port: int = PORT) -> bool:
+        """Whether a client inside the machine gets back what it sends."""
+        client = self.machine.run("python3", "-c", CLIENT, host, str(port), check=False)
+        return client.returncode == 0
+
+
+def parse(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The event in a journal entry, with its PRIORITY. Raises AssertionError if the message is no JSON object."""
+    try:
+        event = json.loads(entry["MESSAGE"])
+    except (ValueError, TypeError):
+        event = None
+    assert isinstance(event, dict), f"not a JSON object: {entry['MESSAGE']!r}"
+    return event | {"PRIORITY": entry["PRIORITY"]}

@@ -1,0 +1,97 @@
+"""Processes that die or hang under systemd, and how the service comes back."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.system.machine import Journal
+from tests.system.service import UNIT, Service
+
+
+@contextmanager
+def journal_of(service: Service) -> Iterator[Journal]:
+    """The unit's entries from now on: its own, and systemd's about it."""
+    with service.machine.journal(f"--unit={UNIT}") as journal:
+        yield journal
+
+
+def send(service: Service, signal_: signal.Signals, pid: int) -> None:
+    """Send a signal inside the machine."""
+    service.machine.run("sh", "-c", f"kill -{signal_.value} {pid}")
+
+
+def alive(service: Service, pids: set[int]) -> set[int]:
+    """Which of these processes exist."""
+    return pids & {int(name) for name in service.machine.output("ls", "/proc").split() if name.isdigit()}
+
+
+@pytest.fixture
+def two_workers(service: Service) -> Service:
+    """The service with one worker more than the one that a test strikes."""
+    service.configure(Environment="ECHOD_WORKERS=2")
+    service.start()
+    return service
+
+
+def test_killing_the_parent_restarts_everything(served: Service) -> None:
+    """kill -9 of the parent takes its workers along; the service is back by itself, and serves."""
+    parent, workers = served.parent, served.workers()
+    with journal_of(served) as journal:
+        send(served, signal.SIGKILL, parent)
+        journal.wait_for_event("ready")
+    assert served.show("NRestarts") == "1"
+    assert not alive(served, workers | {parent})
+    assert served.echoes()
+
+
+def test_killing_a_worker_is_the_parents_business(two_workers: Service) -> None:
+    """kill -9 of a worker: the parent replaces it and nothing else; for systemd nothing happened."""
+    check_replacement(two_workers, signal.SIGKILL)
+
+
+def test_a_hung_worker_is_replaced(two_workers: Service) -> None:
+    """SIGSTOP of a worker: the parent kills and replaces it before systemd's watchdog would restart the service."""
+    check_replacement(two_workers, signal.SIGSTOP)
+
+
+def check_replacement(service: Service, blow: signal.Signals) -> None:
+    """Strike one worker down; another must take its place, and every other process be as it was."""
+    parent, (struck, spared) = service.parent, sorted(service.workers())
+    with journal_of(service) as journal:
+        send(service, blow, struck)
+        journal.wait_for_event("worker_exited")
+        journal.wait_for_event("worker_started")
+    assert not alive(service, {struck})
+    assert spared in service.workers()
+    assert len(service.workers()) == 2
+    assert (service.parent, service.show("NRestarts")) == (parent, "0")
+    assert all(service.echoes() for _ in range(4))
+
+
+def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
+    """SIGSTOP of the parent: no WATCHDOG=1 comes any more, so systemd restarts the service."""
+    service.configure(WatchdogSec="2s")
+    service.start()
+    parent, workers = service.parent, service.workers()
+    with journal_of(service) as journal:
+        send(service, signal.SIGSTOP, parent)
+        journal.wait_for(lambda entry: "Watchdog timeout" in str(entry.get("MESSAGE")))
+        journal.wait_for_event("ready")
+    assert service.show("NRestarts") == "1"
+    assert not alive(service, workers | {parent})
+    assert service.echoes()
+
+
+def test_a_healthy_daemon_keeps_the_watchdog_fed(service: Service) -> None:
+    """WATCHDOG=1 goes on coming, over three of systemd's periods with nothing to do."""
+    period = 2
+    service.configure(WatchdogSec=f"{period}s")
+    service.start()
+    stamp = "WatchdogTimestampMonotonic"
+    first = last = service.show(stamp)
+    while int(last) - int(first) < 3 * period * 1_000_000:
+        last = service.machine.wait_for_change(UNIT, stamp, last, timeout=2 * period)
+    assert service.show("NRestarts") == "0"
+    assert service.show("ActiveState") == "active"

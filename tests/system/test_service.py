@@ -1,0 +1,120 @@
+"""What an administrator sees of echod under systemd: start, status, journal, stop."""
+
+import json
+
+from tests.system.machine import Machine
+from tests.system.service import PORT, UNIT, Service
+
+# The priorities of syslog(3), which the journal uses.
+PRIORITY = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
+
+
+def test_it_runs_once_started(served: Service) -> None:
+    """systemctl start ends well, and the unit is active."""
+    assert served.show("ActiveState") == "active"
+    assert served.show("Result") == "success"
+
+
+def test_localhost_is_both_loopback_addresses(served: Service) -> None:
+    """By default it listens on 127.0.0.1 and ::1 port 10000 and nowhere else, though there is no /etc/hosts."""
+    listeners = served.machine.output("ss", "--no-header", "--listening", "--tcp", "--numeric")
+    assert {line.split()[3] for line in listeners.splitlines()} == {f"127.0.0.1:{PORT}", f"[::1]:{PORT}"}
+
+
+def test_it_echoes_on_both(served: Service) -> None:
+    """A client gets back over IPv4 and over IPv6 what it sends."""
+    assert served.echoes("127.0.0.1")
+    assert served.echoes("::1")
+
+
+def test_echoc_agrees(served: Service) -> None:
+    """The installed echoc finds the daemon without arguments, and gets its sentence back."""
+    assert served.machine.output("echoc", "-m", "a sentence") == "a sentence"
+
+
+def test_the_status_is_a_sentence_with_the_addresses(served: Service) -> None:
+    """systemctl status shows in words where it listens."""
+    status = served.show("StatusText")
+    assert f"127.0.0.1:{PORT}" in status
+    assert f"[::1]:{PORT}" in status
+    assert len(status.split()) > 3
+    assert status in served.machine.output("systemctl", "status", "--full", UNIT)
+
+
+def test_the_status_counts_what_was_served(served: Service) -> None:
+    """The sentence changes when somebody was served: how many clients there have been, and what they were echoed."""
+    before = served.show("StatusText")
+    assert served.echoes()
+    after = served.machine.wait_for_change(UNIT, "StatusText", before, timeout=30)
+    assert "0 so far; 0 bytes" in before
+    assert "1 so far; 21.5 KiB" in after
+
+
+def test_started_means_served(machine: Machine, service: Service) -> None:
+    """When systemctl start returns, a connection is served at once; every time."""
+    for _ in range(5):
+        assert machine.run("sh", "-c", f"systemctl start {UNIT} && exec echoc 127.0.0.1 {PORT} -m now").stdout
+        machine.run("systemctl", "stop", UNIT)
+
+
+def test_the_plain_command_works_as_a_transient_unit(machine: Machine, service: Service) -> None:
+    """systemd-run -p Type=notify needs nothing of the unit file's."""
+    plain = "echod-plain.service"
+    machine.run("systemd-run", f"--unit={plain}", "-p", "Type=notify", "echod", "--port", "10001", timeout=30)
+    assert machine.output("systemctl", "is-active", plain) == "active"
+    assert service.echoes(port=10001)
+    machine.run("systemctl", "stop", plain)
+    # A transient unit that failed would stay; one that ended well is gone.
+    assert machine.properties(plain, "LoadState") == {"LoadState": "not-found"}
+
+
+def test_the_journal_has_one_json_object_a_line(served: Service) -> None:
+    """Everything the daemon writes is a JSON event, in the order in which a start happens."""
+    with served.machine.journal(f"--unit={UNIT}") as journal:
+        served.machine.run("systemctl", "restart", UNIT)
+        journal.wait_for_event("ready")
+    names = [event["event"] for event in served.events()]
+    assert names[0] == "starting"
+    assert names.count("listening") == 2
+    assert names.index("listening") < names.index("ready")
+    lines = served.machine.output("journalctl", "--output=cat", f"_SYSTEMD_UNIT={UNIT}").splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+def test_the_journal_knows_a_warning(service: Service) -> None:
+    """An event's level is its entry's priority: journalctl -p warning shows the warnings and nothing below."""
+    # What Kubernetes injects for a service of this name; ignored with a warning.
+    service.configure(Environment="ECHOD_PORT=tcp://192.0.2.1:10000")
+    with service.machine.journal(f"--unit={UNIT}") as journal:
+        service.start()
+        journal.wait_for_event("ready")
+    events = service.events()
+    assert [event["PRIORITY"] for event in events] == [PRIORITY[event["level"]] for event in events]
+    shown = service.machine.output("journalctl", "--output=cat", "--priority=warning", service.invocation())
+    warnings = [json.loads(line)["event"] for line in shown.splitlines()]
+    assert warnings
+    assert warnings == [event["event"] for event in events if event["level"] not in ("debug", "info")]
+
+
+def test_stop_is_clean(served: Service) -> None:
+    """systemctl stop lets it drain: exit status 0, `stopped` is its last word, nothing is left to be killed."""
+    with served.machine.journal(f"--unit={UNIT}") as journal:
+        served.machine.run("systemctl", "stop", UNIT)
+        journal.wait_for_event("stopped")
+    assert served.show("Result") == "success"
+    assert served.show("ExecMainStatus") == "0"
+    assert not any("SIGKILL" in str(entry.get("MESSAGE")) for entry in journal.seen)
+    left = served.machine.run("cat", f"/sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs", check=False)
+    assert left.stdout == ""
+
+
+def test_a_broken_configuration_fails_once_and_says_why(machine: Machine, service: Service) -> None:
+    """Exit status 78 is not retried, and systemctl status shows it with the sentence that names the file."""
+    machine.write("/etc/echod.toml", 'port = "ten thousand"\n')
+    assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+    found = machine.properties(UNIT, "ActiveState", "Result", "ExecMainStatus", "NRestarts")
+    assert found == {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78", "NRestarts": "0"}
+    status = machine.run("systemctl", "status", "--full", UNIT, check=False).stdout
+    assert "status=78/CONFIG" in status
+    assert "/etc/echod.toml" in status
+    assert "ten thousand" in status
