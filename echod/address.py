@@ -6,6 +6,7 @@ a name stands for every address that it resolves to.  Nothing here opens a liste
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ UNIX_PATH_MAX = 107
 
 _EVERY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-_MAPPED = "::ffff:"
-"""How an IPv4 peer looks on an IPv6 socket that serves both (RFC 4291 section 2.5.5.2)."""
+_MAPPED = re.compile(r"^::ffff:(\d+\.\d+\.\d+\.\d+)", re.ASCII)
+"""How an IPv4 peer looks on an IPv6 socket that serves both (RFC 4291 section 2.5.5.2).
+
+Only with the dots: ::ffff:0:102:304 is another network altogether (RFC 2765).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,7 @@ def show(family: int, sockaddr: Any) -> str:
     if family == socket.AF_UNIX:
         name = os.fsdecode(sockaddr)
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
-    host, port = sockaddr[:2]
-    if host.startswith(_MAPPED):
-        host = host.removeprefix(_MAPPED)
+    host, port = _unmapped(sockaddr[0]), sockaddr[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -104,20 +106,24 @@ def source(family: int, sockaddr: Any) -> int | None:
     """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 one, which one site has.
 
     Never 0, below 2**64, and None for a unix socket: a peer there has no address.  The two kinds never meet, because
-    ::/32, where the IPv4 numbers lie, is nobody's network (RFC 4291 section 2.5).
+    ::/8, where the IPv4 numbers lie, is nobody's network (RFC 4291 section 2.5).
     """
     if family == socket.AF_UNIX:
         return None
-    host: str = sockaddr[0]
-    if family == socket.AF_INET6 and not host.startswith(_MAPPED):
+    host = _unmapped(sockaddr[0])
+    if ":" in host:
         prefix = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
         return int.from_bytes(prefix) or _LOOPBACK_NET
-    return int.from_bytes(socket.inet_aton(host.removeprefix(_MAPPED))) | _IPV4_NET
+    return int.from_bytes(socket.inet_aton(host)) | _IPV4_NET
 
 
 _IPV4_NET = 1 << 32
 _LOOPBACK_NET = 1
 """Stands for ::/64, which holds ::1 and would otherwise be 0."""
+
+
+def _unmapped(host: str) -> str:
+    return _MAPPED.sub(r"\1", host)
 
 
 def _is_localhost(host: str) -> bool:

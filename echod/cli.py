@@ -33,6 +33,7 @@ SPARE_FDS = 64
 FLUSH = 1.0
 """Seconds that the last events may take to get out."""
 
+_STDOUT = 1
 _STDERR = 2
 
 
@@ -41,14 +42,9 @@ def main() -> NoReturn:
     _have_standard_fds()
     try:
         code = run(sys.argv[1:], os.environ)
-        sys.stdout.flush()
     except EchodError as error:
         _complain(error.problems)
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read --help or --print-config has seen enough; nor may the interpreter try to write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EX_OK
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
@@ -71,11 +67,11 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _complain([f"warning: {warning}" for warning in loaded.warnings])
     if arguments.print_config:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
-        sys.stdout.write(as_toml(loaded.settings, origins))
+        _say(as_toml(loaded.settings, origins))
     if arguments.check_config:
         _check(loaded.settings)
         # To standard error if the settings are on standard output, which is to be fed back.
-        (sys.stderr if arguments.print_config else sys.stdout).write("OK\n")
+        _say("OK\n", _STDERR if arguments.print_config else _STDOUT)
     if not (arguments.check_config or arguments.print_config):
         _serve(loaded, environ)
     return EX_OK
@@ -86,6 +82,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see echod --help)")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        _say(message)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -187,8 +186,13 @@ def _open_journal(settings: Settings, sink: Sink) -> Journal:
 
 def _raise_descriptor_limit(settings: Settings) -> list[str]:
     """Take as many descriptors as this process may have; warn if they are fewer than the clients it may serve."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except OSError:
+            # A service may be forbidden to ask (SystemCallFilter=); then what it was given has to do.
+            hard = soft
     served = worker_count(settings) * (hard - SPARE_FDS)
     if served >= settings.limits.max_connections:
         return []
@@ -201,7 +205,19 @@ def _complain(problems: Sequence[str]) -> None:
     """Tell a person what is wrong; to the journal as an error."""
     prefix = "<3>" if goes_to_journal(_STDERR) else ""
     for problem in problems:
-        sys.stderr.write(f"{prefix}echod: {problem}\n")
+        _say(f"{prefix}echod: {problem}\n", _STDERR)
+
+
+def _say(text: str, fd: int = _STDOUT) -> None:
+    """Tell a person something; one who has stopped reading has seen enough.
+
+    Not by `sys.stdout`, which the interpreter flushes once more at its end, too late for us, and which is None where
+    the descriptor was closed.
+    """
+    data = text.encode(errors="backslashreplace")
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(fd, data) :]
 
 
 def _have_standard_fds() -> None:

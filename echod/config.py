@@ -155,7 +155,9 @@ def as_toml(settings: Settings, origins: Mapping[tuple[str, ...], str]) -> str:
         if key.path[:-1] != table:
             table = key.path[:-1]
             lines += ["", f"[{'.'.join(table)}]"]
-        lines.append(f"{key.path[-1]} = {key.kind.show(key.value(settings))}  # {origins.get(key.path, 'default')}")
+        # Escaped, since the name of a file may hold a newline.
+        origin = kinds.quoted(origins.get(key.path, "default"))[1:-1]
+        lines.append(f"{key.path[-1]} = {key.kind.show(key.value(settings))}  # {origin}")
     return "\n".join(lines) + "\n"
 
 

@@ -3,16 +3,18 @@
 An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
 `pid` and `worker`, then the event's own fields, which are the arguments of its function.  Where standard error goes to
 the journal, each line begins with its priority (sd-daemon(3)).  Lines are short enough (PIPE_BUF, pipe(7)) never to be
-torn apart by those of another process.
+torn apart by those of another process: from what would be longer, the middle is left out.
 """
 
 import functools
 import json
 import logging
 import os
+import socket
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
 from pythonjsonlogger.json import JsonFormatter
@@ -44,13 +46,13 @@ class _Json(JsonFormatter):
 
 
 class _Console(logging.Formatter):
-    """For a person at a terminal: time of day, level, sentence, and the fields that are not in it anyway."""
+    """For a person at a terminal: time of day, level, sentence and fields, and nothing that speaks to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
-        # As JSON, since what a client sent could otherwise speak to the terminal.
         fields = " ".join(f"{key}={json.dumps(value)}" for key, value in record.__dict__["fields"].items())
-        return f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})"
+        line = f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})"
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def goes_to_journal(fd: int) -> bool:
@@ -130,11 +132,11 @@ class Journal:
     def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int) -> None:
         """A worker's process has ended, with so many clients."""
 
-    @_event(logging.INFO, "Stopping on {signal}: finishing what {clients} clients have sent.")
+    @_event(logging.INFO, "Stopping on {signal}; clients to finish: {clients}.")
     def draining(self, *, signal: str, clients: int, timeout: float) -> None:
         """No connection is accepted any more; what has arrived is echoed, within `timeout` seconds."""
 
-    @_event(logging.INFO, "Stopped after echoing {bytes_echoed} bytes to {clients_total} clients.")
+    @_event(logging.INFO, "Stopped; clients in all: {clients_total}, bytes echoed: {bytes_echoed}.")
     def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> None:
         """Everything is closed; the last event."""
 
@@ -206,7 +208,47 @@ class Journal:
             return
         if dropped := self.sink.take_dropped():
             self.log_dropped(count=dropped)
+        while len(line := self._line(level, event, message, fields)) > PIPE_BUF:
+            fields = _shorter(fields)
+        self.sink.put(line)
+
+    def _line(self, level: int, event: str, message: str, fields: dict[str, Any]) -> bytes:
         record = logging.LogRecord("echod", level, "", 0, message.format_map(fields), None, None)
         record.__dict__.update(event=event, fields={"worker": self.worker} | fields)
         prefix = f"<{_PRIORITIES[level]}>" if self._priorities else ""
-        self.sink.put(f"{prefix}{self._formatter.format(record)}\n".encode())
+        return f"{prefix}{self._formatter.format(record)}\n".encode()
+
+
+def _shorter(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with half of the one that takes most of the room."""
+    longest = max(fields, key=lambda name: len(json.dumps(fields[name])))
+    return fields | {longest: _half(fields[longest])}
+
+
+def _half(value: Any) -> Any:
+    if isinstance(value, list):
+        return value[: len(value) // 2] if len(value) > 1 else [_half(value[0])]
+    quarter = len(value) // 4
+    return f"{value[:quarter]}…{value[-quarter:]}"
+
+
+class TracedSocket:
+    """A socket that tells of each chunk.  Only for debugging: the hot path has no such detour."""
+
+    def __init__(self, sock: socket.socket, name: str, journal: Journal) -> None:
+        self._sock = sock
+        self._name = name
+        self._journal = journal
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """As the socket's own."""
+        count = self._sock.recv_into(buffer)
+        if count:
+            self._journal.chunk_received(connection=self._name, bytes=count, **self._journal.show(buffer[:count]))
+        return count
+
+    def send(self, data: memoryview, /) -> int:
+        """As the socket's own."""
+        count = self._sock.send(data)
+        self._journal.chunk_sent(connection=self._name, bytes=count, **self._journal.show(data[:count]))
+        return count

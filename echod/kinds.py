@@ -55,7 +55,10 @@ def _duration(value: Any) -> float:
         return parse_duration(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(value) from error
 
 
 def _drain(value: Any) -> float:
@@ -76,9 +79,10 @@ def _never(seconds: float, least: float, most: float) -> float:
 
 
 def _within(seconds: float, least: float, most: float) -> float:
+    """Rounded to the microsecond, which is what can be shown, and as exact as systemd's are."""
     if not least <= seconds <= most:
         raise ValueError(seconds)
-    return seconds
+    return round(seconds, 6)
 
 
 def _show_hosts(hosts: tuple[str, ...]) -> str:

@@ -87,15 +87,16 @@ def open_listeners(endpoints: Iterable[Endpoint], port: int, tuning: Tuning) -> 
 
 
 def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
-    """What would keep `open_listeners` from it, except a port in use: maybe by the daemon to be replaced."""
+    """What would keep `open_listeners` from it, except an address in use: maybe by the daemon to be replaced."""
     problems = []
     for endpoint in _usable(endpoints):
-        if endpoint.family == socket.AF_UNIX:
-            continue
         try:
-            with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(endpoint.sockaddr(port))
+            if endpoint.family == socket.AF_UNIX:
+                _check_unix(endpoint.address)
+            else:
+                with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(endpoint.sockaddr(port))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 problems.append(_problem(endpoint, port, error))
@@ -105,27 +106,35 @@ def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
 def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
     """Take over listening sockets that were passed to this process.
 
-    Raises `CannotListen` for a descriptor that is none.
+    Raises `CannotListen` for a descriptor that is none, and takes over none of them then.
     """
-    listeners = []
-    for fd in fds:
-        try:
-            sock = socket.socket(fileno=fd)
-            listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError as error:
-            raise CannotListen(
-                f"descriptor {fd} (LISTEN_FDS) is no socket; pass listening stream sockets only"
-            ) from error
-        if not listening or sock.type != socket.SOCK_STREAM:
+    socks: list[socket.socket] = []
+    try:
+        for fd in fds:
+            socks.append(_adopt(fd))  # noqa: PERF401  those before a bad one must be known
+    except CannotListen:
+        for sock in socks:
             sock.detach()
-            raise CannotListen(
-                f"descriptor {fd} (LISTEN_FDS) is no listening stream socket; "
-                "use ListenStream= with Accept=no in the .socket unit"
-            )
+        raise
+    for sock in socks:
         sock.setblocking(False)
         _tune(sock, tuning)
-        listeners.append(Listener(sock, adopted=True))
-    return listeners
+    return [Listener(sock, adopted=True) for sock in socks]
+
+
+def _adopt(fd: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise CannotListen(f"descriptor {fd} (LISTEN_FDS) is no socket; pass listening stream sockets only") from error
+    ours = (sock.type, sock.proto) == (socket.SOCK_STREAM, 0 if sock.family == socket.AF_UNIX else socket.IPPROTO_TCP)
+    if ours and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return sock
+    sock.detach()
+    raise CannotListen(
+        f"descriptor {fd} (LISTEN_FDS) is no listening TCP or unix stream socket; "
+        "use ListenStream= with Accept=no in the .socket unit"
+    )
 
 
 def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
@@ -161,11 +170,26 @@ def _bind_unix(sock: socket.socket, path: str) -> None:
     try:
         sock.bind(path)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE or not stat.S_ISSOCK(os.lstat(path).st_mode) or _answers(path):
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _check_unix(path)
+        if _answers(path):
             raise
         os.unlink(path)
         sock.bind(path)
     os.chmod(path, _SOCKET_MODE)
+
+
+def _check_unix(path: str) -> None:
+    """Raise OSError if no socket can be made at `path`, whoever may listen there now."""
+    if path.startswith("\0"):
+        return
+    directory = os.path.dirname(path)
+    os.stat(os.path.join(directory, ""))
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _answers(path: str) -> bool:
@@ -224,8 +248,8 @@ def _kernel_has(family: socket.AddressFamily) -> bool:
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.bind(address.loopback(family).sockaddr(0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
     return True
 
 
@@ -236,12 +260,16 @@ def _usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
 
 def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
     where = address.show(endpoint.family, endpoint.sockaddr(port))
-    return f"cannot listen on {where}: {_explain(error, port)}"
+    return f"cannot listen on {where}: {_explain(error, endpoint.family, port)}"
 
 
-def _explain(error: OSError, port: int) -> str:
+def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
     """What is wrong, and what would be right."""
     match error.errno:
+        case errno.EADDRINUSE if family == socket.AF_UNIX:
+            return "another program listens there; stop that (ss -lxp shows it) or choose another name"
+        case errno.EEXIST:
+            return "a file that is no socket is there; move it away or choose another path"
         case errno.EADDRINUSE:
             return "the address is in use by another program; stop that (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:

@@ -25,7 +25,7 @@ from enum import Enum
 from typing import Any
 
 from echod import address
-from echod.journal import Journal
+from echod.journal import Journal, TracedSocket
 from echod.loop import READ, WRITE, Loop
 from echod.relay import Relay
 from echod.timers import Timer
@@ -35,6 +35,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _REASONS = {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
+    errno.ENOTCONN: "reset",  # what shutdown(2) says when the reset came first
     errno.ETIMEDOUT: "timed_out",
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
@@ -114,7 +115,7 @@ class Session:
         self._drain_until: int | None = None
         self._state = State.READING
         self._buffer = buffer
-        self._relay = Relay(_Traced(sock, name, journal) if journal.tells_chunks else sock, buffer, loop, self)
+        self._relay = Relay(TracedSocket(sock, name, journal) if journal.tells_chunks else sock, buffer, loop, self)
         if journal.tells_chunks:
             journal.connection_accepted(**self._names())
         loop.watch(self.fd, READ, self._on_first)
@@ -279,23 +280,3 @@ def _queued(fd: int, request: int) -> int:
     """
     (count,) = _INT.unpack(fcntl.ioctl(fd, request, bytes(_INT.size)))
     return int(count)
-
-
-class _Traced:
-    """A socket that tells of each chunk.  Only for debugging: the hot path has no such detour."""
-
-    def __init__(self, sock: socket.socket, name: str, journal: Journal) -> None:
-        self._sock = sock
-        self._name = name
-        self._journal = journal
-
-    def recv_into(self, buffer: memoryview, /) -> int:
-        count = self._sock.recv_into(buffer)
-        if count:
-            self._journal.chunk_received(connection=self._name, bytes=count, **self._journal.show(buffer[:count]))
-        return count
-
-    def send(self, data: memoryview, /) -> int:
-        count = self._sock.send(data)
-        self._journal.chunk_sent(connection=self._name, bytes=count, **self._journal.show(data[:count]))
-        return count

@@ -123,9 +123,10 @@ class Sink:
                 self._dropped += 1
             self._queued -= count
             if count < len(line):
+                # Then go on: the next attempt tells whether there is no room now, or none any more (a full disk).
                 self._queue[0] = line[count:]
-                return
-            self._queue.popleft()
+            else:
+                self._queue.popleft()
 
     def finish(self, seconds: float) -> None:
         """Wait up to `seconds` for all lines to go out, at the end of a process."""

@@ -24,7 +24,7 @@ FILE_VARIABLE = "ECHOD_CONFIG"
 
 ConfigPath = tuple[str, ...]
 
-_POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|(end of document))\)$")
+_POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _KUBERNETES = re.compile(r"ECHOD_SERVICE_.*|ECHOD_PORT_.*")
 
 
@@ -110,7 +110,7 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     named = config if config is not None else environ.get(FILE_VARIABLE)
     file = Path(named if named is not None else DEFAULT_FILE)
     found = [file] if named is not None or file.exists() else []
-    directory = file.with_name(file.name + ".d")
+    directory = Path(f"{file}.d")
     try:
         found += sorted(entry for entry in directory.iterdir() if entry.suffix == ".toml")
     except (FileNotFoundError, NotADirectoryError):
@@ -126,7 +126,7 @@ def _read_file(file: Path, reading: _Reading) -> bool:
     Not by TomlConfigSettingsSource, which passes over what is no regular file: `--config <(…)` is to work.
     """
     try:
-        values = tomllib.loads(file.read_bytes().decode())
+        text = file.read_bytes().decode()
     except OSError as error:
         reading.problems.append(
             f"{file}: cannot be read: {error.strerror}; name a file that is there and readable by this user"
@@ -135,21 +135,27 @@ def _read_file(file: Path, reading: _Reading) -> bool:
     except UnicodeDecodeError as error:
         reading.problems.append(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8")
         return False
-    except tomllib.TOMLDecodeError as error:
-        reading.problems.append(f"{file}{_syntax(str(error))}; this is no TOML")
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib lets out
+        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is no TOML")
         return False
     origin = Origin("file", str(file))
     for name, value in values.items():
-        reading.lay((name,), value, origin)
+        if name.startswith("_"):  # BaseSettings would take it for an option of its own
+            reading.problems.append(_unknown_key(origin, name))
+        else:
+            reading.lay((name,), value, origin)
     return True
 
 
-def _syntax(message: str) -> str:
-    """`:LINE:COLUMN: what is wrong`, from what tomllib says."""
+def _syntax(message: str, text: str) -> str:
+    """`:LINE:COLUMN: what is wrong`, from what tomllib says of `text`."""
     match = _POSITION.match(message)
     if not match:
         return f": {message}"
-    return f": {match[1]} at the end" if match[4] else f":{match[2]}:{match[3]}: {match[1]}"
+    *before, last = text.split("\n")
+    return f":{match[2] or len(before) + 1}:{match[3] or len(last) + 1}: {match[1]}"
 
 
 def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str]:
@@ -161,7 +167,7 @@ def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str
         warnings.append(
             f"{', '.join(sorted(injected))}: ignored, since Kubernetes sets these for a service that is named echod"
         )
-    for name in given.keys() - _VARIABLES - set(injected):
+    for name in sorted(given.keys() - _VARIABLES - set(injected)):
         reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): given[name] for name in given.keys() & _VARIABLES - set(injected)}
@@ -172,7 +178,12 @@ def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str
             for name in key.path:
                 value = value[name]
             if key.path == ("host",):
-                value = _host_list(str(value))
+                value = _host_list(given[key.variable])
+                if value is None:
+                    reading.problems.append(
+                        f"{key.variable} is {given[key.variable]!r}, but must be {key.kind.expected}"
+                    )
+                    continue
                 if value == [""]:
                     warnings.append(
                         f"{key.variable} is empty, so echod listens on every address of this machine; "
@@ -187,13 +198,16 @@ def _is_url(name: str, value: str) -> bool:
 
 
 def _host_list(text: str) -> Any:
-    """A variable has no lists, so hosts are separated by commas there, or written as in the file."""
+    """A variable has no lists, so hosts are separated by commas there, or written as in the file; None if they are not.
+
+    Nothing between two commas is nothing: every address is only meant by an empty variable.
+    """
     if text.lstrip().startswith("["):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-    return [host.strip() for host in text.split(",")]
+    return [host for part in text.split(",") if (host := part.strip())] or ([""] if not text.strip() else None)
 
 
 def _problems(error: ValidationError, origins: Mapping[ConfigPath, Origin]) -> list[str]:
@@ -208,9 +222,12 @@ def _problems(error: ValidationError, origins: Mapping[ConfigPath, Origin]) -> l
         elif path in _TABLES:
             problems[path] = f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
         else:
-            name = ".".join(path)
-            problems[path] = f"{origin.name}: unknown key {name!r}{nearest(name, _NAMES)}"
+            problems[path] = _unknown_key(origin, ".".join(path))
     return list(problems.values())
+
+
+def _unknown_key(origin: Origin, name: str) -> str:
+    return f"{origin.name}: unknown key {name!r}{nearest(name, _NAMES)}"
 
 
 def _prefixes(location: tuple[int | str, ...]) -> Iterable[ConfigPath]:

@@ -35,6 +35,6 @@ def amount(count: int) -> str:
     value, unit = float(count), "bytes"
     for unit in _UNITS:  # noqa: B007  the last one is wanted
         value /= 1024
-        if value < 1000:
+        if value < 999.5:
             break
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"

@@ -6,6 +6,7 @@ successor, because the listening sockets are the parent's.  A worker whose loop 
 replaced like any other.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -29,8 +30,7 @@ from echod.worker import DRAIN, READY, Terms, Worker, enter
 STATUS_EVERY = 1.0
 """Seconds between two updates of the status, at least; there is none while nothing changes."""
 HUNG = 5
-"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: a machine that was asleep is no
-reason."""
+"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: the machine may have slept."""
 UNWELL = 3
 """Beats without a tick after which systemd is not told any more that all is well."""
 GRACE = 1.0
@@ -117,19 +117,24 @@ class Supervisor:
         )
 
     def _start(self, slot: Slot) -> None:
-        """Fork a worker into `slot`."""
-        self._limits.vacate(slot.number)
+        """Fork a worker into `slot`, or try again later if the system has no process for it now (fork(2))."""
+        slot.started, slot.ready, slot.restart, slot.missed = self._loop.now, False, None, 0
         orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         with self._signals.held_back():
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                orders.close()
+                its_orders.close()
+                self._replace(slot, 0, f"it could not be forked, {error.strerror}", 0)
+                return
             if not pid:
                 enter(parent)
         if not pid:
             self._become_worker(slot.number, orders, its_orders)
         its_orders.close()
         slot.pid, slot.pidfd, slot.orders = pid, os.pidfd_open(pid), orders
-        slot.started, slot.ready, slot.restart, slot.missed = self._loop.now, False, None, 0
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
         self._loop.watch(orders.fileno(), READ, lambda: self._on_word(slot))
 
@@ -139,16 +144,8 @@ class Supervisor:
         self._journal.worker = number
         try:
             self._give_back(orders)
-            Worker(
-                number,
-                self._listeners,
-                self._terms,
-                self._journal,
-                self._stats,
-                self._limits,
-                self._bells,
-                its_orders,
-            ).run()
+            listeners, terms, journal, bells = self._listeners, self._terms, self._journal, self._bells
+            Worker(number, listeners, terms, journal, self._stats, self._limits, bells, its_orders).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             self._journal.bug_of(error)
@@ -169,11 +166,16 @@ class Supervisor:
 
     def _on_word(self, slot: Slot) -> None:
         """A worker says that it accepts; or it hangs up, because it ends."""
-        if slot.orders is None:
-            return
-        if slot.orders.recv(64) != READY:
+        word = b""
+        if slot.orders is not None:
+            with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
+                word = slot.orders.recv(64)
+        if word == READY:
+            self._on_ready(slot)
+        else:
             self._hang_up(slot)
-            return
+
+    def _on_ready(self, slot: Slot) -> None:
         slot.ready = True
         self._journal.worker_started(worker=slot.number, worker_pid=slot.pid)
         if not self._ready and not self._stopping and all(slot.ready for slot in self._slots):
@@ -182,8 +184,8 @@ class Supervisor:
             self._notifier.ready(self._status)
             self._watchdog_at = self._loop.now
             self._journal.ready(addresses=self._addresses, workers=len(self._slots))
-            if self._notifier.failed is not None:
-                problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {self._notifier.failed.strerror}"
+            if (failed := self._notifier.failed) is not None:
+                problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
                 self._journal.config_warning(problem=problem)
 
     def _on_exit(self, slot: Slot) -> None:
@@ -194,9 +196,12 @@ class Supervisor:
         self._hang_up(slot)
         pid, slot.pid, slot.pidfd = slot.pid, 0, -1
         clients = self._stats.rows[slot.number].clients_now
-        reason = self._reason(slot, wait_status)
-        self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients)
         self._limits.vacate(slot.number)
+        self._replace(slot, pid, self._reason(slot, wait_status), clients)
+
+    def _replace(self, slot: Slot, pid: int, reason: str, clients: int) -> None:
+        """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
+        self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients)
         if self._stopping:
             if not any(slot.pid for slot in self._slots):
                 self._loop.stop()
@@ -213,7 +218,8 @@ class Supervisor:
             return "stopped"
         if slot.missed >= HUNG:
             return "it hung, and was killed"
-        return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        named = {member.value: member.name for member in signal.Signals}  # not all real-time signals are
+        return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
 
     def _hang_up(self, slot: Slot) -> None:
         if slot.orders is not None:
@@ -243,7 +249,7 @@ class Supervisor:
     def _sentence(self) -> str:
         totals = self._stats.totals()
         if self._stopping:
-            return f"Stopping: finishing what {status.clients(totals.clients_now)} sent."
+            return f"Stopping: {status.clients(totals.clients_now)} to finish."
         return status.sentence(self._addresses, totals, adopted=self._adopted)
 
     def _handle_signal(self, signum: signal.Signals) -> None:
@@ -261,7 +267,8 @@ class Supervisor:
             if slot.restart is not None:
                 slot.restart.cancel()
             if slot.orders is not None:
-                slot.orders.send(DRAIN)
+                with contextlib.suppress(BrokenPipeError):  # it has just died
+                    slot.orders.send(DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
         self._loop.call_later(self._terms.drain + GRACE, self._kill)

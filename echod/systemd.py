@@ -3,6 +3,7 @@
 sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).  Only the parent process may use this (NotifyAccess=main).
 """
 
+import contextlib
 import os
 from collections.abc import MutableMapping
 
@@ -79,5 +80,6 @@ def listen_fds(environ: MutableMapping[str, str]) -> list[int]:
         return []
     fds = list(range(_FIRST_FD, _FIRST_FD + int(count)))
     for fd in fds:
-        os.set_inheritable(fd, False)
+        with contextlib.suppress(OSError):  # One that is not open: whoever adopts it will say so.
+            os.set_inheritable(fd, False)
     return fds
