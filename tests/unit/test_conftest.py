@@ -176,9 +176,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             (place / f"test_{name.replace(' ', '_')}.py").write_text(textwrap.dedent(text))
         options = ["--junit-xml=report.xml", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", *options, "."]
-        subprocess.run(
-            command, cwd=place, env={**os.environ, "CI": ci}, stdout=subprocess.DEVNULL, timeout=60
-        )
+        subprocess.run(command, cwd=place, env={**os.environ, "CI": ci}, stdout=subprocess.DEVNULL, timeout=60)
         reports = dict.fromkeys(tests, "")
         for case in ElementTree.parse(place / "report.xml").iter("testcase"):
             file = case.get("classname") or case.attrib["name"]  # a file that fails as a whole has no class

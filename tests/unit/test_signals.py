@@ -1,0 +1,112 @@
+"""echod.signals: real signals, told by a loop between its other callbacks."""
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from echod.signals import Signals
+
+USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
+
+
+@pytest.fixture
+def told() -> list[signal.Signals]:
+    """What was told, in order."""
+    return []
+
+
+@pytest.fixture
+def signals(told: list[signal.Signals]) -> Iterator[Signals]:
+    """Signals that are handled as before afterwards."""
+    with closing(Signals([USR1, USR2], told.append)) as signals:
+        yield signals
+
+
+def test_nothing_happens_until_the_loop_looks(signals: Signals, told: list[signal.Signals]) -> None:
+    """The handler does nothing; the signals are told in the order in which they came."""
+    os.kill(os.getpid(), USR2)
+    os.kill(os.getpid(), USR1)
+    assert told == []
+    signals.on_readable()
+    assert told == [USR2, USR1]
+
+
+def test_others_are_none_of_its_business(signals: Signals, told: list[signal.Signals]) -> None:
+    """The interpreter tells of every signal with a handler; only those that were asked for are passed on."""
+    before = signal.signal(signal.SIGWINCH, lambda number, frame: None)
+    try:
+        os.kill(os.getpid(), signal.SIGWINCH)
+        os.kill(os.getpid(), USR1)
+        signals.on_readable()
+        assert told == [USR1]
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def test_the_descriptors_never_block(signals: Signals) -> None:
+    """A storm of signals neither holds the process up nor fills its standard error."""
+    fcntl.fcntl(signals.fd, fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(5000):
+        signal.raise_signal(USR1)
+    signals.on_readable()
+
+
+def test_close_leaves_all_as_it_was(told: list[signal.Signals]) -> None:
+    """Handlers, wake-up descriptor, and no descriptor of its own."""
+
+    def other(number: int, frame: object) -> None:
+        raise AssertionError
+
+    before = signal.signal(USR1, other)
+    reads, writes = os.pipe2(os.O_NONBLOCK)
+    wakeup_before = signal.set_wakeup_fd(writes)
+    try:
+        Signals([USR1], told.append).close()
+        assert signal.getsignal(USR1) is other
+        assert signal.set_wakeup_fd(-1) == writes
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        signal.signal(USR1, before)
+        os.close(reads)
+        os.close(writes)
+
+
+def test_a_child_gives_back_what_is_the_parents(signals: Signals, told: list[signal.Signals]) -> None:
+    """After `forget` it writes nothing into the parent's pipe, and has no end of it."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signals.forget()
+            signal.raise_signal(USR1)
+            try:
+                os.fstat(signals.fd)
+            except OSError:
+                code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    with pytest.raises(BlockingIOError):
+        signals.on_readable()
+    assert told == []
+
+
+def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
+    """Signals that come meanwhile are told afterwards; what else was blocked stays so."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
+    try:
+        with signals.held_back():
+            os.kill(os.getpid(), USR1)
+            assert USR1 in signal.sigpending()
+            with pytest.raises(BlockingIOError):
+                signals.on_readable()
+        signals.on_readable()
+        assert told == [USR1]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | {signal.SIGWINCH}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

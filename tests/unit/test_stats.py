@@ -1,0 +1,57 @@
+"""echod.stats: counters that parent and workers share."""
+
+import os
+
+from echod.stats import Stats, Totals
+
+
+def test_all_begin_at_nothing() -> None:
+    """Before anybody counts, nobody is there and nobody accepts."""
+    stats = Stats(3)
+    assert stats.totals() == Totals(0, 0, 0, 0)
+    assert not any(row.accepting for row in stats.rows)
+
+
+def test_rows_add_up() -> None:
+    """The totals are the sums of all rows, each column for itself."""
+    stats = Stats(2)
+    for factor, row in enumerate(stats.rows, 1):
+        row.clients_now = 1 * factor
+        row.add_client()
+        row.bytes_echoed = 10**12 * factor
+        row.add_refused()
+        row.add_refused()
+        row.tick()
+        row.accepting = True
+    assert stats.clients_now() == 3
+    assert stats.totals() == Totals(clients_now=3, clients_total=2, clients_refused=4, bytes_echoed=3 * 10**12)
+    assert [(row.clients_now, row.bytes_echoed, row.ticks, row.accepting) for row in stats.rows] == [
+        (1, 10**12, 1, True),
+        (2, 2 * 10**12, 1, True),
+    ]
+
+
+def test_a_worker_counts_where_the_parent_sees_it() -> None:
+    """The memory is shared over a fork, and what a worker has counted outlives it."""
+    stats = Stats(2)
+    pid = os.fork()
+    if not pid:
+        stats.rows[1].clients_now = 5
+        stats.rows[1].bytes_echoed = 2**60
+        stats.rows[1].add_client()
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    assert stats.totals() == Totals(clients_now=5, clients_total=1, clients_refused=0, bytes_echoed=2**60)
+
+
+def test_a_successor_goes_on_counting() -> None:
+    """What died with a worker is forgotten, what it did is not."""
+    stats = Stats(1)
+    (row,) = stats.rows
+    row.clients_now, row.bytes_echoed, row.accepting = 7, 1000, True
+    row.add_client()
+    row.add_refused()
+    row.tick()
+    row.vacate()
+    assert stats.totals() == Totals(clients_now=0, clients_total=1, clients_refused=1, bytes_echoed=1000)
+    assert (row.accepting, row.ticks) == (False, 1)
