@@ -28,7 +28,7 @@ find_python() {
     if [ "${PYTHON-}" ]; then set -- "$PYTHON"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi
     for python; do
         is_new_enough "$python" || continue
-        new_enough=$python
+        new_enough=${new_enough:-$python}
         makes_venvs "$python" || continue
         # Where $venv is activated, python3 is the very one that is about to be removed.
         python=$("$python" -c 'import sys; print(sys._base_executable)')
