@@ -75,6 +75,7 @@ class Acceptor:
         self._balance = balance
         self._on_accepted = on_accepted
         self._paused_at: float | None = None
+        self._resumed_at = 0.0
         self._retry: Timer | None = None
         self._calm: Timer | None = None
         self._refused = 0
@@ -85,13 +86,24 @@ class Acceptor:
         """Wait for clients, unless this is a pause, or the end, or another worker should have the next one."""
         if not self._listeners or self._row.accepting or self._retry is not None:
             return
+        self._row.available = True
         if not self._balance.steps_back():
-            self._row.accepting = True
-            for listener in self._listeners:
-                self._loop.watch_exclusive(listener.sock.fileno(), partial(self._on_acceptable, listener.sock))
+            self._watch()
+
+    def look_again(self) -> None:
+        """See whether a client is there for whom another worker was woken, and which that could not take.
+
+        EPOLLEXCLUSIVE woke nobody else for it, and a socket that is watched already is not looked at again.
+        """
+        if self._row.accepting:
+            self._shut()
+            self._watch()
+        else:
+            self.open()
 
     def close(self) -> None:
         """Accept no more.  Who is in the queue of a socket that ends with us is still let in; the others can wait."""
+        self._row.available = False
         self._shut()
         for listener in self._listeners:
             if not listener.adopted:
@@ -113,6 +125,11 @@ class Acceptor:
             self._resume(self._loop.now)
         else:
             self.open()
+
+    def _watch(self) -> None:
+        self._row.accepting = True
+        for listener in self._listeners:
+            self._loop.watch_exclusive(listener.sock.fileno(), partial(self._on_acceptable, listener.sock))
 
     def _shut(self) -> None:
         if self._row.accepting:
@@ -155,6 +172,7 @@ class Acceptor:
         return True
 
     def _pause(self, reason: str) -> None:
+        self._row.available = False
         self._shut()
         self._balance.call_all()
         if self._calm is not None:
@@ -168,12 +186,13 @@ class Acceptor:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        self._resumed_at = now
         self._calm = self._loop.call_later(CALM, self._on_calm)
         self.open()
 
     def _on_calm(self, now: float) -> None:
         if self._paused_at is not None:
-            self._journal.accept_resumed(duration=round(now - self._paused_at, 3))
+            self._journal.accept_resumed(duration=round(self._resumed_at - self._paused_at, 3))
             self._paused_at = self._calm = None
 
     def _refuse(self, peer: str) -> None:

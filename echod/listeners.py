@@ -220,6 +220,8 @@ def _tune(sock: socket.socket, tuning: Tuning) -> None:
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A byte sent as urgent is data like any other, to be echoed in its place (RFC 6093 section 6).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
     silence = 0.0
     if math.isfinite(tuning.keepalive):

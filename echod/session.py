@@ -30,6 +30,8 @@ from echod.loop import READ, WRITE, Loop
 from echod.relay import Relay
 from echod.timers import Timer
 
+_DISCARDED = bytearray(64 << 10)
+"""Where bytes go that nobody wants any more; not the buffer, which may be one byte long."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """`struct linger` for socket(7)'s SO_LINGER: on, with no time."""
 _REASONS = {
@@ -73,7 +75,6 @@ class Session:
     __slots__ = (
         "_acked",
         "_acked_at",
-        "_buffer",
         "_drain_until",
         "_journal",
         "_loop",
@@ -114,8 +115,9 @@ class Session:
         self._told = False
         self._drain_until: int | None = None
         self._state = State.READING
-        self._buffer = buffer
-        self._relay = Relay(TracedSocket(sock, name, journal) if journal.tells_chunks else sock, buffer, loop, self)
+        self._relay = Relay(
+            TracedSocket(sock, name, journal, self._tell_opened) if journal.tells_chunks else sock, buffer, loop, self
+        )
         if journal.tells_chunks:
             journal.connection_accepted(**self._names())
         loop.watch(self.fd, READ, self._on_first)
@@ -192,7 +194,7 @@ class Session:
 
     def _on_discard(self, reason: str) -> None:
         try:
-            ended = not self.sock.recv_into(self._buffer)
+            ended = not self.sock.recv_into(_DISCARDED)
         except BlockingIOError:
             return
         except OSError:
@@ -248,8 +250,9 @@ class Session:
         return f"unix:pid={pid},uid={uid}"
 
     def _tell_opened(self) -> None:
-        self._told = True
-        self._journal.connection_opened(**self._names())
+        if not self._told:
+            self._told = True
+            self._journal.connection_opened(**self._names())
 
     def _close(self, reason: str) -> None:
         if self._state is State.CLOSED:
@@ -258,7 +261,7 @@ class Session:
         self._loop.unwatch(self.fd)
         self._timer.cancel()
         relay = self._relay
-        if relay.received and not self._told:
+        if relay.received:
             self._tell_opened()
         names = self._names()
         self.sock.close()

@@ -7,7 +7,7 @@ whole or not there.  A row outlives its worker: the successor goes on counting w
 import mmap
 from dataclasses import dataclass
 
-_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING = range(6)
+_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE = range(7)
 _COLUMNS = 8
 """Columns of a row, rounded up to one cache line of 64 bytes: two workers never write to the same line."""
 
@@ -62,6 +62,15 @@ class Row:
     def accepting(self, value: bool) -> None:
         self._cells[_ACCEPTING] = value
 
+    @property
+    def available(self) -> bool:
+        """Whether the worker would accept if it was called: it is not dead, in a pause or at its end."""
+        return bool(self._cells[_AVAILABLE])
+
+    @available.setter
+    def available(self, value: bool) -> None:
+        self._cells[_AVAILABLE] = value
+
     def add_client(self) -> None:
         """Count one more client so far."""
         self._cells[_CLIENTS_TOTAL] += 1
@@ -75,8 +84,8 @@ class Row:
         self._cells[_TICKS] += 1
 
     def vacate(self) -> None:
-        """Forget what died with the worker: its clients, and that it was accepting."""
-        self._cells[_CLIENTS_NOW] = self._cells[_ACCEPTING] = 0
+        """Forget what died with the worker: its clients, and that it was accepting, or would."""
+        self._cells[_CLIENTS_NOW] = self._cells[_ACCEPTING] = self._cells[_AVAILABLE] = 0
 
 
 class Stats:

@@ -79,7 +79,7 @@ class Worker:
         loop = self._loop
         self._journal.sink.attach(loop)
         loop.watch(self._orders.fileno(), READ, self._on_order)
-        loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.open))
+        loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.look_again))
         self._acceptor.open()
         self._on_tick(loop.now)
         self._orders.send(READY)

@@ -17,10 +17,13 @@ class Workers:
         self.bells = [open_bell() for _ in self.stats.rows]
         self.balance = Balance(self.stats, 0, self.bells)
 
-    def are(self, clients: tuple[int, int, int], accepting: tuple[int, ...] = ()) -> None:
-        """Let each have so many clients, and these accept."""
+    def are(
+        self, clients: tuple[int, int, int], accepting: tuple[int, ...] = (), available: tuple[int, ...] = (0, 1, 2)
+    ) -> None:
+        """Let each have so many clients, and these accept, and these if they were called."""
         for number, row in enumerate(self.stats.rows):
             row.clients_now = clients[number]
+            row.available = number in available
             row.accepting = number in accepting
 
     def rung(self) -> set[int]:
@@ -60,22 +63,35 @@ def test_one_that_is_ahead_steps_back_for_one_at_the_door(workers: Workers, acce
     assert workers.rung() == set()
 
 
-def test_there_is_always_somebody_at_the_door(workers: Workers) -> None:
-    """When no better one accepts, it stays itself, and calls the one with the fewest clients."""
-    workers.are((6, 5, 4), accepting=())
+def test_one_that_is_a_little_ahead_goes_on(workers: Workers) -> None:
+    """When no better one is at the door yet, it calls the one with the fewest clients, and accepts meanwhile."""
+    workers.are((6, 5, 5))
+    assert not workers.balance.steps_back()
+    assert workers.rung() == {1}
+
+
+def test_one_that_is_far_ahead_waits(workers: Workers) -> None:
+    """When no better one is at the door yet, but one has many clients fewer, it calls that, and accepts no more."""
+    workers.are((6, 5, 4))
+    assert workers.balance.steps_back()
+    assert workers.rung() == {2}
+
+
+def test_one_that_would_not_come_is_not_reckoned_with(workers: Workers) -> None:
+    """Whoever is dead, in a pause or at its end is neither waited for nor called."""
+    workers.are((6, 0, 5), available=(0, 2))
     assert not workers.balance.steps_back()
     assert workers.rung() == {2}
 
 
 def test_one_that_hangs_is_not_reckoned_with(workers: Workers) -> None:
-    """Whoever has not ticked since the last look can't serve, whatever its row says; until it ticks again."""
-    workers.are((6, 0, 0), accepting=(1, 2))
-    for row in workers.stats.rows[1:]:
-        row.tick()
-    workers.balance.tick()
-    workers.stats.rows[2].tick()
-    workers.balance.tick()
+    """Whoever has not ticked in two looks can't serve, whatever its row says; until it ticks again."""
     workers.are((6, 0, 6), accepting=(1, 2))
+    workers.stats.rows[1].tick()
+    workers.balance.tick()
+    workers.balance.tick()
+    assert workers.balance.steps_back()
+    workers.balance.tick()
     assert not workers.balance.steps_back()
     assert workers.rung() == set()
     workers.stats.rows[1].tick()

@@ -211,7 +211,7 @@ class TestPayload:
         """It does what a socket does, and tells what that did; the end of input is no chunk."""
         ours, theirs = socket.socketpair()
         with ours, theirs, telling(payload=True) as told:
-            traced = TracedSocket(ours, "1.1", told.journal)
+            traced = TracedSocket(ours, "1.1", told.journal, lambda: None)
             buffer = memoryview(bytearray(10))
             theirs.send(b"abc")
             assert traced.recv_into(buffer) == 3
