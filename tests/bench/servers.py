@@ -1,0 +1,174 @@
+"""The servers under comparison, each in processes of its own on one CPU, and what they have used of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+START_TIMEOUT = STOP_TIMEOUT = 10.0
+"""Seconds for a server to listen, and to end on SIGTERM before it is killed."""
+POLL = 0.01
+"""Seconds between looks at what a starting server has said."""
+
+FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "PYTHONSAFEPATH")
+"""Variables that would change what is measured begin with these."""
+
+
+class Failed(Exception):
+    """A server, the compiler or the load generator did not do its part; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A server to be compared: `argv` is run in `directory`."""
+
+    name: str
+    argv: tuple[str, ...]
+    directory: Path = HERE
+
+
+def echod_in(checkout: Path, name: str = "echod") -> Kind:
+    """One worker of the echod in `checkout`, with its defaults."""
+    flags = ("--host=127.0.0.1", "--port=0", "--workers=1", "--log-format=json", "--log-level=info")
+    return Kind(name, (sys.executable, "-m", "echod", f"--config={os.devnull}", *flags), checkout)
+
+
+SERVERS: dict[str, Callable[[Path], Kind]] = {
+    "echod": lambda directory: echod_in(ROOT),
+    "asyncio": lambda directory: Kind("asyncio", (sys.executable, "asyncio_echo.py")),
+    "uvloop": lambda directory: Kind("uvloop", (sys.executable, "asyncio_echo.py", "uvloop")),
+    "c": lambda directory: Kind("c", (compile_program("epoll_echo.c", directory),)),
+}
+"""By name, what makes each; the argument is a directory for compiled programs."""
+
+
+def compile_program(source: str, directory: Path) -> str:
+    """Compile a C file that lies beside this one; returns the program's path.  Raises `Failed`."""
+    program = directory / Path(source).stem
+    command = ["cc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(HERE / source)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if result.returncode:
+        raise Failed(f"cc does not compile {source}: {result.stderr.strip()}")
+    return str(program)
+
+
+@contextmanager
+def on_cpu(cpu: int | None) -> Iterator[None]:
+    """What is started within inherits this CPU alone (sched_setaffinity(2)); None leaves it free."""
+    before = os.sched_getaffinity(0)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Server:
+    """A running server; as a context, it is ended on the way out.  Raises `Failed` if it does not come up.
+
+    What it says goes to a file: a pipe would need a reader, which would run beside the load generator and be paid for
+    by the server's wake-ups.
+    """
+
+    def __init__(self, kind: Kind, cpu: int | None, log: IO[str]) -> None:
+        self.name = kind.name
+        self._log = log
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
+        with on_cpu(cpu):
+            self._process = subprocess.Popen(
+                kind.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=kind.directory, env=environment
+            )
+        try:
+            self.port = self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, gently first; echod's worker goes with its parent either way."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def cpu_ns(self) -> int:
+        """CPU time used so far by all its processes, user and system, in nanoseconds.
+
+        From each process's CPU clock; its identifier is made of the pid as clock_getcpuclockid(3) does.  The counters
+        in /proc/PID/stat step by 10 ms, a whole slice of a round.  Raises `Failed` if a process has ended.
+        """
+        try:
+            return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in self.pids())
+        except OSError:
+            raise Failed(f"a process of {self.name} ended: {self.last_words()}") from None
+
+    def pids(self) -> list[int]:
+        """Its process and all that descend from it."""
+        found = [self._process.pid]
+        for pid in found:
+            found.extend(int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(path))
+        return found
+
+    def last_words(self) -> str:
+        """The end of what it said, or a remark that it said nothing."""
+        lines = self._said()
+        return lines[-1] if lines else "(it said nothing)"
+
+    def _said(self) -> list[str]:
+        return Path(self._log.name).read_text(errors="replace").splitlines()
+
+    def _wait_until_ready(self) -> int:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise Failed(
+                    f"{self.name} left with {self._process.returncode} instead of serving: {self.last_words()}"
+                )
+            if port := _port(self._said()):
+                return port
+            time.sleep(POLL)
+        raise Failed(f"{self.name} was not ready after {START_TIMEOUT:g} s: {self.last_words()}")
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # a thread or process that ended just now
+        return []
+
+
+def _port(lines: list[str]) -> int:
+    """The port once the server serves, else 0: a bare number, or echod's events `listening` and `ready`."""
+    port, ready = 0, False
+    for line in lines:
+        if line.isdecimal():
+            return int(line)
+        try:
+            event = json.loads(line)
+        except ValueError:  # a line that is half written, or a warning
+            continue
+        if event.get("event") == "listening":
+            port = int(event["address"].rpartition(":")[2])
+        ready = ready or event.get("event") == "ready"
+    return port if ready else 0

@@ -1,0 +1,198 @@
+"""Where echod listens: each way of saying it, and each way in which it can be impossible."""
+
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from echod.errors import EX_UNAVAILABLE
+from tests.integration.daemon import Daemon
+from tests.integration.network import inside, own_network
+from tests.integration.peers import connect, echoes
+
+NO_IPV6 = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"
+
+
+def hosts(words: Sequence[str]) -> list[str]:
+    """The arguments for these hosts."""
+    return [argument for word in words for argument in ("--host", word)]
+
+
+def test_every_address() -> None:
+    """'' is every address of both families, on one port that the kernel chose for both."""
+    with Daemon("--host", "") as daemon:
+        port = daemon.port
+        assert daemon.addresses == [f"0.0.0.0:{port}", f"[::]:{port}"]
+        for address in ("127.0.0.1", "127.0.0.2", "[::1]"):
+            assert echoes(f"{address}:{port}")
+        peers = [daemon.wait_for("connection_closed", count)["local"] for count in (1, 2, 3)]
+    assert peers == [f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"[::1]:{port}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "bound", "reached", "refused"),
+    [
+        (["0.0.0.0"], ["0.0.0.0"], ["127.0.0.1", "127.0.0.2"], ["[::1]"]),
+        (["::"], ["[::]"], ["[::1]"], ["127.0.0.1"]),
+        (["localhost"], ["127.0.0.1", "[::1]"], ["127.0.0.1", "[::1]"], ["127.0.0.2"]),
+        (["127.0.0.2", "::1"], ["127.0.0.2", "[::1]"], ["127.0.0.2", "[::1]"], ["127.0.0.1"]),
+    ],
+    ids=",".join,
+)
+def test_hosts(words: list[str], bound: list[str], reached: list[str], refused: list[str]) -> None:
+    """Each word is the addresses that it stands for, and no others."""
+    with Daemon(*hosts(words)) as daemon:
+        assert daemon.addresses == [f"{address}:{daemon.port}" for address in bound]
+        for address in reached:
+            assert echoes(f"{address}:{daemon.port}")
+        for address in refused:
+            with pytest.raises(ConnectionRefusedError):
+                connect(f"{address}:{daemon.port}")
+
+
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [
+        (["127.0.0.1", "localhost", "127.0.0.1"], ["127.0.0.1", "[::1]"]),
+        (["127.0.0.1", "", "::1"], ["0.0.0.0", "[::]"]),
+        (["127.0.0.1", "0.0.0.0", "::1"], ["0.0.0.0", "[::1]"]),
+    ],
+    ids=",".join,
+)
+def test_once_each(words: list[str], bound: list[str]) -> None:
+    """An address that is given twice, or is one of those that another word stands for, is bound once."""
+    with Daemon(*hosts(words)) as daemon:
+        assert daemon.addresses == [f"{address}:{daemon.port}" for address in bound]
+
+
+def test_name(tmp_path: Path) -> None:
+    """A name is every address that it resolves to."""
+    table = tmp_path / "hosts"
+    table.write_text("127.0.0.2 echo.test\n127.0.0.3 echo.test\n::1 echo.test\n")
+    mount = ("unshare", "--mount", "sh", "-c", f'mount --bind "{table}" /etc/hosts && exec "$@"', "sh")
+    if subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not give a process another /etc/hosts")
+    with Daemon("--host", "echo.test", prefix=mount) as daemon:
+        bound = sorted(daemon.addresses)
+        assert bound == [f"{address}:{daemon.port}" for address in ("127.0.0.2", "127.0.0.3", "[::1]")]
+        assert all(map(echoes, bound))
+
+
+@pytest.mark.parametrize("word", ["", "localhost"])
+def test_without_ipv6(word: str) -> None:
+    """Where the machine has no IPv6, '' and localhost are their IPv4 addresses alone."""
+    with Daemon("--host", word, prefix=own_network(NO_IPV6)) as daemon, inside(daemon.pid):
+        assert daemon.addresses == [f"{'127.0.0.1' if word else '0.0.0.0'}:{daemon.port}"]
+        assert echoes(f"127.0.0.1:{daemon.port}")
+
+
+def test_unix_socket_file(tmp_path: Path) -> None:
+    """The file of a unix socket is there for everyone as long as the daemon is, and no longer."""
+    path = tmp_path / "echo"
+    with Daemon("--host", f"unix:{path}") as daemon:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        assert echoes(f"unix:{path}")
+        assert daemon.stop() == 0
+    assert not path.exists()
+
+
+def test_stale_unix_socket(tmp_path: Path) -> None:
+    """The socket that a dead daemon left behind is replaced."""
+    path = tmp_path / "echo"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    with Daemon("--host", f"unix:{path}") as daemon:
+        assert echoes(f"unix:{path}")
+        assert daemon.stop() == 0
+    assert not path.exists()
+
+
+def test_live_unix_socket(tmp_path: Path) -> None:
+    """The socket of a daemon that is alive is not taken away from it."""
+    address = f"unix:{tmp_path}/echo"
+    with Daemon("--host", address):
+        assert cannot_listen("--host", address).startswith(f"cannot listen on {address}: ")
+        assert echoes(address)
+
+
+def test_unix_path_of_something_else(tmp_path: Path) -> None:
+    """A file that is no socket is never touched, and neither is a socket that another program put there since."""
+    path = tmp_path / "echo"
+    path.write_text("precious")
+    assert cannot_listen("--host", f"unix:{path}").startswith(f"cannot listen on unix:{path}: ")
+    assert path.read_text() == "precious"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other, Daemon("--host", f"unix:{path}") as daemon:
+        path.unlink()
+        other.bind(str(path))
+        assert daemon.stop() == 0
+        assert path.is_socket()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_port_in_use(workers: int) -> None:
+    """A port that another daemon has is told, however many workers there are, and that daemon is not disturbed."""
+    with Daemon("--host", "127.0.0.1", "--workers", str(workers)) as daemon:
+        said = cannot_listen("--host", "127.0.0.1", "--port", str(daemon.port), "--workers", str(workers))
+        assert said == f"cannot listen on 127.0.0.1:{daemon.port}: the address is in use by another program"
+        assert echoes(daemon.addresses[0])
+
+
+def test_port_in_use_at_one_address() -> None:
+    """If one of several addresses can't be had, none is served."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        said = cannot_listen("--port", str(port))
+        assert said == f"cannot listen on [::1]:{port}: the address is in use by another program"
+        with pytest.raises(ConnectionRefusedError):
+            connect(f"127.0.0.1:{port}")
+
+
+def test_privileged_port() -> None:
+    """A low port that this user may not have is told, with what would help."""
+    # Without that capability even root is like any other user.
+    drop = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 7:
+        pytest.skip("here every user may have every port")
+    said = cannot_listen("--host", "127.0.0.1", "--port", "7", prefix=() if os.geteuid() else drop)
+    assert said == "cannot listen on 127.0.0.1:7: port 7 is privileged"
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("192.0.2.77", "cannot listen on 192.0.2.77:0: it is no address of this machine"),
+        ("2001:db8::77", "cannot listen on [2001:db8::77]:0: it is no address of this machine"),
+        ("unix:/nonexistent/echo", "cannot listen on unix:/nonexistent/echo: its directory does not exist"),
+        ("unix:relative", "host 'unix:relative' is no unix socket"),
+        (f"unix:/{'x' * 107}", f"host 'unix:/{'x' * 107}' is too long for a unix socket"),
+    ],
+)
+def test_impossible(word: str, problem: str) -> None:
+    """What can't be listened on is told in one sentence, which says what it is and what is wrong with it."""
+    assert cannot_listen("--host", word).startswith(problem)
+
+
+def test_unknown_name() -> None:
+    """A name that does not resolve is told, with the reason."""
+    # In a network of its own, so that nobody outside is asked.
+    said = cannot_listen("--host", "no-such-host.invalid", prefix=own_network())
+    assert said.startswith("host 'no-such-host.invalid' does not resolve: ")
+
+
+def cannot_listen(*arguments: str, prefix: tuple[str, ...] = ()) -> str:
+    """Start a daemon that can't listen, and return what it says before it tells what to do about that."""
+    with Daemon(*arguments, prefix=prefix, wait=False) as daemon:
+        assert daemon.read_to_end() == EX_UNAVAILABLE
+        assert [event["event"] for event in daemon.events] == ["starting"]
+        (sentence,) = daemon.words
+    program, _, problem = sentence.partition(": ")
+    what, _, remedy = problem.partition(";")
+    assert program == "echod"
+    assert remedy, f"no word about what to do: {sentence}"
+    return what

@@ -1,0 +1,27 @@
+"""What echod does while nothing happens: nothing, but for a sign of life once a second."""
+
+from tests.integration.daemon import Daemon
+from tests.integration.peers import connect, exchange
+from tests.integration.tracing import Trace
+
+TICKS = 2
+
+
+def test_wakes_for_its_tick_only() -> None:
+    """While nothing happens, with or without a quiet client, each process makes one system call a second: to wait for
+    its next tick."""
+    with (
+        Trace() as trace,
+        Daemon("--workers", "2", prefix=trace.prefix, pass_fds=trace.pass_fds) as daemon,
+        connect(daemon.addresses[0]) as sock,
+    ):
+        assert exchange(sock, b"hello", half_close=False) == b"hello"
+        for pid in (daemon.pid, *daemon.workers.values()):
+            # Once it has waited in vain, what went before is over.
+            trace.wait_for("epoll_wait", 1 + TICKS, pid=pid, result="0")
+            calls = [call for call in trace.calls if call.pid == pid]
+            waits = [call for call in calls if (call.name, call.result) == ("epoll_wait", "0")][-TICKS:]
+            assert calls[-TICKS:] == waits
+            for wait in waits:
+                milliseconds = int(wait.arguments.rpartition(", ")[2])
+                assert 990 <= milliseconds <= 1001

@@ -1,0 +1,298 @@
+"""Where the events go: a pipe, a file, a terminal, the journal, or nowhere; none of them ever stops the echo."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, receive_all, send_and_get
+
+COMMON = ["timestamp", "level", "event", "message", "pid", "worker"]
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+CONNECTION = {"connection_accepted", "connection_opened", "connection_closed"}
+
+
+def exchange(daemon: Daemon, data: bytes = b"data") -> None:
+    """One whole connection: what is sent comes back, up to the end."""
+    with daemon.connect() as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        assert receive_all(client) == data
+
+
+@contextmanager
+def unread(
+    tmp_path: Path, *arguments: str, stderr: int | None = None, prefix: tuple[str, ...] = ()
+) -> Iterator[Daemon]:
+    """A daemon that writes its events where the test does not read them; it tells otherwise that it is ready."""
+    notify = str(tmp_path / "notify")
+    address = f"unix:{tmp_path / 'socket'}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(notify)
+        listener.settimeout(DEADLINE)
+        environment = {"NOTIFY_SOCKET": notify}
+        with Daemon(
+            "--host", address, *arguments, environment=environment, prefix=prefix, stderr=stderr, wait=False
+        ) as daemon:
+            assert listener.recv(1 << 16).startswith(b"READY=1\n")
+            daemon.events.append({"event": "listening", "address": address})
+            yield daemon
+            assert daemon.stop() == os.EX_OK
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """The two ends of a terminal: the person's, and the program's."""
+    ours, its = os.openpty()
+    try:
+        yield ours, its
+    finally:
+        for fd in (ours, its):
+            with suppress(OSError):
+                os.close(fd)
+
+
+def test_common_fields() -> None:
+    """Each line is one object that begins with the same fields, in the same order, whoever wrote it."""
+    with Daemon("--workers", "2", "--log-level", "debug") as daemon:
+        exchange(daemon)
+        assert daemon.stop() == os.EX_OK
+        assert daemon.words == []
+        for event in daemon.events:
+            assert list(event)[: len(COMMON)] == COMMON
+            assert TIMESTAMP.fullmatch(event["timestamp"])
+            assert event["level"] in ("debug", "info", "warning", "error", "critical")
+            assert event["message"][-1] in ".:!?" or event["event"] == "config_warning"
+        parents = [event for event in daemon.events if event["event"] in ("starting", "listening", "ready", "stopped")]
+        assert {(event["pid"], event["worker"]) for event in parents} == {(daemon.pid, None)}
+        for event in daemon.events:
+            if event["event"] in CONNECTION:
+                assert event["pid"] == daemon.workers[event["worker"]]
+
+
+def test_a_connection() -> None:
+    """At the level info a connection is told at its first bytes and at its end, with what passed, and no chunk is."""
+    with Daemon() as daemon:
+        with daemon.connect() as client:
+            send_and_get(client, b"12345")
+            send_and_get(client, b"678")
+            peer, local = client.getsockname(), client.getpeername()
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+        assert daemon.stop() == os.EX_OK
+        opened, closed = [event for event in daemon.events if "connection" in event["event"]]
+        assert (opened["event"], closed["event"]) == ("connection_opened", "connection_closed")
+        for event in (opened, closed):
+            assert (event["peer"], event["local"]) == (f"{peer[0]}:{peer[1]}", f"{local[0]}:{local[1]}")
+        assert opened["connection"] == closed["connection"]
+        assert (closed["bytes_received"], closed["bytes_sent"], closed["chunks"], closed["reason"]) == (8, 8, 2, "eof")
+        assert closed["duration"] >= 0
+
+
+def test_health_check() -> None:
+    """A connection on which nothing comes is not told, and counted all the same."""
+    with Daemon() as daemon:
+        with daemon.connect():
+            pass
+        exchange(daemon)
+        assert daemon.stop() == os.EX_OK
+        assert len(daemon.of("connection_closed")) == len(daemon.of("connection_opened")) == 1
+        assert daemon.of("stopped")[0]["clients_total"] == 2
+
+
+def test_debug() -> None:
+    """At the level debug every connection is told as soon as it is accepted, and every chunk by its size."""
+    with Daemon("--log-level", "debug", "--chunk-size", "4") as daemon:
+        with daemon.connect():
+            pass
+        exchange(daemon, b"chunked")
+        assert daemon.stop() == os.EX_OK
+        assert [len(daemon.of(name)) for name in ("connection_accepted", "connection_opened")] == [2, 1]
+        assert {event["level"] for event in daemon.of("connection_accepted")} == {"debug"}
+        assert sorted((event["level"], event["bytes_received"]) for event in daemon.of("connection_closed")) == (
+            [("debug", 0), ("info", 7)]
+        )
+        for name in ("chunk_received", "chunk_sent"):
+            assert [(event["bytes"], event["level"], "payload" in event) for event in daemon.of(name)] == (
+                [(4, "debug", False), (3, "debug", False)]
+            )
+
+
+def test_payload() -> None:
+    """With `log.payload` the chunks' events hold the bytes themselves, each as the character of its number."""
+    data = bytes(range(256))
+    with Daemon("--log-level", "debug", "--log-payload") as daemon:
+        exchange(daemon, data)
+        assert daemon.stop() == os.EX_OK
+        assert "".join(event["payload"] for event in daemon.of("chunk_received")).encode("latin-1") == data
+
+
+def test_without_connections() -> None:
+    """With `log.connections` off, connections are told at debug only."""
+    with Daemon("--log-connections", "false") as daemon:
+        exchange(daemon)
+        assert daemon.stop() == os.EX_OK
+        assert CONNECTION.isdisjoint(event["event"] for event in daemon.events)
+        assert daemon.of("stopped")[0]["clients_total"] == 1
+
+
+def test_level(tmp_path: Path) -> None:
+    """What is below `log.level` is not told."""
+    with (tmp_path / "log").open("w") as log, unread(tmp_path, "--log-level", "warning", stderr=log.fileno()) as daemon:
+        exchange(daemon)
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_file(tmp_path: Path) -> None:
+    """Events go into a file line by line, at its end, with all workers writing."""
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    with path.open("a") as log, unread(tmp_path, "--workers", "2", stderr=log.fileno()) as daemon:
+        for _ in range(20):
+            exchange(daemon)
+    first, *lines = path.read_text().splitlines()
+    assert first == "before"
+    events = [json.loads(line)["event"] for line in lines]
+    assert (events[0], events[-1], events.count("connection_closed")) == ("starting", "stopped", 20)
+
+
+def test_file_with_long_lines(tmp_path: Path) -> None:
+    """An event about very many addresses goes into a file as well, one line, and does no harm."""
+    hosts = [word for number in range(70) for word in ("--host", f"unix:@{os.getpid()}-{number}-{'x' * 70}")]
+    path = tmp_path / "log"
+    with path.open("a") as log, unread(tmp_path, *hosts, stderr=log.fileno()) as daemon:
+        exchange(daemon)
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert events.count("listening") == 71
+    assert "ready" in events
+    assert events[-1] == "stopped"
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A device that takes nothing does not stop the echo, nor an orderly end."""
+    with open("/dev/full", "w") as full, unread(tmp_path, stderr=full.fileno()) as daemon:
+        exchange(daemon)
+
+
+def test_no_standard_error(tmp_path: Path) -> None:
+    """Nor does it matter if there is no standard error at all, nor any other standard descriptor."""
+    prefix = ("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh")
+    with unread(tmp_path, prefix=prefix) as daemon:
+        exchange(daemon)
+        assert [os.readlink(f"/proc/{daemon.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+
+
+def test_nobody_reads() -> None:
+    """A pipe that nobody reads does not stop the echo; whoever reads again is told how much was lost."""
+    with Daemon("--log-level", "debug") as daemon, daemon.connect() as client:
+        assert daemon.process.stderr is not None
+        fcntl.fcntl(daemon.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(4000):
+            send_and_get(client, b"x")
+        daemon.read_until_quiet(daemon.workers[0])
+        assert daemon.of("log_dropped") == []
+        send_and_get(client, b"x")
+        dropped = daemon.wait_for("log_dropped")
+        assert (dropped["worker"], dropped["level"]) == (0, "warning")
+        client.close()
+        assert daemon.stop() == os.EX_OK
+        chunks = daemon.of("connection_closed")[0]["chunks"]
+        assert len(daemon.of("chunk_received") + daemon.of("chunk_sent")) + dropped["count"] == 2 * chunks
+
+
+def test_nobody_reads_until_the_end() -> None:
+    """Nor does such a pipe keep a daemon from stopping."""
+    with Daemon("--log-level", "debug") as daemon:
+        assert daemon.process.stderr is not None
+        fcntl.fcntl(daemon.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        with daemon.connect() as client:
+            for _ in range(100):
+                send_and_get(client, b"x")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(DEADLINE) == os.EX_OK
+
+
+def test_reader_goes_away() -> None:
+    """A pipe whose reader is gone does not stop the echo either, nor an orderly end."""
+    with Daemon() as daemon:
+        daemon.hang_up()
+        exchange(daemon)
+        exchange(daemon)
+        assert daemon.stop() == os.EX_OK
+
+
+def test_terminal() -> None:
+    """For a person at a terminal: the time of day, the level, the sentence, and the fields."""
+    with (
+        terminal() as (ours, its),
+        Daemon("--log-format", "console", stderr=its, stderr_read=ours, wait=False) as daemon,
+    ):
+        daemon.wait_for_words("  (ready worker=null ")
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for_words("  (stopped worker=null ")
+        assert daemon.process.wait(DEADLINE) == os.EX_OK
+        for line in daemon.words:
+            assert re.match(r"\d\d:\d\d:\d\d\.\d{3} (info|warning) +\S.*  \([a-z_]+ worker=(null|0).*\)", line)
+
+
+def test_terminal_goes_away() -> None:
+    """A terminal that is closed does not stop the echo."""
+    with terminal() as (ours, its), Daemon(stderr=its, stderr_read=ours) as daemon:
+        os.close(ours)
+        daemon._stderr = None
+        exchange(daemon)
+        assert daemon.stop() == os.EX_OK
+
+
+def test_name_that_is_no_text(tmp_path: Path) -> None:
+    """The path of a unix socket may hold any bytes, and is told to a person and to a machine all the same."""
+    path = os.fsencode(tmp_path) + b"/\xff\x1b[2J"
+    for form in ("console", "json"):
+        with Daemon("--log-format", form, "--host", "unix:" + os.fsdecode(path), wait=False) as daemon:
+            daemon.wait_for_words("  (ready ") if form == "console" else daemon.wait_for("ready")
+            assert daemon.stop() == os.EX_OK
+            assert not any("\x1b" in line for line in daemon.words)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["the journal", "another socket"])
+def test_journal(named: bool) -> None:
+    """In systemd's journal each line begins with its priority, sd-daemon(3); in another socket there is none."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        status = os.fstat(its.fileno())
+        stream = f"{status.st_dev}:{status.st_ino if named else status.st_ino + 1}"
+        with Daemon(
+            environment={"JOURNAL_STREAM": stream, "NOTIFY_SOCKET": "/nonexistent"},
+            stderr=its.fileno(),
+            stderr_read=ours.fileno(),
+            wait=False,
+        ) as daemon:
+            its.close()
+            if named:
+                daemon.wait_for_words('"config_warning"')
+                os.kill(json.loads(daemon.wait_for_words('"worker_started"')[3:])["worker_pid"], signal.SIGKILL)
+                daemon.wait_for_words('"worker_exited"')
+            else:
+                daemon.wait_for("config_warning")
+            assert daemon.stop() == os.EX_OK
+        levels = {json.loads(line[3:])["level"]: line[:3] for line in daemon.words}
+        assert levels == ({"info": "<6>", "warning": "<4>", "error": "<3>"} if named else {})
+
+
+def test_journal_that_does_not_read() -> None:
+    """A journal that reads nothing does not stop the echo, nor an orderly end."""
+    ours, its = socket.socketpair()
+    with ours, its, Daemon("--log-level", "debug", stderr=its.fileno(), stderr_read=ours.fileno()) as daemon:
+        its.close()
+        with daemon.connect() as client:
+            for _ in range(2000):
+                send_and_get(client, b"x")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(DEADLINE) == os.EX_OK

@@ -1,0 +1,294 @@
+"""How a daemon stops: what has arrived is echoed, nobody new is let in, and nothing is left."""
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import termios
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, Gate, freeze, receive_all, send_and_get, stuff, until_gone
+
+SLOW_START = """
+import os
+import echod.worker
+real, parent = echod.worker.Loop, os.getpid()
+def loop(on_bug):
+    if os.getpid() != parent:
+        os.read({gate}, 1)
+    return real(on_bug)
+echod.worker.Loop = loop
+"""
+NEVER_STARTS = """
+import os
+import echod.worker
+real, parent = echod.worker.Loop, os.getpid()
+def loop(on_bug):
+    if os.getpid() != parent:
+        raise RuntimeError("not today")
+    return real(on_bug)
+echod.worker.Loop = loop
+"""
+DIES_AT_THE_SIGNAL = """
+import os, signal
+from echod.supervisor import Supervisor
+real = Supervisor._handle_signal
+def handle(self, signum):
+    for slot in self._slots:
+        os.kill(slot.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, slot.pid, os.WEXITED | os.WNOWAIT)
+    real(self, signum)
+Supervisor._handle_signal = handle
+"""
+
+
+def wait_until_arrived(sock: socket.socket) -> None:
+    """Wait until the other side's kernel has acknowledged everything that was sent (SIOCOUTQ, tcp(7))."""
+    deadline = time.monotonic() + DEADLINE
+    while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        assert time.monotonic() < deadline, "what was sent is not acknowledged"
+        os.sched_yield()
+
+
+def children(pid: int) -> str:
+    """The processes that a process has started (proc_pid_task(5))."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def assert_cut(sock: socket.socket) -> None:
+    """What there is to read ends with a reset, so that nobody takes it for the whole echo."""
+    with pytest.raises(ConnectionResetError):
+        receive_all(sock)
+
+
+def names(daemon: Daemon) -> list[str]:
+    """The events from `draining` on, without those of connections."""
+    events = [event["event"] for event in daemon.events if not event["event"].startswith("connection_")]
+    return events[events.index("draining") :]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_stop(signum: signal.Signals) -> None:
+    """A signal to stop ends the daemon with status 0, and the events say so; the port is free again."""
+    with Daemon() as daemon:
+        with until_gone(*daemon.workers.values()), daemon.connect() as client:
+            send_and_get(client, b"seven..")
+            daemon.process.send_signal(signum)
+            assert client.recv(1) == b""
+        assert daemon.read_to_end() == os.EX_OK
+        assert names(daemon) == ["draining", "worker_exited", "stopped"]
+        draining, stopped = daemon.of("draining")[0], daemon.of("stopped")[0]
+        assert (draining["signal"], draining["clients"], draining["timeout"]) == (signum.name, 1, 5)
+        assert (stopped["clients_total"], stopped["clients_refused"], stopped["bytes_echoed"]) == (1, 0, 7)
+        assert daemon.of("worker_exited")[0]["reason"] == "stopped"
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        with Daemon("--port", str(daemon.port)) as next_daemon, next_daemon.connect() as client:
+            send_and_get(client, b"the next one")
+
+
+def test_unix_socket_is_removed(tmp_path: Path) -> None:
+    """The file of a unix socket is gone after the end; an abstract socket leaves none anyway."""
+    path = tmp_path / "socket"
+    with Daemon("--host", f"unix:{path}", "--host", f"unix:@{path}") as daemon:
+        assert path.is_socket()
+        assert daemon.stop() == os.EX_OK
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("chunk_size", ["1000", "64KiB"])
+def test_what_has_arrived_is_echoed(chunk_size: str) -> None:
+    """Bytes that had arrived when the order to stop came are echoed, all of them, and then comes the end."""
+    data = os.urandom(30_000)
+    with Daemon("--chunk-size", chunk_size) as daemon, daemon.connect() as client:
+        send_and_get(client, b"hello")
+        freeze(daemon.workers[0])
+        client.sendall(data)
+        wait_until_arrived(client)
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        os.kill(daemon.workers[0], signal.SIGCONT)
+        assert receive_all(client) == data
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert [event["reason"] for event in daemon.of("connection_closed")] == ["drained"]
+
+
+def test_pending_echo_is_finished() -> None:
+    """A client that has not read for a while and does so now still gets its echo up to where echod had read."""
+    with Daemon() as daemon, daemon.connect() as client:
+        stuff(client, daemon.workers[0])
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        received = len(receive_all(client))
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        closed = daemon.of("connection_closed")[0]
+        assert (closed["reason"], closed["bytes_sent"]) == ("drained", received)
+
+
+def test_accept_queue_is_served() -> None:
+    """Whoever was waiting to be accepted is served, and what it had sent is echoed."""
+    with Daemon() as daemon, ExitStack() as stack:
+        freeze(daemon.workers[0])
+        clients = [stack.enter_context(daemon.connect(address)) for address in daemon.addresses for _ in range(50)]
+        for number, client in enumerate(clients):
+            client.sendall(b"early %d" % number)
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        os.kill(daemon.workers[0], signal.SIGCONT)
+        for number, client in enumerate(clients):
+            assert receive_all(client) == b"early %d" % number
+            client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("stopped")[0]["clients_total"] == len(clients)
+
+
+def test_idle_client_is_closed_properly() -> None:
+    """A client that owes nothing sees the end, may go on sending without a reset, and nobody new is let in."""
+    with Daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"all of it")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert client.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        client.sendall(b"into the void")
+        wait_until_arrived(client)
+        client.sendall(b"and again")
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("connection_closed")[0]["reason"] == "drained"
+
+
+def test_client_that_stays_after_the_end() -> None:
+    """A client that does not close its side is not waited for until `drain_timeout` is over."""
+    with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
+        send_and_get(client, b"I will stay")
+        assert daemon.stop() == os.EX_OK
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("timeout", ["0", "100ms"])
+def test_client_that_does_not_read(timeout: str) -> None:
+    """A client that takes nothing is cut off after `drain_timeout`, by a reset; 0 is at once."""
+    with Daemon("--limits-drain-timeout", timeout) as daemon, daemon.connect() as client:
+        stuff(client, daemon.workers[0])
+        assert daemon.stop() == os.EX_OK
+        assert daemon.of("connection_closed")[0]["reason"] == "cut"
+        assert daemon.of("worker_exited")[0]["reason"] == "stopped"
+        assert_cut(client)
+
+
+def test_all_workers_drain() -> None:
+    """With several workers each echoes what its own clients have sent."""
+    with Daemon("--workers", "3") as daemon, ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for _ in range(12)]
+        for client in clients:
+            send_and_get(client, b"hello")
+        for worker in daemon.workers.values():
+            freeze(worker)
+        for client in clients:
+            client.sendall(b"goodbye")
+            wait_until_arrived(client)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait_for("draining")["clients"] == 12
+        for worker in daemon.workers.values():
+            os.kill(worker, signal.SIGCONT)
+        for client in clients:
+            assert receive_all(client) == b"goodbye"
+            client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"] * 3
+
+
+def test_second_signal() -> None:
+    """A second signal ends the daemon at once, with status 0, whoever still waits for bytes."""
+    with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
+        stuff(client, daemon.workers[0])
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        with until_gone(*daemon.workers.values()):
+            assert daemon.stop(signal.SIGINT) == os.EX_OK
+        assert names(daemon) == ["draining", "worker_exited", "stopped"]
+        assert_cut(client)
+
+
+def test_second_signal_while_a_worker_hangs() -> None:
+    """The same with a worker that never saw the order to drain."""
+    with Daemon("--limits-drain-timeout", "1h") as daemon:
+        freeze(daemon.workers[0])
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        assert daemon.stop(signal.SIGTERM) == os.EX_OK
+        assert names(daemon) == ["draining", "worker_exited", "stopped"]
+
+
+def test_worker_that_hangs_while_draining() -> None:
+    """A worker that does not even drain is ended soon after `drain_timeout`."""
+    with Daemon("--limits-drain-timeout", "0") as daemon:
+        freeze(daemon.workers[0])
+        assert daemon.stop() == os.EX_OK
+        assert daemon.of("worker_exited")[0]["reason"] == "killed by SIGKILL"
+
+
+def test_worker_that_dies_while_draining() -> None:
+    """A worker that dies while stopping, its orders unread, is told of and not replaced."""
+    with Daemon("--workers", "2", "--limits-drain-timeout", "1h") as daemon:
+        freeze(daemon.workers[1])
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        os.kill(daemon.workers[1], signal.SIGKILL)
+        assert daemon.read_to_end() == os.EX_OK
+        reasons = {event["worker"]: (event["reason"], event["level"]) for event in daemon.of("worker_exited")}
+        assert reasons == {0: ("stopped", "info"), 1: ("killed by SIGKILL", "error")}
+
+
+def test_worker_that_dies_at_the_signal() -> None:
+    """A worker that dies in the instant in which it is to be told to stop does no harm to the parent."""
+    with Daemon("--workers", "2", patch=DIES_AT_THE_SIGNAL) as daemon:
+        assert daemon.stop() == os.EX_OK
+        assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
+
+
+def test_signal_to_the_group() -> None:
+    """Ctrl-C at a terminal reaches every process of the group, and counts as one signal: it drains."""
+    with Daemon("--workers", "2", group=True) as daemon, daemon.connect() as client:
+        send_and_get(client, b"hello")
+        os.killpg(daemon.pid, signal.SIGINT)
+        assert client.recv(1) == b""
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
+        assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"] * 2
+
+
+def test_signal_while_starting() -> None:
+    """A signal before the workers have come up stops the daemon, which then never was ready."""
+    with (
+        Gate() as gate,
+        Daemon(patch=SLOW_START.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+    ):
+        daemon.wait_for("listening", 2)
+        while not children(daemon.pid):
+            os.sched_yield()
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        gate.open()
+        daemon.read_to_end()
+    assert daemon.process.returncode == os.EX_OK
+    assert daemon.of("ready") == []
+    assert names(daemon)[-2:] == ["worker_exited", "stopped"]
+
+
+def test_signal_while_no_worker_lives() -> None:
+    """A signal while the next attempt to start a worker is waited for stops the daemon without one."""
+    with Daemon(patch=NEVER_STARTS, wait=False) as daemon:
+        daemon.wait_for("worker_exited", 3)
+        assert daemon.stop() == os.EX_OK
+        assert daemon.of("ready") == []
+        assert len(daemon.of("stopped")) == 1

@@ -1,0 +1,251 @@
+"""The parent and its workers: who dies, who notices, and what a client sees of it."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
+
+WATCHED = {"WATCHDOG_USEC": "2000000"}
+"""Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
+
+FAILING_FORKS = """
+import errno, os
+real, forks = os.fork, iter(range(1000))
+def fork():
+    if next(forks) in {numbers}:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return real()
+os.fork = fork
+"""
+FAILING_START = """
+import errno, os, pathlib
+import echod.worker
+real, parent, once = echod.worker.Loop, os.getpid(), pathlib.Path({once!r})
+def loop(on_bug):
+    if os.getpid() != parent and once.exists():
+        once.unlink()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return real(on_bug)
+echod.worker.Loop = loop
+"""
+BUG_IN_A_SESSION = """
+import socket
+from echod.relay import Relay
+real = Relay.on_readable
+def on_readable(self):
+    if self._owner.sock.recv(1, socket.MSG_PEEK) == b"!":
+        raise RuntimeError("the magic byte")
+    real(self)
+Relay.on_readable = on_readable
+"""
+BUG_IN_A_WORKER = """
+import pathlib
+from echod.acceptor import Acceptor
+real, once = Acceptor._accept, pathlib.Path({once!r})
+def accept(self, listener):
+    if once.exists():
+        once.unlink()
+        raise RuntimeError("accepting is too hard")
+    return real(self, listener)
+Acceptor._accept = accept
+"""
+BUG_IN_THE_PARENT = """
+from echod.supervisor import Supervisor
+def on_exit(self, slot):
+    raise RuntimeError("the parent is at a loss")
+Supervisor._on_exit = on_exit
+"""
+
+
+@contextmanager
+def one_client_each(daemon: Daemon) -> Iterator[dict[int, socket.socket]]:
+    """A client with every worker, as the events tell."""
+    with ExitStack() as stack:
+        clients: dict[int, socket.socket] = {}
+        count = 0
+        while len(clients) < len(daemon.workers):
+            sock = daemon.connect()
+            send_and_get(sock, b"who serves me?")
+            count += 1
+            assert count <= 100, "one worker gets all the clients"
+            worker = daemon.wait_for("connection_opened", count)["worker"]
+            if worker in clients:
+                sock.close()
+            else:
+                clients[worker] = stack.enter_context(sock)
+        yield clients
+
+
+def assert_reset(sock: socket.socket) -> None:
+    """The connection ended, and not as an echo ends that is complete."""
+    with pytest.raises(ConnectionResetError):
+        sock.recv(1)
+
+
+def test_killed_worker() -> None:
+    """A worker that is killed is told of, with its clients, and replaced by one that serves."""
+    with Daemon() as daemon, daemon.connect() as victim:
+        send_and_get(victim, b"before")
+        victim.sendall(b"never read")
+        first = daemon.workers[0]
+        freeze(first)
+        os.kill(first, signal.SIGKILL)
+        exited = daemon.wait_for("worker_exited")
+        assert (exited["worker"], exited["worker_pid"], exited["clients"]) == (0, first, 1)
+        assert (exited["reason"], exited["level"]) == ("killed by SIGKILL", "error")
+        assert daemon.wait_for("worker_started", 2)["worker_pid"] != first
+        with daemon.connect() as client:
+            send_and_get(client, b"after")
+        assert daemon.stop() == 0
+
+
+def test_killed_by_a_signal_without_a_name() -> None:
+    """A worker that died by a real-time signal, which has no name of its own, is replaced like any other."""
+    with Daemon() as daemon:
+        os.kill(daemon.workers[0], signal.SIGRTMIN + 1)
+        assert daemon.wait_for("worker_exited")["reason"] == f"killed by signal {signal.SIGRTMIN + 1}"
+        daemon.wait_for("worker_started", 2)
+
+
+def test_queue_outlives_a_worker() -> None:
+    """Whoever connected while the only worker hung is served by its successor, bytes sent meanwhile included."""
+    with Daemon() as daemon, ExitStack() as stack:
+        freeze(daemon.workers[0])
+        clients = [stack.enter_context(daemon.connect()) for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(b"early %d" % number)
+            client.shutdown(socket.SHUT_WR)
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        for number, client in enumerate(clients):
+            assert client.makefile("rb").read() == b"early %d" % number
+
+
+def test_hung_worker() -> None:
+    """A worker whose loop does not come round is killed and replaced, and its queue is served."""
+    with Daemon(environment=WATCHED) as daemon:
+        first = daemon.workers[0]
+        freeze(first)
+        with daemon.connect() as client, until_gone(first):
+            send_and_get(client, b"patience")
+        assert daemon.wait_for("worker_exited")["reason"] == "it hung, and was killed"
+        assert daemon.stop() == 0
+
+
+def test_parent_killed() -> None:
+    """Nothing survives the parent: a worker dies with it, also one that is stopped and can't notice."""
+    with Daemon("--workers", "2") as daemon, until_gone(*daemon.workers.values()):
+        freeze(daemon.workers[0])
+        daemon.process.kill()
+
+
+def test_worker_killed_beside_another() -> None:
+    """The clients of one worker do not notice that another is killed; only those of the dead one are not counted."""
+    with Daemon("--workers", "2") as daemon, one_client_each(daemon) as clients:
+        os.kill(daemon.workers[1], signal.SIGKILL)
+        daemon.wait_for("worker_started", 3)
+        send_and_get(clients[0], b"still there")
+        assert clients[1].recv(1) == b""
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait_for("draining")["clients"] == 1
+
+
+def test_worker_that_fails_to_start(tmp_path: Path) -> None:
+    """A worker that can't start, here for lack of descriptors, says why and is tried again; then echod is ready."""
+    once = tmp_path / "once"
+    once.touch()
+    with Daemon(patch=FAILING_START.format(once=str(once))) as daemon:
+        assert [event["event"] for event in daemon.events if event["event"] != "listening"] == (
+            ["starting", "bug", "worker_exited", "worker_started", "ready"]
+        )
+        bug = daemon.of("bug")[0]
+        assert bug["worker"] == 0
+        assert "Too many open files" in bug["traceback"]
+        assert daemon.of("worker_exited")[0]["reason"] == "exit status 70"
+
+
+@pytest.mark.parametrize("numbers", [{0}, {1, 2}], ids=["at the start", "for a successor"])
+def test_fork_fails(numbers: set[int]) -> None:
+    """A fork that fails, for lack of processes or memory, is tried again; nobody else is harmed by it."""
+    with Daemon("--workers", "1", patch=FAILING_FORKS.format(numbers=numbers)) as daemon:
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        daemon.wait_for("worker_started", 2)
+        with daemon.connect() as client:
+            send_and_get(client, b"at last")
+        assert daemon.stop() == 0
+
+
+def test_bug_in_a_session() -> None:
+    """A bug that one client brings to light ends that client, by a reset, and is told with its traceback."""
+    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as other, daemon.connect() as victim:
+        send_and_get(other, b"one")
+        victim.sendall(b"!")
+        assert_reset(victim)
+        bug = daemon.wait_for("bug")
+        assert (bug["level"], bug["worker"], bug["error"]) == ("critical", 0, "RuntimeError('the magic byte')")
+        assert bug["traceback"].startswith("Traceback (most recent call last):\n")
+        send_and_get(other, b"two")
+        other.close()
+        assert daemon.stop() == 0
+        assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"]
+
+
+def test_bug_in_a_session_after_its_first_bytes() -> None:
+    """The same in the middle of a connection, of which the events then tell how far it got."""
+    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as victim:
+        send_and_get(victim, b"fine")
+        victim.sendall(b"!")
+        assert_reset(victim)
+        closed = daemon.wait_for("connection_closed")
+        assert (closed["reason"], closed["bytes_received"], closed["bytes_sent"]) == ("bug", 4, 4)
+
+
+def test_bug_in_a_worker(tmp_path: Path) -> None:
+    """A bug that is no client's ends the worker with status 70; its successor serves who was waiting."""
+    once = tmp_path / "once"
+    with Daemon(patch=BUG_IN_A_WORKER.format(once=str(once))) as daemon:
+        once.touch()
+        with daemon.connect() as client:
+            send_and_get(client, b"again")
+        assert daemon.wait_for("bug")["error"] == "RuntimeError('accepting is too hard')"
+        assert daemon.wait_for("worker_exited")["reason"] == "exit status 70"
+
+
+def test_bug_in_the_parent() -> None:
+    """A bug in the parent is told, ends it with status 70, and every worker with it."""
+    with (
+        Daemon("--workers", "2", patch=BUG_IN_THE_PARENT) as daemon,
+        until_gone(*daemon.workers.values()),
+    ):
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        assert daemon.read_to_end() == os.EX_SOFTWARE
+        bug = daemon.of("bug")[0]
+        assert (bug["worker"], bug["error"]) == (None, "RuntimeError('the parent is at a loss')")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
+    """A worker takes orders from the parent alone."""
+    with Daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"before")
+        os.kill(daemon.workers[0], signum)
+        send_and_get(client, b"after")
+        client.close()
+        assert daemon.stop() == 0
+        assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"]
+
+
+def test_no_descriptor_leaks_into_the_successors() -> None:
+    """However many workers have died, the next one holds no more descriptors than the first."""
+    with Daemon("--workers", "2") as daemon:
+        before = len(os.listdir(f"/proc/{daemon.workers[1]}/fd"))
+        for count in range(1, 4):
+            os.kill(daemon.workers[1], signal.SIGKILL)
+            daemon.wait_for("worker_started", 2 + count)
+        assert len(os.listdir(f"/proc/{daemon.workers[1]}/fd")) == before
+        assert len(os.listdir(f"/proc/{daemon.workers[0]}/fd")) == before

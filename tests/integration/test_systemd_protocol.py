@@ -1,0 +1,327 @@
+"""What systemd says to a service and hears from it, with the test in the place of systemd."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, Gate, freeze, receive_all, send_and_get, wait_for_state
+
+PASSING = """
+import fcntl, os, sys
+pid, count, *words = sys.argv[1:]
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in words[:int(count)]]
+for number, fd in enumerate(fds, 3):
+    os.dup2(fd, number)
+    os.close(fd)
+os.environ.setdefault("LISTEN_FDS", count)
+os.environ["LISTEN_PID"] = pid or str(os.getpid())
+os.environ["LISTEN_FDNAMES"] = ":".join(["echod"] * len(fds))
+os.execv(words[int(count)], words[int(count):])
+"""
+"""Passes descriptors as systemd does: from 3 up, and with the process's own number in a variable."""
+SLOW_SECOND_WORKER = """
+import os
+from echod.supervisor import Supervisor
+real = Supervisor._become_worker
+def become_worker(self, number, *words):
+    if number == 1:
+        os.read({gate}, 1)
+    real(self, number, *words)
+Supervisor._become_worker = become_worker
+"""
+OWN_PID = (
+    sys.executable,
+    "-c",
+    "import os, sys; os.environ['WATCHDOG_PID'] = str(os.getpid()); os.execv(*sys.argv[1:2], sys.argv[1:])",
+)
+WATCHED = {"WATCHDOG_USEC": "2000000"}
+
+
+class Systemd:
+    """The end of the notification socket that systemd reads."""
+
+    def __init__(self, name: str) -> None:
+        self.environment = {"NOTIFY_SOCKET": name}
+        self.messages: list[dict[str, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(DEADLINE)
+        self._socket.bind("\0" + name[1:] if name.startswith("@") else name)
+
+    def receive(self) -> dict[str, str]:
+        """The next message, by its keys."""
+        lines = self._socket.recv(1 << 16).decode().split("\n")
+        self.messages.append(dict(line.split("=", 1) for line in lines))
+        return self.messages[-1]
+
+    def wait_for(self, key: str, value: str) -> dict[str, str]:
+        """Read messages until one says so."""
+        while (message := self.receive()).get(key) != value:
+            pass
+        return message
+
+    def receive_waiting(self) -> None:
+        """Read the messages that have come."""
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self.receive()
+        except BlockingIOError:
+            self._socket.settimeout(DEADLINE)
+
+    def count(self, key: str) -> int:
+        """How many messages have had something to say about `key`."""
+        return sum(key in message for message in self.messages)
+
+    def close(self) -> None:
+        """Be gone."""
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    """Somebody who listens to notifications."""
+    listener = Systemd(str(tmp_path / "notify"))
+    yield listener
+    listener.close()
+
+
+@contextmanager
+def passing(*socks: socket.socket, pid: str = "", environment: dict[str, str] | None = None) -> Iterator[Daemon]:
+    """A daemon to which these sockets are passed, and which is told to listen where nobody can."""
+    fds = tuple(sock.fileno() for sock in socks)
+    prefix = (sys.executable, "-c", PASSING, pid, str(len(fds)), *map(str, fds))
+    with Daemon(
+        "--host", "a..b", prefix=prefix, pass_fds=fds, environment=environment, wait=False
+    ) as daemon:
+        yield daemon
+
+
+def listening(family: socket.AddressFamily, address: object) -> socket.socket:
+    """A listening socket, as a .socket unit makes it."""
+    sock = socket.socket(family)
+    sock.bind(address)  # type: ignore[arg-type]
+    sock.listen()
+    sock.settimeout(DEADLINE)
+    return sock
+
+
+def test_ready(systemd: Systemd) -> None:
+    """READY=1 comes when every worker accepts, not when the first does, and never again."""
+    with (
+        Gate() as gate,
+        Daemon(
+            "--workers",
+            "2",
+            environment=systemd.environment,
+            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            pass_fds=(gate.fd,),
+            wait=False,
+        ) as daemon,
+    ):
+        daemon.wait_for("worker_started")
+        with daemon.connect() as client:
+            send_and_get(client, b"the first serves already")
+        systemd.receive_waiting()
+        assert systemd.messages == []
+        gate.open()
+        systemd.wait_for("READY", "1")
+        assert daemon.wait_for("ready")["workers"] == 2
+        assert set(daemon.workers) == {0, 1}
+        os.kill(daemon.workers[1], signal.SIGKILL)
+        daemon.wait_for("worker_started", 3)
+        assert daemon.stop() == os.EX_OK
+    systemd.receive_waiting()
+    assert systemd.count("READY") == 1
+
+
+def test_status(systemd: Systemd) -> None:
+    """STATUS= says in a sentence where echod listens, who is there, who was, and what was echoed; no more is sent."""
+    with Daemon(environment=systemd.environment) as daemon:
+        where = " and ".join(daemon.addresses)
+        ready = systemd.wait_for("READY", "1")
+        assert ready["STATUS"] == f"Echoing on {where}: 0 clients now, 0 so far; 0 bytes echoed."
+        with daemon.connect() as client:
+            send_and_get(client, bytes(2048))
+            systemd.wait_for("STATUS", f"Echoing on {where}: 1 client now, 1 so far; 2.00 KiB echoed.")
+    systemd.receive_waiting()
+    assert systemd.count("WATCHDOG") == 0
+
+
+def test_stopping(systemd: Systemd) -> None:
+    """STOPPING=1 comes first of all when echod stops, with what it waits for."""
+    with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:
+        send_and_get(client, b"hello")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert systemd.wait_for("STOPPING", "1")["STATUS"] == "Stopping: 1 client to finish."
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+    systemd.receive_waiting()
+    assert systemd.count("STOPPING") == 1
+
+
+def test_watchdog(systemd: Systemd) -> None:
+    """WATCHDOG=1 keeps coming, and while nothing changes nothing else does."""
+    with Daemon(environment=systemd.environment | WATCHED, prefix=OWN_PID):
+        systemd.wait_for("READY", "1")
+        assert [systemd.receive() for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
+
+
+def test_watchdog_after_a_hang(systemd: Systemd) -> None:
+    """A worker that hung and was replaced does not keep WATCHDOG=1 from coming again."""
+    with Daemon("--workers", "2", environment=systemd.environment | WATCHED) as daemon:
+        freeze(daemon.workers[1])
+        daemon.wait_for("worker_exited")
+        daemon.wait_for("worker_started", 3)
+        systemd.receive_waiting()
+        systemd.wait_for("WATCHDOG", "1")
+
+
+def test_watchdog_of_another_process(systemd: Systemd) -> None:
+    """WATCHDOG=1 is sent only if it is this process that systemd asks for it (WATCHDOG_PID)."""
+    with Daemon(environment=systemd.environment | WATCHED | {"WATCHDOG_PID": "1"}) as daemon:
+        systemd.wait_for("READY", "1")
+        with daemon.connect() as client:
+            send_and_get(client, b"x")
+            assert list(systemd.receive()) == ["STATUS"]
+    systemd.receive_waiting()
+    assert systemd.count("WATCHDOG") == 0
+
+
+def test_abstract_notification_socket() -> None:
+    """NOTIFY_SOCKET may be an abstract one, with an @ in front."""
+    systemd = Systemd(f"@echod-test-{os.getpid()}-{threading.get_ident()}")
+    try:
+        with Daemon(environment=systemd.environment):
+            systemd.wait_for("READY", "1")
+    finally:
+        systemd.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("/nonexistent/notify", "No such file or directory"), ("/" + 200 * "n", "AF_UNIX path too long")],
+)
+def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
+    """A notification socket that is not there is worth a warning, and no more."""
+    with Daemon(environment={"NOTIFY_SOCKET": name}) as daemon:
+        warning = daemon.wait_for("config_warning")
+        assert (warning["level"], daemon.words) == ("warning", [])
+        assert warning["message"].startswith("systemd can't be told how things are: NOTIFY_SOCKET: ")
+        assert reason in warning["message"]
+        assert "None" not in warning["message"]
+        with daemon.connect() as client:
+            send_and_get(client, b"all the same")
+        assert daemon.stop() == os.EX_OK
+
+
+def test_notification_socket_goes_away(systemd: Systemd) -> None:
+    """Whoever listens may be gone later: echod goes on, and stops when told to."""
+    with Daemon(environment=systemd.environment | WATCHED) as daemon:
+        systemd.wait_for("READY", "1")
+        systemd.close()
+        with daemon.connect() as client:
+            send_and_get(client, b"still here")
+        assert daemon.stop() == os.EX_OK
+
+
+def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
+    """Sockets that are passed are listened on in place of what is configured, and outlive the daemon."""
+    path = str(tmp_path / "socket")
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp, listening(socket.AF_UNIX, path) as unix:
+        with passing(tcp, unix, environment=systemd.environment) as daemon:
+            ready = daemon.wait_for("ready")
+            assert ready["addresses"] == [f"127.0.0.1:{tcp.getsockname()[1]}", f"unix:{path}"]
+            assert [(event["address"], event["adopted"]) for event in daemon.of("listening")] == (
+                [(address, True) for address in ready["addresses"]]
+            )
+            status = systemd.wait_for("READY", "1")["STATUS"]
+            assert status.startswith(f"Echoing on {' and '.join(ready['addresses'])} (sockets from systemd): ")
+            for address in daemon.addresses:
+                with daemon.connect(address) as client:
+                    client.sendall(b"adopted")
+                    client.shutdown(socket.SHUT_WR)
+                    assert receive_all(client) == b"adopted"
+            assert daemon.stop() == os.EX_OK
+        for sock, address in zip((tcp, unix), daemon.addresses, strict=True):
+            with daemon.connect(address), sock.accept()[0]:
+                pass
+
+
+def test_adopted_queue_is_for_the_next() -> None:
+    """Who comes to a passed socket while echod stops is left in its queue, for whoever has the socket next."""
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp:
+        with passing(tcp) as daemon:
+            daemon.wait_for("ready")
+            freeze(daemon.workers[0])
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.wait_for("draining")
+            wait_for_state(daemon.pid, "S")  # has told the worker, too
+            client = daemon.connect()
+            client.sendall(b"who?")
+            os.kill(daemon.workers[0], signal.SIGCONT)
+            assert daemon.read_to_end() == os.EX_OK
+        with client, tcp.accept()[0] as sock:
+            assert sock.recv(10) == b"who?"
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
+def test_no_sockets_passed(count: str) -> None:
+    """A count that is none means that nothing is passed, so echod opens its own sockets."""
+    with Daemon(environment={"LISTEN_FDS": count}, prefix=(sys.executable, "-c", PASSING, "", "0")) as daemon:
+        assert not daemon.of("listening")[0]["adopted"]
+
+
+def test_sockets_for_another_process() -> None:
+    """Sockets that are meant for another process (LISTEN_PID) are left alone."""
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp, passing(tcp, pid="1") as daemon:
+        assert daemon.read_to_end() == os.EX_UNAVAILABLE
+        assert "'a..b' does not resolve" in daemon.words[0]
+
+
+def datagram() -> socket.socket:
+    """A UDP socket."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def unbound() -> socket.socket:
+    """A TCP socket that does not listen."""
+    return socket.socket()
+
+
+@pytest.mark.parametrize("make", [datagram, unbound])
+def test_wrong_socket(make: Callable[[], socket.socket]) -> None:
+    """A socket that accepts nobody is refused with a sentence that says which, and status 69."""
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as right, make() as wrong, passing(right, wrong) as daemon:
+        assert daemon.read_to_end() == os.EX_UNAVAILABLE
+        assert len(daemon.words) == 1
+        assert daemon.words[0].startswith("echod: descriptor 4 (LISTEN_FDS) is no listening ")
+        assert "ListenStream=" in daemon.words[0]
+
+
+@pytest.mark.parametrize("count", ["2", "50"])
+def test_missing_socket(count: str) -> None:
+    """A descriptor that is promised and not there is refused likewise, whatever echod itself has opened there."""
+    with (
+        listening(socket.AF_INET, ("127.0.0.1", 0)) as right,
+        passing(right, environment={"LISTEN_FDS": count}) as daemon,
+    ):
+        assert daemon.read_to_end() == os.EX_UNAVAILABLE
+        assert len(daemon.words) == 1
+        assert daemon.words[0].startswith("echod: descriptor 4 (LISTEN_FDS) ")
+
+
+def test_no_socket() -> None:
+    """A descriptor that is something else is refused likewise."""
+    with Daemon(prefix=(sys.executable, "-c", PASSING, "", "1", "0"), pass_fds=(0,), wait=False) as daemon:
+        assert daemon.read_to_end() == os.EX_UNAVAILABLE
+        assert len(daemon.words) == 1
+        assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is no socket; ")

@@ -1,0 +1,138 @@
+"""How long echod has patience: with clients that are quiet, and with clients that take nothing."""
+
+import random
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, receive_all
+from tests.integration.peers import about, connect, exchange, send_until_blocked
+
+SMALL = 2048
+"""A receive buffer that is soon full."""
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Daemon]:
+    """A daemon that closes quiet clients soon."""
+    with Daemon("--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug") as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Daemon]:
+    """A daemon that soon resets clients that take nothing."""
+    with Daemon("--host", "127.0.0.1", "--limits-stall-timeout", "500ms") as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize("data", [b"", b"hello"], ids=["silent", "quiet"])
+def test_idle(impatient: Daemon, data: bytes) -> None:
+    """A client that is quiet for the idle time-out gets the end of the connection, not a reset."""
+    with connect(impatient.addresses[0]) as sock:
+        sock.sendall(data)
+        assert receive_all(sock) == data
+        sock.shutdown(socket.SHUT_WR)
+        closed = about(impatient, sock, "connection_closed")
+    assert (closed["reason"], closed["bytes_sent"]) == ("idle", len(data))
+
+
+def test_idle_destroys_nothing(impatient: Daemon) -> None:
+    """What is on its way to a client when it is closed for being idle arrives, whatever the client still sends."""
+    data = random.Random(1).randbytes(50_000)
+    with connect(impatient.addresses[0]) as sock:
+        sock.sendall(data)
+        poll = select.poll()
+        poll.register(sock, select.POLLRDHUP)
+        assert poll.poll(DEADLINE * 1000), "the daemon does not end its side"
+        for _ in range(16):
+            sock.sendall(bytes(1 << 16))
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_all(sock) == data
+        closed = about(impatient, sock, "connection_closed")
+    assert (closed["reason"], closed["bytes_received"]) == ("idle", len(data))
+
+
+def test_sends_on_after_the_end(impatient: Daemon) -> None:
+    """A client that is closed for being idle and goes on to send is not listened to for long, but reset."""
+    with connect(impatient.addresses[0]) as sock:
+        assert receive_all(sock) == b""
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            send_for_ever(sock)
+        closed = about(impatient, sock, "connection_closed")
+    assert (closed["reason"], closed["bytes_received"]) == ("idle", 0)
+
+
+def test_stalled(strict: Daemon) -> None:
+    """A client that takes nothing of what it is due is reset: what it gets can't look whole."""
+    data = random.Random(2).randbytes(8 << 20)
+    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
+        sent = send_until_blocked(sock, data)
+        closed = about(strict, sock, "connection_closed")
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+    assert closed["reason"] == "stalled"
+    assert closed["bytes_sent"] < closed["bytes_received"] <= sent
+
+
+def test_stalled_in_the_kernel(strict: Daemon) -> None:
+    """A client that takes nothing is reset also if its echo is small enough to lie in the kernel's buffers."""
+    data = random.Random(3).randbytes(50_000)
+    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
+        sock.sendall(data)
+        closed = about(strict, sock, "connection_closed")
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+    assert (closed["reason"], closed["bytes_sent"]) == ("stalled", len(data))
+
+
+def test_ends_without_reading(strict: Daemon) -> None:
+    """A client that takes nothing is reset also if it has ended its side."""
+    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
+        send_until_blocked(sock, bytes(8 << 20))
+        sock.shutdown(socket.SHUT_WR)
+        assert about(strict, sock, "connection_closed")["reason"] == "stalled"
+
+
+def test_slow_is_not_stalled(strict: Daemon) -> None:
+    """A client that takes a little at a time, for several times the stall time-out, gets everything."""
+    data = random.Random(4).randbytes(1 << 20)
+    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
+        sent = send_until_blocked(sock, data)
+        received = bytearray()
+        for _ in range(30):
+            received += sock.recv(1024)
+            time.sleep(0.05)
+        while len(received) < sent:
+            received += sock.recv(1 << 16)
+        assert received + exchange(sock, data[sent:]) == data
+        assert about(strict, sock, "connection_closed")["reason"] == "eof"
+
+
+def test_idle_without_reading() -> None:
+    """Where a stall is never seen, a client that takes nothing is one that is quiet."""
+    patience = ("--limits-stall-timeout", "0", "--limits-idle-timeout", "300ms")
+    with Daemon(*patience) as daemon, connect(daemon.addresses[0], receive_buffer=SMALL) as sock:
+        send_until_blocked(sock, bytes(8 << 20))
+        assert about(daemon, sock, "connection_closed")["reason"] == "idle"
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+
+
+def test_never() -> None:
+    """With every time-out off clients are served as ever."""
+    with Daemon("--limits-stall-timeout", "0", "--limits-idle-timeout", "0", "--limits-keepalive", "0") as daemon:
+        with connect(daemon.addresses[0]) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+        assert daemon.wait_for("connection_closed")["reason"] == "eof"
+        assert daemon.stop() == 0
+
+
+def send_for_ever(sock: socket.socket) -> NoReturn:
+    """Send until that fails."""
+    while True:
+        sock.sendall(bytes(1 << 16))

@@ -1,0 +1,87 @@
+"""What a daemon's processes ask of the kernel, as strace(1) tells it, and what the kernel is made to answer."""
+
+import fcntl
+import functools
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import pytest
+
+from tests.integration.daemon import DEADLINE
+
+_ROOM = 1 << 20
+"""Bytes that may wait to be read; when there are more, the daemon waits too."""
+_LINE = re.compile(r"(?P<pid>\d+) +(?P<name>\w+)\((?P<arguments>.*?)(?:\) += (?P<result>.*)| <unfinished \.\.\.>)")
+_RESUMED = re.compile(r"(?P<pid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<arguments>.*)\) += (?P<result>.*)")
+
+
+class Call(NamedTuple):
+    """One system call that has come back."""
+
+    pid: int
+    name: str
+    arguments: str
+    result: str
+
+
+class Trace:
+    """Put `prefix` before a daemon's command and pass it `pass_fds`; `options` are strace's.
+
+    The daemon is still the child of this process: strace is its grandchild (option -D).
+    """
+
+    def __init__(self, *options: str) -> None:
+        if not may_trace():
+            pytest.skip("strace is not installed, or may not trace here")
+        self._read, self._write = os.pipe()
+        fcntl.fcntl(self._write, fcntl.F_SETPIPE_SZ, _ROOM)
+        self.prefix = ("strace", "-D", "-f", "-qq", "-o", f"/dev/fd/{self._write}", *options)
+        self.pass_fds = (self._write,)
+        self._rest = b""
+        self._begun: dict[int, str] = {}
+        self.calls: list[Call] = []
+        """All calls read so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait_for(self, name: str, count: int, *, pid: int, result: str = "") -> None:
+        """Read until there are `count` calls of that name by that process whose results begin with `result`."""
+        deadline = time.monotonic() + DEADLINE
+        while sum(call[:2] == (pid, name) and call.result.startswith(result) for call in self.calls) < count:
+            ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"not {count} times {name} of {pid} in {self.calls}"
+            self._take(os.read(self._read, 1 << 16))
+
+    def _take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in map(bytes.decode, lines):
+            if match := _RESUMED.match(line):
+                pid = int(match["pid"])
+                arguments = self._begun.pop(pid, "") + match["arguments"]
+                self.calls.append(Call(pid, match["name"], arguments, match["result"]))
+            elif match := _LINE.match(line):
+                pid = int(match["pid"])
+                if match["result"] is None:
+                    self._begun[pid] = match["arguments"]
+                else:
+                    self.calls.append(Call(pid, match["name"], match["arguments"], match["result"]))
+
+
+@functools.cache
+def may_trace() -> bool:
+    """Whether strace is there and the kernel lets it."""
+    command = ["strace", "-qq", "-o", os.devnull, "true"]
+    return shutil.which("strace") is not None and subprocess.run(command, capture_output=True).returncode == 0
