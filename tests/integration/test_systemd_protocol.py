@@ -97,9 +97,7 @@ def passing(*socks: socket.socket, pid: str = "", environment: dict[str, str] | 
     """A daemon to which these sockets are passed, and which is told to listen where nobody can."""
     fds = tuple(sock.fileno() for sock in socks)
     prefix = (sys.executable, "-c", PASSING, pid, str(len(fds)), *map(str, fds))
-    with Daemon(
-        "--host", "a..b", prefix=prefix, pass_fds=fds, environment=environment, wait=False
-    ) as daemon:
+    with Daemon("--host", "a..b", prefix=prefix, pass_fds=fds, environment=environment, wait=False) as daemon:
         yield daemon
 
 

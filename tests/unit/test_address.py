@@ -101,7 +101,7 @@ class TestResolve:
     def test_the_kernel_takes_the_longest_name(self) -> None:
         """Not only by our count."""
         with socket.socket(UNIX) as sock:
-            sock.bind(resolve("unix:@" + "n" * (UNIX_PATH_MAX - 1))[0].sockaddr(0))
+            sock.bind(resolve("unix:@" + str(os.getpid()).zfill(UNIX_PATH_MAX - 1))[0].sockaddr(0))
 
 
 class TestEndpoints:
@@ -182,7 +182,7 @@ class TestShow:
         read = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
         assert read in (address, address.ipv4_mapped)
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "unix:@shown"])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", f"unix:@echod-test-{os.getpid()}"])
     def test_a_real_socket(self, host: str) -> None:
         """What getsockname(2) says of a bound socket is shown as what it was bound to."""
         (endpoint,) = resolve(host)

@@ -208,10 +208,11 @@ class TestPayload:
         assert json.loads(line[3:])["payload"].encode("latin-1") == byte * PAYLOAD_MAX
 
     def test_a_socket_that_tells_of_each_chunk(self) -> None:
-        """It does what a socket does, and tells what that did; the end of input is no chunk."""
+        """It does what a socket does, and tells what that did; the end of input is no chunk, and has none before."""
         ours, theirs = socket.socketpair()
         with ours, theirs, telling(payload=True) as told:
-            traced = TracedSocket(ours, "1.1", told.journal, lambda: None)
+            journal = told.journal
+            traced = TracedSocket(ours, "1.1", journal, lambda: journal.chunk_sent(connection="before", bytes=0))
             buffer = memoryview(bytearray(10))
             theirs.send(b"abc")
             assert traced.recv_into(buffer) == 3
@@ -219,8 +220,12 @@ class TestPayload:
             assert theirs.recv(10) == b"abc"
             theirs.shutdown(socket.SHUT_WR)
             assert traced.recv_into(buffer) == 0
-            events = [(event["event"], event["bytes"], event["payload"]) for event in told.objects()]
-        assert events == [("chunk_received", 3, "abc"), ("chunk_sent", 3, "abc")]
+            events = told.objects()
+        assert events.pop(0)["connection"] == "before"
+        assert [(event["event"], event["bytes"], event["payload"]) for event in events] == [
+            ("chunk_received", 3, "abc"),
+            ("chunk_sent", 3, "abc"),
+        ]
 
 
 class TestBug:

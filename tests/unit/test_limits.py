@@ -72,6 +72,17 @@ class TestSourceTable:
         table.clear()
         assert not any(memory)
 
+    def test_what_lies_behind_a_gap_is_found(self) -> None:
+        """One that was pushed aside moves back when it can, and one that lies where it belongs stays."""
+        table = SourceTable(memoryview(bytearray(8 * 16)).cast("Q"), 1)
+        first, pushed, third = 1, 2, (2 << 61) + 3  # by their upper three bits: cells 0, 0 and so 1, and 2
+        for key in (first, first, pushed, third):
+            table.add(key)
+        for left in (1, 0):
+            table.remove(first)
+            assert [table.count(key) for key in (first, pushed, third)] == [left, 1, 1]
+        assert list(table._keys[:3]) == [pushed, 0, third]
+
     @pytest.mark.parametrize("multiplier", [1, 2**64 - 1])
     def test_keys_that_all_fall_on_one_cell(self, multiplier: int) -> None:
         """The worst that an attacker who knew the multiplier could do: slower, not wrong."""

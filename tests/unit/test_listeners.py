@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -29,6 +30,7 @@ from echod.listeners import (
 )
 
 TUNING = Tuning(keepalive=7200.0, stall=60.0)
+ABSTRACT = f"unix:@echod-test-{os.getpid()}"
 NOWHERE, NOWHERE_ELSE = "198.51.100.1", "203.0.113.1"
 """Addresses that are no machine's (RFC 5737)."""
 
@@ -67,12 +69,10 @@ def accepted(listener: Listener) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[str]:
-    """Where a unix socket may be; short enough for one, whatever the test's name."""
-    short = Path(f"/tmp/echod-test-{os.getpid()}")
-    short.symlink_to(tmp_path)
-    yield f"{short}/sock"
-    short.unlink()
+def path() -> Iterator[str]:
+    """Where a unix socket may be; pytest's own directories can be too long for one."""
+    with TemporaryDirectory() as directory:
+        yield f"{directory}/sock"
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ for sock in taken:
         """The sentence names address and port, and what to do; what was opened before is closed again."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            assert refusal("unix:@echod-test", "127.0.0.1", port=port) == (
+            assert refusal(ABSTRACT, "127.0.0.1", port=port) == (
                 f"cannot listen on 127.0.0.1:{port}: the address is in use by another program; "
                 "stop that (ss -ltnp shows it) or choose another port"
             )
@@ -262,10 +262,11 @@ class TestUnix:
         assert not os.path.lexists(path)
 
     def test_an_abstract_name_leaves_nothing(self) -> None:
-        """There is no file, so nothing to remove."""
+        """There is no file, so nothing to check beforehand and nothing to remove."""
+        assert check_endpoints(endpoints([ABSTRACT]), 0) == []
         for _ in range(2):
-            with listening("unix:@echod-test") as (listener,), accepted(listener):
-                assert listener.address == "unix:@echod-test"
+            with listening(ABSTRACT) as (listener,), accepted(listener):
+                assert listener.address == ABSTRACT
 
     def test_that_of_a_dead_daemon_is_replaced(self, path: str) -> None:
         """Nobody listens there any more."""
@@ -342,6 +343,14 @@ class TestUnix:
         assert refusal("unix:/usr/sock") == expected
         assert check_endpoints(endpoints(["unix:/usr/sock"]), 0) == [expected]
 
+    def test_whatever_else_is_wrong(self, path: str) -> None:
+        """It is told in the system's words."""
+        Path(path).symlink_to(path)
+        where = f"unix:{path}/sock"
+        expected = f"cannot listen on {where}: Too many levels of symbolic links; choose another address"
+        assert refusal(where) == expected
+        assert check_endpoints(endpoints([where]), 0) == [expected]
+
     def test_the_file_of_a_successor_is_left(self, path: str) -> None:
         """At the end a daemon removes its own socket only: not one that has taken its place."""
         with listening(f"unix:{path}"):
@@ -368,6 +377,7 @@ class TestTuning:
         """The kernel copies it into every connection that is accepted."""
         with listening(host, tuning=Tuning(keepalive=600.5, stall=60.0)) as (listener,), accepted(listener) as server:
             assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
             assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX
             assert server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 601
@@ -398,7 +408,7 @@ class TestTuning:
 
     def test_a_listener_never_waits(self) -> None:
         """Another worker may have taken the connection that this one was woken for."""
-        with listening("127.0.0.1", "unix:@echod-test") as listeners:
+        with listening("127.0.0.1", ABSTRACT) as listeners:
             for listener in listeners:
                 with pytest.raises(BlockingIOError):
                     listener.sock.accept()
@@ -424,7 +434,7 @@ def listening_tcp() -> socket.socket:
 def listening_unix(kind: int = socket.SOCK_STREAM) -> socket.socket:
     """The same with an abstract name, or for ListenSequentialPacket=."""
     sock = socket.socket(socket.AF_UNIX, kind)
-    sock.bind("\0echod-test-passed")
+    sock.bind(f"\0echod-test-{os.getpid()}-passed")
     sock.listen()
     return sock
 

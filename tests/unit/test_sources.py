@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -15,8 +17,6 @@ from echod.sources import Loaded, load, nearest
 
 KEYS = {key.name: key for key in keys()}
 PORT, HOST = KEYS["port"].kind.expected, KEYS["host"].kind.expected
-
-Write = Callable[..., str]
 
 
 @pytest.fixture
@@ -35,14 +35,24 @@ def no_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """One that every user may enter, unlike pytest's own."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
 def unprivileged() -> Iterator[None]:
-    """For the duration of a test not to be root, who may read everything."""
-    if os.geteuid():
+    """For a moment not to be root, who may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
         yield
-        return
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def problems(config: object = None, flags: Mapping[str, Any] | None = None, /, **environ: str) -> list[str]:
@@ -170,24 +180,18 @@ class TestWhichFile:
         Path(f"{file}.d").write_text("port = 8")
         assert read(file).settings.port == 7
 
-    @pytest.mark.usefixtures("unprivileged")
-    def test_what_may_not_be_read(self, file: Path) -> None:
+    def test_what_may_not_be_read(self, open_directory: Path) -> None:
         """File and directory, both told."""
-        os.seteuid(0) if os.getuid() == 0 else None
-        file.write_text("port = 7")
+        file = open_directory / "echod.toml"
         drop_ins = Path(f"{file}.d")
-        drop_ins.mkdir(mode=0o711)
-        drop_ins.chmod(0o300)
-        file.chmod(0o200)
-        for directory in (file.parent, *file.parent.parents[:2]):
-            directory.chmod(0o755)
-        os.seteuid(65534) if os.getuid() == 0 else None
-        found = problems(file)
-        assert found == [
-            f"{drop_ins}: cannot be read: Permission denied; make it readable for this user",
-            f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
-        ]
-        drop_ins.chmod(0o700) if os.getuid() else None
+        file.touch(mode=0)
+        drop_ins.mkdir(mode=0)
+        with unprivileged():
+            assert problems(file) == [
+                f"{drop_ins}: cannot be read: Permission denied; make it readable for this user",
+                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+            ]
+        drop_ins.chmod(0o700)
 
 
 class TestBadFile:

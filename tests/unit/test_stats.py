@@ -48,10 +48,10 @@ def test_a_successor_goes_on_counting() -> None:
     """What died with a worker is forgotten, what it did is not."""
     stats = Stats(1)
     (row,) = stats.rows
-    row.clients_now, row.bytes_echoed, row.accepting = 7, 1000, True
+    row.clients_now, row.bytes_echoed, row.accepting, row.available = 7, 1000, True, True
     row.add_client()
     row.add_refused()
     row.tick()
     row.vacate()
     assert stats.totals() == Totals(clients_now=0, clients_total=1, clients_refused=1, bytes_echoed=1000)
-    assert (row.accepting, row.ticks) == (False, 1)
+    assert (row.accepting, row.available, row.ticks) == (False, False, 1)

@@ -55,10 +55,11 @@ def test_enumeration(words: list[str], expected: str) -> None:
         (1 << 40, "1.00 TiB"),
         (1 << 60, "1.00 EiB"),
         ((1 << 64) - 1, "16.0 EiB"),
+        (1 << 72, "4096 EiB"),
     ],
 )
 def test_amounts(count: int, expected: str) -> None:
-    """Up to all that the counter can hold."""
+    """Up to all that the counters of all workers can hold."""
     assert amount(count) == expected
 
 

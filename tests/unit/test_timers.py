@@ -168,6 +168,16 @@ def test_cancelling_twice_or_too_late_is_nothing() -> None:
     assert (len(timers), called) == (0, [0])
 
 
+def test_one_that_is_taken_back_in_its_own_turn_is_not_called() -> None:
+    """By another that is due with it, and comes first."""
+    timers, called = Timers(), list[float]()
+    victims: list[Timer] = []
+    timers.add(0, lambda now: victims[0].cancel())
+    victims.append(timers.add(0, called.append))
+    timers.run_due(0)
+    assert (called, len(timers), timers.wait(0)) == ([], 0, None)
+
+
 def test_one_that_raises_does_not_take_the_others_along() -> None:
     """The error gets out; the rest is called at the next turn."""
     timers, called = Timers(), list[float]()

@@ -1,0 +1,371 @@
+"""echod.session: every end that a client can come to, by a clock moved by hand."""
+
+import errno
+import fcntl
+import math
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+from echod.session import Session, Timeouts
+from tests.unit.events import Told, telling
+from tests.unit.hand_loop import DEADLINE, HandLoop
+
+IDLE, STALL, LINGER = 100.0, 40.0, 2.0
+TIMEOUTS = Timeouts(IDLE, STALL, LINGER)
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER so that closing resets the connection (socket(7))."""
+
+
+class Served:
+    """A session, the client's end of it, and what is told of it."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        *,
+        timeouts: Timeouts = TIMEOUTS,
+        unix: bool = False,
+        chunk_size: int = 1 << 16,
+        level: str = "info",
+    ) -> None:
+        self.loop = stack.enter_context(closing(HandLoop()))
+        self.told: Told = stack.enter_context(telling(level=level))
+        self.closed = 0
+        if unix:
+            self.client, sock = socket.socketpair()
+            sockaddr: object = ""
+        else:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                self.client = socket.create_connection(listener.getsockname())
+                sock, sockaddr = listener.accept()
+        stack.enter_context(self.client)
+        stack.enter_context(sock)
+        self.client.settimeout(DEADLINE)
+        sock.setblocking(False)
+        buffer = memoryview(bytearray(chunk_size))
+        self.session = Session("1.1", sock, sockaddr, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
+
+    def on_closed(self, session: Session) -> None:
+        """Count the ends, of which there is one."""
+        assert session is self.session
+        self.closed += 1
+
+    def echo(self, data: bytes) -> None:
+        """Send `data` and get it back."""
+        before = self.session.bytes_echoed
+        self.client.sendall(data)
+        self.loop.until(lambda: self.session.bytes_echoed == before + len(data))
+        received = b""
+        while len(received) < len(data):
+            received += self.client.recv(len(data))
+        assert received == data
+        # An acknowledgement may take 40 ms (tcp(7), TCP_QUICKACK); no clock that is moved by hand may overtake it.
+        deadline = time.monotonic() + DEADLINE
+        while self.unacknowledged():
+            assert time.monotonic() < deadline, "the echo is not acknowledged"
+            os.sched_yield()
+
+    def unacknowledged(self) -> int:
+        """Bytes of the echo that the client's kernel has not acknowledged (SIOCOUTQ)."""
+        (count,) = struct.unpack("i", fcntl.ioctl(self.session.fd, termios.TIOCOUTQ, bytes(4)))
+        return int(count)
+
+    def stuff(self) -> None:
+        """Send without reading until both directions are full and the session is blocked."""
+        self.client.setblocking(False)
+        quiet = 0
+        while quiet < 10:
+            try:
+                self.client.send(bytes(1 << 16))
+            except BlockingIOError:
+                quiet = 0 if self.loop.turn(wait=False) else quiet + 1
+        self.client.settimeout(DEADLINE)
+
+    def reason(self) -> str:
+        """Why the session has ended; that it was told, and told to its owner, exactly once."""
+        assert self.closed == 1
+        closed = [event for event in self.told.objects() if event["event"] == "connection_closed"]
+        assert len(closed) == 1
+        assert self.session.sock.fileno() == -1
+        assert self.loop.due_in() is None
+        return str(closed[0]["reason"])
+
+    def drain_client(self) -> int:
+        """How many bytes the client can read before the end, or before the reset, which is raised."""
+        count = 0
+        while data := self.client.recv(1 << 16):
+            count += len(data)
+        return count
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is closed at the end of the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_end_of_the_client(stack: ExitStack) -> None:
+    """A client that ends its side gets its end once it has everything."""
+    served = Served(stack)
+    served.client.sendall(b"first and last")
+    served.client.shutdown(socket.SHUT_WR)
+    served.loop.until(lambda: served.closed > 0)
+    assert served.client.recv(100) == b"first and last"
+    assert served.client.recv(1) == b""
+    assert served.reason() == "eof"
+
+
+def test_reset_by_the_client(stack: ExitStack) -> None:
+    """A client that resets is gone."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "reset"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ECONNRESET, "reset"),
+        (errno.EPIPE, "reset"),
+        (errno.ETIMEDOUT, "timed_out"),
+        (errno.EHOSTUNREACH, "unreachable"),
+        (errno.ENETUNREACH, "unreachable"),
+        (errno.EIO, "error"),
+    ],
+)
+def test_broken(stack: ExitStack, number: int, reason: str) -> None:
+    """A connection that fails is over, for the reason that the kernel gives."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.on_broken(OSError(number, os.strerror(number)))
+    assert served.reason() == reason
+
+
+def test_idle(stack: ExitStack) -> None:
+    """A client that is quiet for too long sees the end, and is discarded from until it ends its side too."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.loop.pass_time(IDLE - 1)
+    assert served.closed == 0
+    served.loop.pass_time(1)
+    assert served.client.recv(1) == b""
+    served.client.sendall(b"too late")
+    served.loop.turn()
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "idle"
+
+
+def test_idle_begins_anew_with_each_byte(stack: ExitStack) -> None:
+    """A client that says something now and then is never idle."""
+    served = Served(stack)
+    for _ in range(5):
+        served.loop.pass_time(IDLE - 1)
+        served.echo(b"still here")
+    assert served.closed == 0
+    served.loop.pass_time(IDLE - 1)
+    assert served.closed == 0
+    served.loop.pass_time(1)
+    assert served.client.recv(1) == b""
+
+
+def test_silent_from_the_beginning(stack: ExitStack) -> None:
+    """A client that never sends anything is idle as well, and is not told of."""
+    served = Served(stack)
+    served.loop.pass_time(IDLE)
+    assert served.client.recv(1) == b""
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.told.objects() == []
+
+
+def test_client_that_stays_after_the_end(stack: ExitStack) -> None:
+    """Who does not end its side in time after our end is left, without a reset."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.loop.pass_time(IDLE)
+    served.loop.pass_time(LINGER - 0.1)
+    assert served.closed == 0
+    served.loop.pass_time(0.1)
+    assert served.reason() == "idle"
+    assert served.client.recv(1) == b""
+
+
+def test_never(stack: ExitStack) -> None:
+    """Without time-outs nothing is ever looked at."""
+    served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
+    served.echo(b"hello")
+    served.stuff()
+    assert served.loop.due_in() is None
+    served.session.abort("cut")
+
+
+def test_stalled(stack: ExitStack) -> None:
+    """A client that takes nothing of what it is due is reset when the stall time-out is over, and not before."""
+    served = Served(stack)
+    served.stuff()
+    served.loop.pass_time(STALL / 4)  # the first look, from which on nothing moves
+    for _ in range(3):
+        served.loop.pass_time(STALL / 4)
+        assert served.closed == 0
+    served.loop.pass_time(STALL / 4)
+    assert served.reason() == "stalled"
+    with pytest.raises(ConnectionResetError):
+        served.drain_client()
+
+
+def test_stalled_with_everything_in_the_kernel(stack: ExitStack) -> None:
+    """So is one that left its echo in the kernel's buffer, when the session itself has nothing pending."""
+    served = Served(stack)
+    sent = 0
+    while served.unacknowledged() < 1 << 16:
+        served.client.sendall(bytes(1 << 12))
+        sent += 1 << 12
+        served.loop.until(lambda sent=sent: served.session.bytes_echoed == sent)  # type: ignore[misc]
+    looks = 0
+    while not served.closed:
+        served.loop.pass_time(STALL / 4)
+        looks += 1
+        assert looks <= 100, "it never stalls"
+    assert looks >= 5
+    assert served.reason() == "stalled"
+
+
+def test_idle_and_blocked(stack: ExitStack) -> None:
+    """Without a stall time-out, a client that takes nothing is reset as an idle one: it is due bytes."""
+    served = Served(stack, timeouts=Timeouts(IDLE, math.inf, LINGER))
+    served.stuff()
+    served.loop.pass_time(IDLE)
+    assert served.reason() == "idle"
+    with pytest.raises(ConnectionResetError):
+        served.drain_client()
+
+
+def test_abort(stack: ExitStack) -> None:
+    """An abort is a reset, once, whatever is asked for afterwards."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.abort("bug")
+    served.session.abort("cut")
+    served.session.drain()
+    assert served.reason() == "bug"
+    with pytest.raises(ConnectionResetError):
+        served.client.recv(1)
+
+
+def test_abort_after_the_end(stack: ExitStack) -> None:
+    """A client that has its end already is not reset: it has everything that it was due."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.drain()
+    served.session.abort("cut")
+    assert served.reason() == "cut"
+    assert served.client.recv(1) == b""
+
+
+def test_drain_without_debts(stack: ExitStack) -> None:
+    """Drained, a client that is due nothing gets its end at once; being asked twice changes nothing."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.drain()
+    served.session.drain()
+    assert served.client.recv(1) == b""
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "drained"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1 << 16])
+@pytest.mark.parametrize("before", [b"", b"hello"])
+def test_drain_with_bytes_unread(stack: ExitStack, chunk_size: int, before: bytes) -> None:
+    """Drained, a client gets what had arrived by then, and nothing of what comes later, chunk by chunk."""
+    served = Served(stack, unix=True, chunk_size=chunk_size)
+    if before:
+        served.echo(before)
+    served.client.sendall(b"arrived")
+    served.session.drain()
+    served.loop.until(lambda: served.session.bytes_echoed == len(before + b"arrived"))
+    served.client.sendall(b"late")
+    served.loop.settle()
+    assert served.client.recv(100) == b"arrived"
+    assert served.client.recv(100) == b""
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "drained"
+
+
+def test_drain_while_blocked(stack: ExitStack) -> None:
+    """Drained while its echo waits for room, a client gets all that was read and had arrived, and then its end."""
+    served = Served(stack, unix=True)
+    served.stuff()
+    served.session.drain()
+    served.client.shutdown(socket.SHUT_WR)
+    count, ended = 0, False
+    while not ended:
+        data = served.client.recv(1 << 16)
+        count, ended = count + len(data), not data
+        served.loop.settle()
+    assert count == served.session.bytes_echoed
+    assert served.reason() in ("drained", "eof")
+
+
+def test_drain_after_a_reset(stack: ExitStack) -> None:
+    """A client that has just reset the connection is gone for that reason, also if the drain notices it first."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    served.client.close()
+    poll = select.poll()
+    poll.register(served.session.fd, 0)
+    assert poll.poll(DEADLINE * 1000)
+    served.session.drain()
+    assert served.reason() == "reset"
+
+
+def test_reset_while_lingering(stack: ExitStack) -> None:
+    """A reset that comes after our end changes nothing about why that was."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.drain()
+    served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "drained"
+
+
+def test_names(stack: ExitStack) -> None:
+    """The events of a connection name it, and both its ends; on a unix socket the client is its process."""
+    served, other = Served(stack), Served(stack, unix=True)
+    for each in (served, other):
+        each.echo(b"hello")
+    opened = served.told.objects()[0]
+    host, port = served.client.getsockname()
+    local = served.client.getpeername()[1]
+    assert (opened["event"], opened["connection"]) == ("connection_opened", "1.1")
+    assert (opened["peer"], opened["local"]) == (f"{host}:{port}", f"127.0.0.1:{local}")
+    assert other.told.objects()[0]["peer"] == f"unix:pid={os.getpid()},uid={os.getuid()}"
+    for each in (served, other):
+        each.session.abort("cut")
+
+
+def test_debug(stack: ExitStack) -> None:
+    """At the level debug a connection is told from its beginning, and each chunk."""
+    served = Served(stack, level="debug")
+    served.echo(b"hello")
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert [event["event"] for event in served.told.objects()] == (
+        ["connection_accepted", "connection_opened", "chunk_received", "chunk_sent", "connection_closed"]
+    )
