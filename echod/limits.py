@@ -100,11 +100,14 @@ class Limits:
         return bool(self._tables)
 
     def vacate(self, worker: int) -> None:
-        """Free the places of a worker that is dead, for its successor."""
+        """Free the places of a worker that is dead, for its successor.
+
+        Without the lock: the parent does this, and must not wait for a worker that hangs with it.  Who reads the table
+        meanwhile finds clients that are gone anyway, or does not.
+        """
         self._stats.rows[worker].vacate()
         if self._tables:
-            with self._locked():
-                self._tables[worker].clear()
+            self._tables[worker].clear()
 
     def take_place(self, worker: int) -> bool:
         """Take a place among all clients; False, and nothing taken, when there is none."""

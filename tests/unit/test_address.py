@@ -227,6 +227,12 @@ class TestSource:
         assert number is not None
         assert 0 < number < 2**64
 
+    def test_not_even_the_lowest_addresses_are_alike(self) -> None:
+        """None has the number 0, and no IPv4 address that of ::1."""
+        numbers = [source(V4, ("0.0.0.0", 1)), source(V4, ("0.0.0.1", 1)), source(V6, ("::1", 1, 0, 0))]
+        assert None not in numbers
+        assert len({0, *numbers}) == 4
+
     @given(ipv4_addresses, st.integers(2**61, 2**64 - 1))
     def test_the_two_kinds_never_meet(self, host: str, prefix: int) -> None:
         """No IPv4 address has the number of a global IPv6 network (2000::/3 and up)."""

@@ -148,6 +148,9 @@ class TestPipe:
             sink.put(line(2, 10))
             sink.finish(10)
             assert read_all(reads) == line(1) + line(2, 10)
+            sink.put(line(3))
+            sink.put(line(4))
+            assert not loop._poller.get_map()
 
     def test_over_the_bound_lines_are_dropped_and_counted(self) -> None:
         """What was queued before goes out; the count is told once, when there is room to tell it."""
