@@ -61,6 +61,18 @@ class _Reading:
     origins: dict[ConfigPath, Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    def given(self, location: tuple[int | str, ...]) -> Any:
+        """The value at a location of pydantic's, as it was given; the last steps of one may be parts of a type."""
+        value: Any = self.values
+        for step in location:
+            if isinstance(value, list) and isinstance(step, int):
+                value = value[step]
+            elif isinstance(value, dict) and step in value:
+                value = value[step]
+            else:
+                break
+        return value
+
     def lay(self, path: ConfigPath, value: Any, origin: Origin) -> None:
         """Put a value over a weaker one."""
         if path in _TABLES and isinstance(value, dict):
@@ -92,7 +104,7 @@ def load(config: str | None, flags: Mapping[ConfigPath, Any], environ: Mapping[s
     try:
         settings = Settings(**reading.values)
     except ValidationError as error:
-        reading.problems += _problems(error, reading.origins)
+        reading.problems += _problems(error, reading)
         raise ConfigError(*reading.problems) from error
     if reading.problems:
         raise ConfigError(*reading.problems)
@@ -210,15 +222,16 @@ def _host_list(text: str) -> Any:
     return [host for part in text.split(",") if (host := part.strip())] or ([""] if not text.strip() else None)
 
 
-def _problems(error: ValidationError, origins: Mapping[ConfigPath, Origin]) -> list[str]:
+def _problems(error: ValidationError, reading: _Reading) -> list[str]:
     """One sentence for each thing that is wrong; a union that fails in each of its parts is one thing."""
     problems: dict[ConfigPath, str] = {}
     for detail in error.errors(include_url=False, include_context=False):
-        path = next((path for path in _prefixes(detail["loc"]) if path in origins), ())
-        origin = origins[path]
+        path = next((path for path in _prefixes(detail["loc"]) if path in reading.origins), ())
+        origin = reading.origins[path]
         if path in _KEYS:
-            value, expected = detail["input"], _KEYS[path].kind.expected
-            problems[path] = f"{origin.subject(path)} is {value!r}, but must be {expected}"
+            # As it was given: what the error holds is, with some versions, what was made of it.
+            given, expected = reading.given(detail["loc"]), _KEYS[path].kind.expected
+            problems[path] = f"{origin.subject(path)} is {given!r}, but must be {expected}"
         elif path in _TABLES:
             problems[path] = f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
         else:
