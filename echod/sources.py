@@ -65,11 +65,9 @@ class _Reading:
         """The value at a location of pydantic's, as it was given; the last steps of one may be parts of a type."""
         value: Any = self.values
         for step in location:
-            if isinstance(value, list) and isinstance(step, int):
+            try:
                 value = value[step]
-            elif isinstance(value, dict) and step in value:
-                value = value[step]
-            else:
+            except (KeyError, IndexError, TypeError):
                 break
         return value
 
