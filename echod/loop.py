@@ -37,7 +37,7 @@ class Poller(selectors.EpollSelector):
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """The descriptors that are ready, as epoll_wait(2) tells them; `timeout` in seconds.
 
-        `select` would find a key and build a tuple for each before the first is served: measured, a tenth of an echo.
+        `select` would find a key and build a tuple for each before the first is served: measured, 5 % of an echo.
         """
         ready: list[tuple[int, int]] = self._selector.poll(timeout, _BATCH)  # type: ignore[attr-defined]
         return ready

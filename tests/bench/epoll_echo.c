@@ -107,7 +107,8 @@ int main(void)
     socklen_t length = sizeof address;
     struct epoll_event events[256];
     struct client acceptor = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
-    if (acceptor.fd < 0 || bind(acceptor.fd, (struct sockaddr *)&address, sizeof address) || listen(acceptor.fd, 1024) ||
+    if (acceptor.fd < 0 || bind(acceptor.fd, (struct sockaddr *)&address, sizeof address) ||
+        listen(acceptor.fd, 1024) ||
         getsockname(acceptor.fd, (struct sockaddr *)&address, &length))
         fail("listen");
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -19,8 +19,8 @@
  *     generator: "done MESSAGES"                  the phase is over, every connection is idle
  *     caller:    end of input                     leave
  *
- * A wrong byte, a closed connection or any failed call is one sentence on standard error and exit status 1. A phase that
- * does not finish within SECONDS + 10 is ended by SIGALRM.
+ * A wrong byte, a closed connection or any failed call is one sentence on standard error and exit status 1. A phase
+ * that does not finish within SECONDS + 10 is ended by SIGALRM.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
