@@ -11,7 +11,13 @@ PINS   = packaging/requirements
 venv   = @sh $(PINS)/venv.sh $(VENV)
 python = $(VENV)/bin/python
 
-.PHONY: run test test-system style types cover bench wheel pins clean help
+# What kind of machine `deb` and `install` are for: x86_64 or aarch64.
+MACHINE = $(shell uname -m)
+PREFIX  = /usr/local
+DESTDIR =
+WHEELS  = build/wheels/$(MACHINE)
+
+.PHONY: run test test-system style types cover bench wheel wheels deb install uninstall pins clean help
 
 run: ## run echod in the foreground on localhost:10000; Ctrl-C stops it
 	$(venv) $(RUNTIME)
@@ -26,7 +32,7 @@ test: ## run the unit and integration tests
 	$(venv) $(RUNTIME) test
 	$(python) -m pytest tests/unit tests/integration
 
-test-system: ## run the tests that boot a systemd (as root, with debootstrap and systemd-container)
+test-system: wheels ## run the tests that boot a systemd (as root, with debootstrap and systemd-container)
 	$(venv) $(RUNTIME) test
 	$(python) -m pytest tests/system
 
@@ -54,6 +60,18 @@ wheel: ## build the wheel into dist/ and run the tests against it, away from thi
 	$(venv)
 	@sh $(PINS)/wheel.sh $(python)
 
+wheels: ## fetch all that deb and install need of a network, into build/wheels/
+	@sh packaging/wheels.sh $(VENV) $(WHEELS) $(MACHINE)
+
+deb: wheels ## build the Debian packages of echod and echoc into dist/
+	@sh packaging/deb.sh $(WHEELS) $(MACHINE)
+
+install: wheels ## install echod as a service, and echoc: as root, or into DESTDIR
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' WHEELS='$(WHEELS)' sh packaging/install.sh install
+
+uninstall: ## take out again what install has put into place, but not a configuration that was changed
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh uninstall
+
 pins: ## renew the pinned versions and hashes
 	$(venv) build dev
 	@$(python) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and \
@@ -67,4 +85,4 @@ clean: ## remove everything that make made
 	find echod tests -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\): ## /make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^\#]*\#\# /make \1\t/p' Makefile | expand -t 18
