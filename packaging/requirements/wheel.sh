@@ -16,7 +16,7 @@ trap 'exit 1' HUP INT TERM
 echo "echod: building the wheel"
 mkdir "$scratch/source" "$scratch/tests"
 cp -R pyproject.toml README.md LICENSE echod "$scratch/source"
-rm -rf dist
+rm -f dist/*.whl
 "$python" -m pip --quiet --disable-pip-version-check wheel --no-deps --no-build-isolation --use-pep517 \
     --wheel-dir dist "$scratch/source"
 wheel=$(echo dist/echod-*.whl)
