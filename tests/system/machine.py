@@ -23,6 +23,14 @@ ENVIRONMENT = {
 }
 
 
+# Called with the file last, before it what else systemctl wants an editor to do.
+EDITOR = """\
+#!/bin/sh
+for file; do :; done
+exec sed -i '/^### Anything between/r /run/text' "$file"
+"""
+
+
 class Machine:
     """A running machine, made by boot(); `leader` is the PID that its process 1 has on the host."""
 
@@ -65,15 +73,32 @@ class Machine:
         """Put a file into the machine, readable by all, with the directories above it."""
         self.run("install", "-D", "-m", "644", "/dev/stdin", path, stdin=text)
 
-    def unpack(self, archive: IO[bytes], into: str) -> None:
+    def put(self, file: IO[bytes], path: str) -> None:
+        """Copy a file of the host's into the machine, readable by all."""
+        command = (*self._enter, "install", "-m", "644", "/dev/stdin", path)
+        subprocess.run(command, stdin=file, env=ENVIRONMENT, check=True, timeout=RUN_TIMEOUT)
+
+    def unpack(self, archive: bytes, into: str) -> None:
         """Extract a tar archive inside."""
-        command = (*self._enter, "tar", "-x", "-C", into)
-        subprocess.run(command, stdin=archive, env=ENVIRONMENT, check=True, timeout=RUN_TIMEOUT)
+        command = (*self._enter, "tar", "-x", "--no-same-owner", "-C", into)
+        subprocess.run(command, input=archive, env=ENVIRONMENT, check=True, timeout=RUN_TIMEOUT)
 
     def properties(self, unit: str, *names: str) -> dict[str, str]:
         """Properties of a unit as `systemctl show` writes them."""
         listing = self.output("systemctl", "show", unit, *(f"--property={name}" for name in names))
         return dict(line.split("=", 1) for line in listing.splitlines())
+
+    def listening(self) -> set[str]:
+        """The TCP addresses that somebody listens on, as ss(8) writes them."""
+        listeners = self.output("ss", "--no-header", "--listening", "--tcp", "--numeric")
+        return {line.split()[3] for line in listeners.splitlines()}
+
+    def edit_unit(self, unit: str, text: str) -> None:
+        """Type `text` where `systemctl edit` wants it; it wants a terminal and an editor."""
+        self.write("/run/text", text)
+        self.write("/run/editor", EDITOR)
+        self.run("chmod", "755", "/run/editor")
+        self.run("script", "--quiet", "--return", "--command", f"SYSTEMD_EDITOR=/run/editor systemctl edit {unit}")
 
     def wait_for_change(self, unit: str, name: str, old: str, timeout: float) -> str:
         """The new value of a property that was `old`. Raises AssertionError if `timeout` seconds bring no change.

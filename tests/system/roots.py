@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# The oldest and the newest systemd and Python that echod's packages are for: 252 with 3.11, and 257 with 3.13.
-PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
+# The oldest and the newest Debian that the packages are for: systemd 252 with Python 3.11, and 257 with 3.13.
+SUITES = ("bookworm", "trixie")
 
-# No more than the daemon itself may expect, so that a forgotten dependency shows. dbus: systemd-run needs it.
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "iproute2")
+# No more than the daemon itself may expect, so that a forgotten dependency shows; dbus, because systemd-run needs it;
+# and what the commands in the README are typed with.
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "iproute2", "jq", "make", "netcat-openbsd", "sudo")
 
 # Services of a plain root that have no place in a container without a console and without a kernel of its own. Left
 # in, they fail, and a machine that is "degraded" from the beginning hides what a test breaks.
@@ -28,16 +29,16 @@ MASKED = ("console-getty.service", "systemd-modules-load.service")
 RECIPE = 1
 
 CREATE_TIMEOUT = 600.0  # seconds; ten times what it takes here, for a slow mirror
-TOOLS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv")
+TOOLS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv", "dpkg-buildpackage", "dh")
 
 
 def missing() -> str | None:
-    """What this machine lacks to boot a root, as a sentence; None when nothing is missing."""
+    """What this machine lacks to boot a root with echod on it, as a sentence; None when nothing is missing."""
     if os.geteuid() != 0:
         return "booting a root takes root's rights"
     absent = [tool for tool in TOOLS if not shutil.which(tool)]
     if absent:
-        return f"not installed: {', '.join(absent)} (Debian: debootstrap systemd-container)"
+        return f"not installed: {', '.join(absent)} (Debian: debootstrap systemd-container dpkg-dev debhelper)"
     return None
 
 

@@ -8,6 +8,7 @@ from tests.system.machine import Machine
 
 UNIT = "echod.service"
 PORT = 10000
+CONFIG = "/etc/echod.toml"
 
 # One connection: send, half-close, read to the end, compare. Not echoc, so that a test fails for one reason.
 CLIENT = """
@@ -26,32 +27,43 @@ sys.exit(received != sent)
 class Service:
     """One unit of a machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, unit: str = UNIT) -> None:
         self.machine = machine
+        self.unit = unit
+
+    def use(self, drop_in: str) -> None:
+        """Put one of the drop-ins that come with echod into effect, as its first lines say."""
+        self.machine.run("mkdir", "--parents", f"/etc/systemd/system/{UNIT}.d")
+        self.machine.run("ln", "-s", f"/usr/share/echod/{drop_in}", f"/etc/systemd/system/{UNIT}.d/")
+        self.machine.run("systemctl", "daemon-reload")
 
     def configure(self, **settings: str) -> None:
-        """Override [Service] settings of the unit, until the machine is cleaned."""
+        """Override [Service] settings of the unit, until the machine is cleaned; a list begins anew by an empty line."""
         lines = "\n".join(f"{name}={value}" for name, value in settings.items())
-        self.machine.write(f"/run/systemd/system/{UNIT}.d/test.conf", f"[Service]\n{lines}\n")
+        self.machine.write(f"/run/systemd/system/{self.unit}.d/test.conf", f"[Service]\n{lines}\n")
         self.machine.run("systemctl", "daemon-reload")
 
     def start(self) -> None:
         """Start the unit and return when systemctl does: once the daemon has said READY=1."""
-        self.machine.run("systemctl", "start", UNIT)
+        self.machine.run("systemctl", "start", self.unit)
 
     def show(self, name: str) -> str:
         """One property of the unit, see org.freedesktop.systemd1(5)."""
-        return self.machine.output("systemctl", "show", "--property", name, "--value", UNIT)
+        return self.machine.output("systemctl", "show", "--property", name, "--value", self.unit)
 
     @property
     def parent(self) -> int:
         """The daemon's main process; 0 when there is none."""
         return int(self.show("MainPID"))
 
+    def processes(self) -> set[int]:
+        """Every process of the unit."""
+        processes = self.machine.output("cat", f"/sys/fs/cgroup/{self.show('ControlGroup')}/cgroup.procs")
+        return {int(pid) for pid in processes.split()}
+
     def workers(self) -> set[int]:
-        """Every other process of the unit."""
-        processes = self.machine.output("cat", f"/sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs")
-        return {int(pid) for pid in processes.split()} - {self.parent}
+        """Every one but the parent."""
+        return self.processes() - {self.parent}
 
     def events(self) -> list[dict[str, Any]]:
         """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.system.machine import Journal
-from tests.system.service import UNIT, Service
+from tests.system.service import PORT, UNIT, Service
 
 
 @contextmanager
@@ -95,3 +95,48 @@ def test_a_healthy_daemon_keeps_the_watchdog_fed(service: Service) -> None:
         last = service.machine.wait_for_change(UNIT, stamp, last, timeout=2 * period)
     assert service.show("NRestarts") == "0"
     assert service.show("ActiveState") == "active"
+
+
+def test_a_crash_loop_backs_off(service: Service) -> None:
+    """A daemon that can't start, here because its port is taken, is started ever later, and waits between without
+    work."""
+    taken = f"--socket-property=ListenStream=127.0.0.1:{PORT}"
+    service.machine.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
+    try:
+        assert service.machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+        restarts = "0"
+        while int(restarts) < 4:
+            restarts = service.machine.wait_for_change(UNIT, "NRestarts", restarts, timeout=20)
+        # The fourth restart has failed in the meantime, or will: then back-off is the only process there is.
+        wait_for_substate(service, "stop-post")
+        assert service.processes() == {int(service.show("ControlPID"))}
+    finally:
+        service.machine.run("systemctl", "stop", "taker.socket", UNIT)
+
+
+def test_a_start_by_hand_ends_the_waiting(service: Service) -> None:
+    """After a crash loop a start by hand counts restarts from none again."""
+    taken = f"--socket-property=ListenStream=127.0.0.1:{PORT}"
+    service.machine.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
+    try:
+        service.machine.run("systemctl", "start", UNIT, check=False)
+        service.machine.wait_for_change(UNIT, "NRestarts", "0", timeout=20)
+    finally:
+        service.machine.run("systemctl", "stop", "taker.socket")
+    service.machine.run("systemctl", "restart", UNIT)
+    assert service.show("NRestarts") == "0"
+    assert service.echoes()
+
+
+def test_restarts_by_hand_never_trip_a_limit(served: Service) -> None:
+    """systemd's own limit of five starts in ten seconds does not hold here."""
+    for _ in range(12):
+        served.machine.run("systemctl", "restart", UNIT)
+    assert served.echoes()
+
+
+def wait_for_substate(service: Service, wanted: str) -> None:
+    """Return when the unit is in this state, see systemctl(1)."""
+    found = service.show("SubState")
+    while found != wanted:
+        found = service.machine.wait_for_change(UNIT, "SubState", found, timeout=20)

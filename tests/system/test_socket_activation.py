@@ -1,39 +1,85 @@
-"""echod with sockets that systemd opened for it."""
+"""echod.socket and its drop-in: the hardest way to run echod, without any network of its own."""
+
+import pytest
 
 from tests.system.machine import Machine
-from tests.system.service import UNIT, Service
+from tests.system.service import CONFIG, UNIT, Service
 
-SOCKET = """\
-[Socket]
-ListenStream=127.0.0.1:10007
-ListenStream=[::1]:10007
-FileDescriptorName=echo
-"""
+ADDRESSES = {"127.0.0.1:7", "[::1]:7"}
+
+# systemd-analyze's exposure level, 0 to 10, times ten. What is left: AF_UNIX, the host's root directory, the clock.
+EXPOSURE = 2
 
 
-def test_the_first_connection_starts_it_and_is_served(machine: Machine, service: Service) -> None:
-    """A client that connects to the socket unit is echoed by a daemon that was not running when it connected."""
-    machine.write("/run/systemd/system/echod.socket", SOCKET)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", "echod.socket")
-    assert service.show("ActiveState") == "inactive"
-    assert service.echoes("127.0.0.1", 10007)
-    assert service.echoes("::1", 10007)
-    assert service.show("ActiveState") == "active"
+@pytest.fixture
+def activated(machine: Machine, service: Service) -> Service:
+    """echod.socket in the place of the daemon's own sockets, by the lines that it says itself are to be typed."""
+    machine.run("systemctl", "start", UNIT)
+    service.use("socket-activated.conf")
+    machine.run("systemctl", "enable", "echod.socket")
+    machine.run("systemctl", "restart", UNIT)
+    return service
 
 
-def test_passed_sockets_take_the_place_of_the_configured_ones(machine: Machine, service: Service) -> None:
-    """LISTEN_FDS are adopted and nothing else is bound; `listening` and the status name what is really served."""
-    machine.write("/run/systemd/system/echod.socket", SOCKET)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", "echod.socket")
-    with machine.journal(f"--unit={UNIT}") as journal:
-        service.start()
-        journal.wait_for_event("ready")
-    listeners = machine.output("ss", "--no-header", "--listening", "--tcp", "--numeric")
-    assert {line.split()[3] for line in listeners.splitlines()} == {"127.0.0.1:10007", "[::1]:10007"}
-    messages = [event["message"] for event in service.events() if event["event"] == "listening"]
-    assert len(messages) == 2
-    assert "127.0.0.1:10007" in " ".join(messages)
-    assert "[::1]:10007" in " ".join(messages)
-    assert "127.0.0.1:10007" in service.show("StatusText")
+def test_port_7_without_any_capability(activated: Service) -> None:
+    """It echoes on the port of RFC 862, and listens nowhere else."""
+    assert activated.machine.listening() == ADDRESSES
+    assert activated.echoes("127.0.0.1", 7)
+    assert activated.echoes("::1", 7)
+    status = activated.machine.output("cat", f"/proc/{activated.parent}/status")
+    assert "CapBnd:\t0000000000000000" in status
+
+
+def test_exposure_is_next_to_nothing(activated: Service) -> None:
+    """systemd-analyze security has three things left to find."""
+    activated.machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={EXPOSURE}", UNIT)
+
+
+def test_the_daemon_has_no_network(activated: Service) -> None:
+    """The only interface that its processes see is a loopback of their own, on which nothing listens."""
+    inside = ("nsenter", "--target", str(activated.parent), "--net", "--")
+    # ip(8) and ss(8) would load the names of the host's files; what the kernel says is enough.
+    interfaces = activated.machine.output(*inside, "cat", "/proc/self/net/dev").splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+    assert activated.machine.output(*inside, "cat", "/proc/self/net/tcp").splitlines()[1:] == []
+
+
+def test_the_first_connection_starts_it_and_is_served(activated: Service) -> None:
+    """A client that connects while only the socket is there is echoed by a daemon that was not running then."""
+    activated.machine.run("systemctl", "stop", UNIT)
+    assert activated.show("ActiveState") == "inactive"
+    assert activated.echoes("127.0.0.1", 7)
+    assert activated.show("ActiveState") == "active"
+
+
+def test_a_restart_refuses_nobody(activated: Service) -> None:
+    """The socket is systemd's, so whoever connects while the daemon is down is served when it is back."""
+    activated.machine.run("sh", "-c", f"systemctl restart --no-block {UNIT}; exec echoc 127.0.0.1 7 -m now")
+    assert activated.show("ActiveState") in ("active", "activating")
+
+
+def test_host_and_port_are_overruled_and_it_is_said(activated: Service) -> None:
+    """What the configuration says of addresses does not count; `systemctl status` and an event say so."""
+    activated.machine.write(CONFIG, 'host = "192.0.2.1"\nport = 10001\n')
+    activated.machine.run("systemctl", "restart", UNIT)
+    assert activated.machine.listening() == ADDRESSES
+    assert "sockets from systemd" in activated.show("StatusText")
+    warnings = [event["problem"] for event in activated.events() if event["event"] == "config_warning"]
+    assert len(warnings) == 1
+    assert "host" in warnings[0]
+    assert CONFIG in warnings[0]
+    assert "overruled" in warnings[0]
+
+
+def test_reload_works_without_a_network(activated: Service) -> None:
+    """The check before the reload does not fail for addresses that it could not bind, but does for what is wrong."""
+    activated.machine.run("systemctl", "reload", UNIT)
+    activated.machine.write(CONFIG, "prot = 10001\n")
+    assert activated.machine.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    assert activated.echoes("127.0.0.1", 7)
+
+
+def test_it_starts_at_boot(activated: Service) -> None:
+    """Enabled, the socket is part of sockets.target."""
+    wants = activated.machine.output("systemctl", "show", "--property=Wants", "--value", "sockets.target")
+    assert "echod.socket" in wants.split()

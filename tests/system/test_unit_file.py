@@ -8,9 +8,9 @@ from tests.system.service import UNIT, Service
 EXPOSURE = 11
 
 
-def test_systemd_accepts_the_unit_without_a_warning(machine: Machine) -> None:
-    """systemd-analyze verify has nothing to say about the unit."""
-    verified = machine.run("systemd-analyze", "verify", UNIT)
+def test_systemd_accepts_the_units_without_a_warning(machine: Machine) -> None:
+    """systemd-analyze verify has nothing to say about any of the units; there is no man(1) here to look pages up by."""
+    verified = machine.run("systemd-analyze", "verify", "--man=no", UNIT, "echod@any.service", "echod.socket")
     assert verified.stdout + verified.stderr == ""
 
 
@@ -37,45 +37,6 @@ def test_no_process_has_any_privilege(served: Service) -> None:
         assert "0" not in status["Uid"] + status["Gid"]
         assert status["NoNewPrivs"] == ["1"]
         assert status["Seccomp"] == ["2"]
-
-
-def test_no_shell_can_be_run(served: Service) -> None:
-    """In the daemon's file system nothing is executable but Python: no shell, no other program."""
-    inside = ("nsenter", "--target", str(served.parent), "--mount", "--")
-    for program in ("/bin/sh", "/usr/bin/env", "/usr/bin/systemctl"):
-        assert "Permission denied" in served.machine.run(*inside, program, check=False).stderr
-    served.machine.run(*inside, "/usr/bin/python3", "-c", "")
-
-
-# Run in the daemon's file system as its user. /proc belongs to the process that looks; /dev/mqueue holds no files.
-WRITABLE = """
-import os, sys
-os.setgroups([])
-os.setgid(int(sys.argv[1]))
-os.setuid(int(sys.argv[1]))
-for directory, below, _ in os.walk("/"):
-    if directory in ("/proc", "/dev/mqueue"):
-        below.clear()
-    elif os.access(directory, os.W_OK):
-        print(directory)
-"""
-
-
-def test_there_is_nowhere_to_leave_a_file(served: Service) -> None:
-    """No directory that the daemon sees can be written to by its user."""
-    user = served.machine.output("stat", "--format=%u", f"/proc/{served.parent}")
-    inside = ("nsenter", "--target", str(served.parent), "--mount", "--")
-    assert served.machine.output(*inside, "/usr/bin/python3", "-c", WRITABLE, user) == ""
-
-
-def test_a_port_below_1024_takes_what_the_unit_says(service: Service) -> None:
-    """The drop-in that the unit's comment describes lets the daemon listen on port 7."""
-    capability = "CAP_NET_BIND_SERVICE"
-    service.configure(
-        CapabilityBoundingSet=capability, AmbientCapabilities=capability, PrivateUsers="no", Environment="ECHOD_PORT=7"
-    )
-    service.start()
-    assert service.echoes(port=7)
 
 
 # As nobody: connect to the unix socket, which takes the right to write to it, and get a byte back.

@@ -1,0 +1,71 @@
+"""The Debian packages, built as `make deb` builds them and put into a machine as a person would."""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.system.machine import Machine
+
+CHECKOUT = Path(__file__).parents[2]
+WHEELS = CHECKOUT / "build/wheels" / platform.machine()
+"""What `make wheels` has filled, before these tests began."""
+
+BUILD_TIMEOUT = 300.0  # seconds
+PARTS = ("echod", "etc", "packaging", "Makefile", "README.md", "LICENSE")
+"""What is needed of the checkout to build and to install."""
+
+VERSION = "0.1.0"
+
+
+def copy_checkout(into: Path) -> Path:
+    """The parts of the checkout in a new directory `into`."""
+    into.mkdir()
+    for part in PARTS:
+        if (CHECKOUT / part).is_dir():
+            shutil.copytree(CHECKOUT / part, into / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(CHECKOUT / part, into)
+    return into
+
+
+def substitute(file: Path, old: str, new: str) -> None:
+    """Change a text in a file. Raises AssertionError if it is not there."""
+    text = file.read_text()
+    assert old in text, f"{file} has no {old!r}"
+    file.write_text(text.replace(old, new))
+
+
+def build(scratch: Path, version: str = VERSION, change: Callable[[Path], None] | None = None) -> list[Path]:
+    """Both packages, of the checkout as it is, or of another `version` that `change` may alter.
+
+    Raises AssertionError with what was printed if it fails.
+    """
+    source = copy_checkout(scratch / "source")
+    if version != VERSION:
+        substitute(source / "echod/__init__.py", VERSION, version)
+        substitute(source / "packaging/debian/changelog", VERSION, version)
+    if change is not None:
+        change(source)
+    command = ("sh", str(source / "packaging/deb.sh"), str(WHEELS), platform.machine())
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sorted((source / "dist").glob("*.deb"))
+
+
+def copy_packages(machine: Machine, packages: list[Path], into: str = "/root/dist") -> list[str]:
+    """Put the files into the machine, and return their names there."""
+    machine.run("mkdir", "--parents", into)
+    for package in packages:
+        with package.open("rb") as file:
+            machine.put(file, f"{into}/{package.name}")
+    return [f"{into}/{package.name}" for package in packages]
+
+
+def install(machine: Machine, packages: list[Path], *options: str) -> str:
+    """Install, upgrade or downgrade, and return what was printed; there is no network to do it with."""
+    names = copy_packages(machine, packages)
+    apt = ("apt-get", "install", "--yes", "--option=Dpkg::Options::=--force-confold", *options, *names)
+    done = machine.run("env", "DEBIAN_FRONTEND=noninteractive", *apt)
+    return done.stdout + done.stderr

@@ -1,0 +1,111 @@
+"""/etc/echod.toml and `systemctl edit`, each seen with ss(8), in the status, and by a client."""
+
+import pytest
+
+from tests.system.machine import Machine
+from tests.system.service import CONFIG, PORT, UNIT, Service
+
+
+def check(service: Service, addresses: set[str]) -> None:
+    """It must listen on just these, say so in its status, and echo on each."""
+    assert service.machine.listening() == addresses
+    for address in addresses:
+        assert address in service.show("StatusText")
+        host, _, port = address.rpartition(":")
+        reached = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+        assert service.echoes(reached, int(port))
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("", {f"0.0.0.0:{PORT}", f"[::]:{PORT}"}),
+        ("0.0.0.0", {f"0.0.0.0:{PORT}"}),
+        ("localhost", {f"127.0.0.1:{PORT}", f"[::1]:{PORT}"}),
+        ("::1", {f"[::1]:{PORT}"}),
+    ],
+)
+def test_the_host_of_the_file_is_where_it_listens(
+    machine: Machine, service: Service, host: str, addresses: set[str]
+) -> None:
+    """Every address, every one of IPv4, a name, one address."""
+    machine.write(CONFIG, f'host = "{host}"\n')
+    service.start()
+    check(service, addresses)
+
+
+def test_a_name_of_etc_hosts(machine: Machine, service: Service) -> None:
+    """A host name is looked up, in the daemon's sandbox too."""
+    machine.write("/etc/hosts", "127.0.0.2 echo.example\n")
+    machine.write(CONFIG, 'host = "echo.example"\n')
+    service.start()
+    check(service, {f"127.0.0.2:{PORT}"})
+
+
+def test_port_7_by_the_drop_in(machine: Machine, service: Service) -> None:
+    """privileged-port.conf and `port = 7`: the port of RFC 862, with one capability."""
+    machine.write(CONFIG, "port = 7\n")
+    service.use("privileged-port.conf")
+    service.start()
+    check(service, {"127.0.0.1:7", "[::1]:7"})
+    status = machine.output("cat", f"/proc/{service.parent}/status")
+    assert "CapBnd:\t0000000000000400" in status
+
+
+def test_port_7_without_the_drop_in_says_what_is_missing(machine: Machine, service: Service) -> None:
+    """The status has the sentence that tells what to do."""
+    machine.write(CONFIG, "port = 7\n")
+    assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+    assert "port 7 is privileged" in service.show("StatusText")
+    assert "port 7 is privileged" in machine.run("systemctl", "status", "--full", UNIT, check=False).stdout
+
+
+def test_the_environment_by_systemctl_edit(machine: Machine, service: Service) -> None:
+    """A variable in a drop-in, as `systemctl edit` writes it, is stronger than the file."""
+    machine.write(CONFIG, "port = 10001\n")
+    machine.edit_unit(UNIT, "[Service]\nEnvironment=ECHOD_PORT=10002\n")
+    service.start()
+    check(service, {"127.0.0.1:10002", "[::1]:10002"})
+
+
+def test_a_reload_of_a_wrong_configuration_keeps_serving(machine: Machine, served: Service) -> None:
+    """systemctl reload fails, the status says why, and the same process goes on as it was."""
+    parent = served.parent
+    machine.write(CONFIG, 'port = "ten thousand"\n')
+    assert machine.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    status = machine.run("systemctl", "status", "--full", UNIT, check=False).stdout
+    assert "status=78" in status
+    assert "ten thousand" in status
+    assert served.parent == parent
+    assert served.echoes()
+
+
+def test_a_reload_of_a_right_configuration_takes_effect(machine: Machine, served: Service) -> None:
+    """systemctl reload returns when the new settings hold, and the process is the same."""
+    parent = served.parent
+    machine.write(CONFIG, "[limits]\nmax_connections = 5\n")
+    machine.run("systemctl", "reload", UNIT)
+    changed = [event["changed"] for event in served.events() if event["event"] == "reloaded"]
+    assert changed == [["limits.max_connections"]]
+    assert served.parent == parent
+    assert served.echoes()
+
+
+def test_each_instance_has_its_file(machine: Machine, service: Service) -> None:
+    """echod@NAME serves by /etc/echod/NAME.toml, beside the others."""
+    machine.write("/etc/echod/blue.toml", "port = 10001\n")
+    machine.write("/etc/echod/green.toml", "port = 10002\n")
+    machine.run("systemctl", "start", "echod@blue", "echod@green", "echod")
+    assert all(service.echoes(port=port) for port in (10000, 10001, 10002))
+    machine.write("/etc/echod/blue.toml", "prot = 10001\n")
+    assert machine.run("systemctl", "reload", "echod@blue", check=False).returncode != 0
+    machine.run("systemctl", "reload", "echod@green")
+    assert machine.properties("echod@green", "Description") == {"Description": "TCP echo daemon (RFC 862), green"}
+
+
+def test_an_instance_without_a_file_says_so(machine: Machine) -> None:
+    """And is not tried again."""
+    assert machine.run("systemctl", "start", "echod@none", check=False).returncode != 0
+    status = machine.run("systemctl", "status", "--full", "echod@none", check=False).stdout
+    assert "/etc/echod/none.toml: cannot be read: No such file or directory" in status
+    assert "status=78" in status

@@ -1,0 +1,150 @@
+"""`make install` and `make uninstall`: a system without a package manager of ours."""
+
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.system import package
+from tests.system.machine import Machine
+from tests.system.service import CONFIG, UNIT, Service
+from tests.system.test_package import files
+
+SOURCE = "/root/echod"
+
+
+@pytest.fixture(scope="session")
+def checkout(packages: list[Path]) -> bytes:
+    """A tar archive of the checkout with the wheels at hand, as somebody would carry it to a machine off the network."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for part in (*package.PARTS, str(package.WHEELS.relative_to(package.CHECKOUT))):
+            tar.add(package.CHECKOUT / part, part)
+    return archive.getvalue()
+
+
+@pytest.fixture
+def unpacked(fresh: Machine, checkout: bytes) -> Machine:
+    """A machine on which echod never was, with the checkout on it."""
+    fresh.run("mkdir", SOURCE)
+    fresh.unpack(checkout, SOURCE)
+    return fresh
+
+
+def make(machine: Machine, *arguments: str) -> str:
+    """Run make in the machine, and return what it printed."""
+    done = machine.run("make", "--no-print-directory", "-C", SOURCE, *arguments)
+    return done.stdout + done.stderr
+
+
+def test_it_leaves_a_running_service(unpacked: Machine) -> None:
+    """make install: enabled, running, echoing, and as well shut in as from the package."""
+    make(unpacked, "install")
+    assert unpacked.output("systemctl", "is-enabled", UNIT) == "enabled"
+    assert Service(unpacked).echoes()
+    assert unpacked.output("/usr/local/bin/echoc", "-m", "a sentence") == "a sentence"
+    assert unpacked.output("echoc", "-m", "a sentence") == "a sentence"
+    unpacked.run("systemd-analyze", "security", "--no-pager", "--threshold=11", UNIT)
+
+
+def test_every_unit_is_right_for_its_place(unpacked: Machine) -> None:
+    """Units and drop-ins name the files below PREFIX: the template and the hardest way serve too."""
+    make(unpacked, "install")
+    unpacked.write("/etc/echod/blue.toml", "port = 10002\n")
+    unpacked.run("systemctl", "start", "echod@blue")
+    assert Service(unpacked).echoes(port=10002)
+    unpacked.run("mkdir", "/etc/systemd/system/echod.service.d")
+    unpacked.run("ln", "-s", "/usr/local/share/echod/socket-activated.conf", "/etc/systemd/system/echod.service.d/")
+    unpacked.run("systemctl", "daemon-reload")
+    unpacked.run("systemctl", "restart", UNIT)
+    assert Service(unpacked).echoes(port=7)
+    unpacked.run("systemctl", "reload", UNIT)
+
+
+@pytest.mark.parametrize("prefix", ["/usr", "/opt/echo"])
+def test_any_prefix_will_do(unpacked: Machine, prefix: str) -> None:
+    """PREFIX is where everything goes but the configuration, even where the unit sees nothing otherwise."""
+    make(unpacked, "install", f"PREFIX={prefix}")
+    assert Service(unpacked).echoes()
+    assert unpacked.output(f"{prefix}/bin/echoc", "-m", "a sentence") == "a sentence"
+    make(unpacked, "uninstall", f"PREFIX={prefix}")
+    assert unpacked.listening() == set()
+
+
+def test_a_second_time_it_restarts_what_runs(unpacked: Machine) -> None:
+    """An update keeps the configuration, and the new files serve."""
+    make(unpacked, "install")
+    unpacked.write(CONFIG, "port = 10001\n")
+    before = Service(unpacked).parent
+    make(unpacked, "install")
+    assert Service(unpacked).parent != before
+    assert Service(unpacked).echoes(port=10001)
+
+
+def test_a_second_time_it_leaves_running_what_would_not_start(unpacked: Machine) -> None:
+    """With a configuration that is wrong the old process goes on, and make fails with a sentence."""
+    make(unpacked, "install")
+    unpacked.write(CONFIG, "prot = 10001\n")
+    before = Service(unpacked).parent
+    done = unpacked.run("make", "-C", SOURCE, "install", check=False)
+    assert done.returncode != 0
+    assert "the old one goes on running" in done.stderr
+    assert Service(unpacked).parent == before
+    assert Service(unpacked).echoes()
+
+
+def test_uninstalling_leaves_nothing(unpacked: Machine) -> None:
+    """make uninstall takes out every file that make install put in, and stops the service first."""
+    before = files(unpacked)
+    make(unpacked, "install")
+    make(unpacked, "uninstall")
+    assert unpacked.listening() == set()
+    left = files(unpacked) - before
+    # /usr/local has some of these directories from the start, and others not; an empty one does no harm.
+    assert {path for path in left if unpacked.run("test", "-d", path, check=False).returncode} == set()
+
+
+def test_uninstalling_keeps_what_somebody_wrote(unpacked: Machine) -> None:
+    """A changed configuration stays, and make says so."""
+    make(unpacked, "install")
+    unpacked.write(CONFIG, "port = 10001\n")
+    assert f"{CONFIG} was changed, and is kept" in make(unpacked, "uninstall")
+    assert unpacked.output("cat", CONFIG) == "port = 10001"
+
+
+def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
+    """With DESTDIR everything goes below that, nothing is started, and uninstall empties it again."""
+    staged = tmp_path / "staged"
+    arguments = ("make", "--no-print-directory", "-C", str(package.CHECKOUT), f"DESTDIR={staged}", "PREFIX=/usr")
+    subprocess.run((*arguments, "install"), check=True, timeout=60, stdout=subprocess.DEVNULL)
+    for name in (
+        "etc/echod.toml",
+        "usr/bin/echod",
+        "usr/bin/echoc",
+        "usr/lib/systemd/system/echod@.service",
+        "usr/share/man/man5/echod.toml.5",
+    ):
+        assert (staged / name).is_file(), name
+    assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()
+    assert subprocess.run((staged / "usr/bin/echoc", "--version"), check=False, timeout=20).returncode == 0
+    subprocess.run((*arguments, "uninstall"), check=True, timeout=60)
+    assert [name for _, _, names in os.walk(staged) for name in names] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("PREFIX=usr",), "PREFIX=usr is not absolute; say a directory like /usr/local"),
+        (("PREFIX=/home/me",), "PREFIX=/home/me is in a home, where the service sees nothing"),
+        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit file cannot"),
+    ],
+)
+def test_a_bad_place_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str, packages: list[Path]) -> None:
+    """Nothing is installed where the service could not run."""
+    command = ("make", "-C", str(package.CHECKOUT), "install", "DESTDIR=/nonexistent/nowhere", *arguments)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert sentence in done.stderr

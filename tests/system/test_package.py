@@ -1,0 +1,145 @@
+"""The life of the packages on a machine: installed, upgraded, downgraded, removed, purged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.system import package
+from tests.system.machine import Machine
+from tests.system.service import CONFIG, PORT, UNIT, Service
+
+NEW_PORT = 10001
+
+
+def test_installing_leaves_a_running_service(fresh: Machine, packages: list[Path]) -> None:
+    """Without a network and a question, apt leaves echod enabled, running and echoing on both loopback addresses."""
+    package.install(fresh, packages)
+    assert fresh.output("systemctl", "is-active", UNIT) == "active"
+    assert fresh.output("systemctl", "is-enabled", UNIT) == "enabled"
+    assert fresh.listening() == {f"127.0.0.1:{PORT}", f"[::1]:{PORT}"}
+    assert fresh.run("nc", "-N", "127.0.0.1", str(PORT), stdin="hello\n").stdout == "hello\n"
+    assert fresh.run("nc", "-N", "::1", str(PORT), stdin="hello\n").stdout == "hello\n"
+    assert fresh.output("echoc", "-m", "a sentence") == "a sentence"
+
+
+def test_nobody_is_made_for_it(fresh: Machine, packages: list[Path]) -> None:
+    """No user and no group is created."""
+    before = fresh.output("cat", "/etc/passwd", "/etc/group")
+    package.install(fresh, packages)
+    assert fresh.output("cat", "/etc/passwd", "/etc/group") == before
+
+
+def test_an_installation_survives_a_taken_port(fresh: Machine, packages: list[Path]) -> None:
+    """If the service can't start, the package is installed all the same, and status says why."""
+    taken = f"--socket-property=ListenStream=127.0.0.1:{PORT}"
+    fresh.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
+    package.install(fresh, packages)
+    assert fresh.output("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", "echod") == "ii "
+    assert "the address is in use" in fresh.run("systemctl", "status", "--full", UNIT, check=False).stdout
+
+
+def test_an_upgrade_restarts_what_runs(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """After an upgrade the new version serves, and an edited configuration is as it was."""
+    package.install(fresh, packages)
+    edit(fresh)
+    fresh.run("systemctl", "restart", UNIT)
+    package.install(fresh, newer)
+    assert running_version(fresh) == "0.2.0"
+    assert fresh.output("cat", CONFIG) == f"port = {NEW_PORT}"
+    assert Service(fresh).echoes(port=NEW_PORT)
+
+
+def test_a_downgrade_restarts_what_runs(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """The way back works too."""
+    package.install(fresh, newer)
+    package.install(fresh, packages, "--allow-downgrades")
+    assert running_version(fresh) == package.VERSION
+    assert Service(fresh).echoes()
+
+
+def test_an_upgrade_starts_nothing_that_was_stopped(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """A service that an administrator has stopped stays so."""
+    package.install(fresh, packages)
+    fresh.run("systemctl", "stop", UNIT)
+    package.install(fresh, newer)
+    assert fresh.properties(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+
+
+def test_an_upgrade_restarts_the_instances(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """An instance of the template is upgraded as the service itself is."""
+    package.install(fresh, packages)
+    fresh.write("/etc/echod/blue.toml", "port = 10002\n")
+    fresh.run("systemctl", "start", "echod@blue")
+    package.install(fresh, newer)
+    assert running_version(fresh, "echod@blue.service") == "0.2.0"
+
+
+@pytest.fixture(scope="session")
+def pickier(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A next version to which a port above 20000 is wrong."""
+
+    def change(source: Path) -> None:
+        package.substitute(source / "echod/kinds.py", "Field(ge=0, le=65535)", "Field(ge=0, le=20000)")
+
+    return package.build(tmp_path_factory.mktemp("pickier"), "0.2.0", change)
+
+
+def test_a_version_that_refuses_the_configuration_is_not_started(
+    fresh: Machine, packages: list[Path], pickier: list[Path]
+) -> None:
+    """The old one goes on running, with its clients; apt says so, and the journal says what is wrong and where."""
+    package.install(fresh, packages)
+    fresh.edit_unit(UNIT, "[Service]\nEnvironment=ECHOD_PORT=30000\n")
+    fresh.run("systemctl", "restart", UNIT)
+    service = Service(fresh)
+    before = service.parent
+    said = package.install(fresh, pickier)
+    assert f"{UNIT} goes on with the old version" in said
+    assert service.parent == before
+    assert service.echoes(port=30000)
+    assert "ECHOD_PORT is '30000', but must be" in fresh.output("journalctl", "--output=cat", f"--unit={UNIT}")
+
+
+def test_removing_stops_it_and_keeps_the_configuration(fresh: Machine, packages: list[Path]) -> None:
+    """Nothing listens any more; the edited configuration waits, and a reinstallation serves by it."""
+    package.install(fresh, packages)
+    edit(fresh)
+    fresh.run("apt-get", "remove", "--yes", "echod", "echoc")
+    assert fresh.listening() == set()
+    assert fresh.output("cat", CONFIG) == f"port = {NEW_PORT}"
+    package.install(fresh, packages)
+    assert Service(fresh).echoes(port=NEW_PORT)
+
+
+def test_purging_leaves_nothing(fresh: Machine, packages: list[Path]) -> None:
+    """After purge every file of the machine is one that was there before."""
+    before = files(fresh)
+    package.install(fresh, packages)
+    edit(fresh)
+    fresh.run("apt-get", "purge", "--yes", "echod", "echoc")
+    assert files(fresh) - before == set()
+    assert fresh.run("systemctl", "cat", UNIT, check=False).returncode != 0
+
+
+def edit(machine: Machine) -> None:
+    """A local change of the configuration file."""
+    machine.write(CONFIG, f"port = {NEW_PORT}\n")
+
+
+def running_version(machine: Machine, unit: str = UNIT) -> str:
+    """The version that the unit's process said it is when it started."""
+    selection = (f"_SYSTEMD_INVOCATION_ID={Service(machine, unit).show('InvocationID')}", "--output=cat")
+    messages = machine.output("journalctl", *selection).splitlines()
+    events = [json.loads(message) for message in messages]
+    return str(next(event["version"] for event in events if event["event"] == "starting"))
+
+
+# What a machine, apt, dpkg and these tests themselves write while they run.
+OTHERS = ("/dev", "/proc", "/root", "/run", "/sys", "/tmp", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/var/log")
+
+
+def files(machine: Machine) -> set[str]:
+    """The paths of all files of the machine."""
+    pruned = " -o ".join(f"-path {path}" for path in OTHERS)
+    return set(machine.output("sh", "-c", f"find / \\( {pruned} \\) -prune -o -print").splitlines())

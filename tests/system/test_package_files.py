@@ -1,0 +1,64 @@
+"""The Debian packages as files, before anybody installs them."""
+
+import hashlib
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system import package
+
+
+def test_a_second_build_makes_the_same_bytes(packages: list[Path], tmp_path: Path) -> None:
+    """The packages are reproducible: built again, in another place, they have the same hashes."""
+    again = package.build(tmp_path)
+    assert [(path.name, digest(path)) for path in again] == [(path.name, digest(path)) for path in packages]
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_lintian_has_nothing_to_say(packages: list[Path]) -> None:
+    """No error and no warning of Debian's own checker."""
+    if not shutil.which("lintian"):
+        pytest.skip("lintian is not installed")
+    # As root it says first that it should not be run as root.
+    command = ("lintian", "--allow-root", "--tag-display-limit=0", *map(str, packages))
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    complaints = [line for line in found.stdout.splitlines() if re.match("[EW]:", line)]
+    assert (complaints, found.returncode) == ([], 0), found.stderr
+
+
+def test_there_is_a_module_for_each_python(packages: list[Path]) -> None:
+    """One package serves the Pythons of all releases: 3.11 of Debian 12 to 3.14 of the newest."""
+    names = listing(packages, "echod")
+    compiled = {match[1] for name in names if (match := re.search(r"/_pydantic_core\.cpython-(\d+)-.*\.so$", name))}
+    assert compiled == {"311", "312", "313", "314"}
+    assert all(platform.machine() in name for name in names if name.endswith(".so"))
+
+
+def test_the_daemon_and_the_client_share_no_file(packages: list[Path]) -> None:
+    """Either can be installed without the other."""
+    files = {name for name in listing(packages, "echoc") if not name.endswith("/")}
+    assert not files & set(listing(packages, "echod"))
+    assert "./usr/bin/echoc" in files
+
+
+def listing(packages: list[Path], name: str) -> list[str]:
+    """The paths in the package of that name."""
+    path = next(path for path in packages if path.name.startswith(f"{name}_"))
+    shown = subprocess.run(("dpkg-deb", "--fsys-tarfile", path), check=True, capture_output=True, timeout=60).stdout
+    tar = subprocess.run(("tar", "-t"), input=shown, check=True, capture_output=True, timeout=60).stdout
+    return tar.decode().splitlines()
+
+
+def test_the_versions_agree() -> None:
+    """The package's version is the program's."""
+    changelog = (package.CHECKOUT / "packaging/debian/changelog").read_text()
+    program = (package.CHECKOUT / "echod/__init__.py").read_text()
+    assert re.match(r"echod \((.*?)\)", changelog)[1] == re.search(r'__version__ = "(.*)"', program)[1]  # type: ignore[index]
