@@ -87,7 +87,8 @@ class _Parser(argparse.ArgumentParser):
         _say(message)
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+    """All flags, those of the settings in a group of their own; the man page is made from it too."""
     parser = _Parser(
         prog="echod",
         description="An echo daemon (RFC 862): sends back every byte that it receives.",
@@ -111,6 +112,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     for key in keys():
         _add_flag(settings, key)
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser()
     known = [flag for action in parser._actions for flag in action.option_strings]
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:

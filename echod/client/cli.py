@@ -112,7 +112,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """What `argv` asks for, checked and with every default filled in; raises UntestableError."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     if not options.host.startswith(UNIX):
         options.port = options.port or _PORT
@@ -121,7 +121,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> _Parser:
+def make_parser() -> argparse.ArgumentParser:
+    """All arguments, with what `--help` says of them; the man page is made from it too."""
     parser = _Parser(
         prog="echoc",
         description="Send bytes to an echo service, compare what comes back byte for byte, and print it.",
