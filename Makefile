@@ -17,7 +17,7 @@ PREFIX  = /usr/local
 DESTDIR =
 WHEELS  = build/wheels/$(MACHINE)
 
-.PHONY: run test test-system style types cover bench wheel wheels deb install uninstall pins clean help
+.PHONY: run test test-system style types cover bench wheel wheels deb install uninstall docs pins clean help
 
 run: ## run echod in the foreground on localhost:10000; Ctrl-C stops it
 	$(venv) $(RUNTIME)
@@ -71,6 +71,10 @@ install: wheels ## install echod as a service, and echoc: as root, or into DESTD
 
 uninstall: ## take out again what install has put into place, but not a configuration that was changed
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh uninstall
+
+docs: ## write what man pages, README.md and etc/echod.toml repeat of the code
+	$(venv) $(RUNTIME)
+	$(python) packaging/man/generate.py
 
 pins: ## renew the pinned versions and hashes
 	$(venv) build dev

@@ -1,0 +1,49 @@
+"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well-formed."""
+
+import re
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Not by an import: installed beside pytest there is another package named packaging.
+GENERATOR: dict[str, Any] = runpy.run_path(str(ROOT / "packaging" / "man" / "generate.py"))
+DOCUMENTS: dict[Path, str] = GENERATOR["documents"]()
+PAGES: list[Path] = GENERATOR["PAGES"]
+
+
+def complaints(command: str, *arguments: str | Path) -> list[str]:
+    """What a reader of man pages minds, on whichever stream."""
+    if not shutil.which(command):
+        pytest.skip(f"there is no {command}")
+    result = subprocess.run([command, *arguments], capture_output=True, text=True)
+    # About this machine: which other pages it has, and whether mandoc has an index of them.
+    elsewhere = re.compile(r"referenced manual not found|mandoc\.db")
+    return [line for line in (result.stdout + result.stderr).splitlines() if not elsewhere.search(line)]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_repeat_the_code(path: Path) -> None:
+    """Else `make docs` was forgotten; or what it writes was edited by hand."""
+    assert path.read_text() == DOCUMENTS[path], "make docs"
+
+
+def test_every_generated_block_has_its_place() -> None:
+    """Each stands in one page, once, with a beginning and an end."""
+    found = [match[2] for page in PAGES for match in GENERATOR["BLOCK"].finditer(page.read_text())]
+    assert sorted(found) == sorted(GENERATOR["BLOCKS"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+class TestReaders:
+    def test_mandoc(self, page: Path) -> None:
+        """It finds nothing to improve, not even in the style."""
+        assert complaints("mandoc", "-T", "lint", "-W", "style", page) == []
+
+    def test_groff(self, page: Path) -> None:
+        """With all of its warnings it finds nothing either."""
+        assert complaints("groff", "-mdoc", "-T", "utf8", "-ww", "-z", page) == []
