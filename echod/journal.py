@@ -13,12 +13,10 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
-from pythonjsonlogger.json import JsonFormatter
-
+from echod.forms import Console, Json
 from echod.sink import Sink
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -33,26 +31,6 @@ _TEXT_MAX = 2000
 """Characters of a traceback or of an error's sentence that an event shows."""
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """syslog(3) priorities."""
-
-
-class _Json(JsonFormatter):
-    """One object, with the fields that every event has in front."""
-
-    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        timestamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        log_data.update(timestamp=timestamp, level=record.levelname.lower(), event=record.__dict__["event"])
-        log_data.update(message=record.msg, pid=record.process)
-        log_data.update(record.__dict__["fields"])
-
-
-class _Console(logging.Formatter):
-    """For a person at a terminal: time of day, level, sentence and fields, and nothing that speaks to the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
-        fields = " ".join(f"{key}={json.dumps(value)}" for key, value in record.__dict__["fields"].items())
-        line = f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})"
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def goes_to_journal(fd: int) -> bool:
@@ -100,7 +78,7 @@ class Journal:
         self.tells_connections = connections
         self.shows_payload = payload
         self._level = LEVELS[level]
-        self._formatter: logging.Formatter = _Json() if form == "json" else _Console()
+        self._formatter: logging.Formatter = Json() if form == "json" else Console()
         self._priorities = priorities
 
     @property

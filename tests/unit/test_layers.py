@@ -12,7 +12,7 @@ from pathlib import Path
 import echod
 
 FLOORS = [
-    ["errors", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
+    ["errors", "forms", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
     ["address", "balance", "journal", "kinds", "limits", "loop", "status"],
     ["config", "listeners", "session"],
     ["acceptor", "sources"],
@@ -37,7 +37,7 @@ FLOOR_OF = {
 THIRD_PARTIES = {
     "pydantic": {"config", "kinds", "sources"},
     "pydantic_settings": {"config", "kinds", "sources"},
-    "pythonjsonlogger": {"journal"},
+    "pythonjsonlogger": {"forms"},
     "sdnotify": {"systemd"},
 }
 """Every package that is not Python's own, and who may import it."""

@@ -1,0 +1,37 @@
+"""The forms in which an event is read: as a JSON object, or as a line for a person.
+
+They are `logging.Formatter`s for records that carry the event's name as `event` and its fields as `fields`; what they
+make is one line, without its end.
+"""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+class Json(JsonFormatter):
+    """One object, with the fields that every event has in front."""
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Fill the object, in its order."""
+        timestamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        log_data.update(timestamp=timestamp, level=record.levelname.lower(), event=record.__dict__["event"])
+        log_data.update(message=record.msg, pid=record.process)
+        log_data.update(record.__dict__["fields"])
+
+
+class Console(logging.Formatter):
+    """For a person at a terminal: time of day, level, sentence and fields, and nothing that speaks to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
+        fields = " ".join(f"{key}={json.dumps(value)}" for key, value in record.__dict__["fields"].items())
+        return _printable(f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})")
+
+
+def _printable(line: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
