@@ -16,7 +16,7 @@ from echod.journal import Journal, goes_to_journal
 from echod.limits import Limits
 from echod.listeners import Tuning, adopt_listeners, check_endpoints, open_listeners
 from echod.session import Timeouts
-from echod.sink import Sink
+from echod.sink import Sink, open_writer
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
 from echod.stats import Stats
 from echod.supervisor import Supervisor
@@ -48,7 +48,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with contextlib.closing(Sink(_STDERR)) as sink:
+        with contextlib.closing(Sink(open_writer(_STDERR))) as sink:
             _open_journal(Settings(), sink).bug_of(error)
             sink.finish(FLUSH)
         code = EX_SOFTWARE
@@ -153,7 +153,7 @@ def _serve(loaded: Loaded, environ: MutableMapping[str, str]) -> None:
     settings = loaded.settings
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
-    with contextlib.closing(Sink(_STDERR)) as sink:
+    with contextlib.closing(Sink(open_writer(_STDERR))) as sink:
         journal = _open_journal(settings, sink)
         journal.starting(version=__version__, config_files=loaded.files)
         for warning in loaded.warnings + _raise_descriptor_limit(settings):

@@ -67,8 +67,8 @@ class Sink:
     Lines that have to wait go out when the loop that the sink is attached to says so, or else at `finish`.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._writer = open_writer(fd)
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self._loop: Watcher | None = None
         self._watched = False
         self._queue: deque[bytes] = deque()

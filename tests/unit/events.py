@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from echod.journal import Journal
-from echod.sink import Sink
+from echod.sink import Sink, open_writer
 
 EVENTS = {name: method for name, method in vars(Journal).items() if hasattr(method, "__wrapped__")}
 """By name, in the order of the module."""
@@ -28,7 +28,7 @@ class Told:
     def __init__(self, **options: Any) -> None:
         self._reads, self._writes = os.pipe()
         os.set_blocking(self._reads, False)
-        self._sink = Sink(self._writes)
+        self._sink = Sink(open_writer(self._writes))
         defaults: dict[str, Any] = {
             "level": "debug",
             "form": "json",

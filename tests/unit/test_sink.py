@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.loop import Loop
-from echod.sink import QUEUE_BYTES, Sink
+from echod.sink import QUEUE_BYTES, Sink, open_writer
 
 PAGE = 4096
 LONG = 4000
@@ -90,7 +90,7 @@ def in_child(function: Callable[[], None]) -> None:
 class TestPipe:
     def test_a_line_goes_out_at_once(self) -> None:
         """While there is room nothing waits, and no loop is needed."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink:
             sink.put(b"one\n")
             sink.put(b"two\n")
             assert os.read(reads, 100) == b"one\ntwo\n"
@@ -98,7 +98,7 @@ class TestPipe:
 
     def test_a_full_one_does_not_block(self) -> None:
         """Lines wait, and go out in their order, each whole, when the loop says that there is room."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             lines = [line(number) for number in range(20)]
             for each in lines:
@@ -114,7 +114,7 @@ class TestPipe:
     def test_the_descriptor_is_left_as_it_is(self) -> None:
         """It belongs to everyone who inherited it: it goes on blocking, and stays open."""
         with pipe() as (reads, writes):
-            with closing(Sink(writes)) as sink:
+            with closing(Sink(open_writer(writes))) as sink:
                 sink.put(line(1))
                 sink.put(line(2))
                 assert os.get_blocking(writes)
@@ -123,7 +123,7 @@ class TestPipe:
 
     def test_lines_that_waited_before_there_was_a_loop(self) -> None:
         """They go out with the first that it lets out."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             for number in range(3):
                 sink.put(line(number))
             sink.attach(loop)
@@ -137,7 +137,7 @@ class TestPipe:
 
     def test_without_a_loop_lines_wait(self) -> None:
         """Detached, the sink leaves the loop alone; what waits goes out at the end."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             sink.put(line(0))
             sink.put(line(1))
@@ -154,7 +154,7 @@ class TestPipe:
 
     def test_over_the_bound_lines_are_dropped_and_counted(self) -> None:
         """What was queued before goes out; the count is told once, when there is room to tell it."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             fit = QUEUE_BYTES // LONG + 1  # and one in the pipe
             for number in range(fit + 7):
@@ -171,7 +171,7 @@ class TestPipe:
 
     def test_a_reader_that_is_gone(self) -> None:
         """Lines are lost and counted, whether they waited or not; nothing fails, and nothing waits for ever."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             for number in range(3):
                 sink.put(line(number))
@@ -186,7 +186,7 @@ class TestPipe:
         """Such a pipe can't be opened again either."""
         with pipe() as (reads, writes):
             os.close(reads)
-            with closing(Sink(writes)) as sink:
+            with closing(Sink(open_writer(writes))) as sink:
                 sink.put(line(1))
                 assert sink.take_dropped() == 1
 
@@ -200,7 +200,7 @@ class TestPipe:
             try:
                 with pytest.raises(PermissionError):
                     os.open(f"/proc/self/fd/{writes}", os.O_WRONLY)
-                sink = Sink(writes)
+                sink = Sink(open_writer(writes))
             finally:
                 if root:
                     os.seteuid(0)
@@ -217,7 +217,7 @@ class TestPipe:
 
     def test_finish_does_not_wait_for_ever(self) -> None:
         """When nobody reads, the time is up some time; with no line to go out there is nothing to wait for."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink:
             sink.finish(1e9)
             for number in range(2):
                 sink.put(line(number))
@@ -230,7 +230,7 @@ class TestPipe:
 
             def write() -> None:
                 os.close(reads)
-                with closing(Sink(writes)) as sink:
+                with closing(Sink(open_writer(writes))) as sink:
                     for number in range(50):
                         sink.put(line(number))
                     sink.finish(30)
@@ -248,7 +248,7 @@ class TestPipe:
 
     def test_after_a_fork_the_parent_keeps_what_is_the_parents(self) -> None:
         """Lines that wait are written once, by the process that put them there; the count is its own, too."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             for number in range(2):
                 sink.put(line(number))
@@ -267,7 +267,7 @@ class TestPipe:
     @given(st.lists(st.integers(2, LONG), max_size=60), st.lists(st.integers(0, 60), max_size=10))
     def test_whatever_the_lines_and_whenever_they_are_read(self, sizes: list[int], reads_after: list[int]) -> None:
         """They come out whole and in their order."""
-        with pipe() as (reads, writes), closing(Sink(writes)) as sink, looping() as loop:
+        with pipe() as (reads, writes), closing(Sink(open_writer(writes))) as sink, looping() as loop:
             sink.attach(loop)
             received = bytearray()
             for number, size in enumerate(sizes):
@@ -286,7 +286,7 @@ class TestSocket:
     def test_a_stream_takes_part_of_a_line(self) -> None:
         """The rest goes first, and then the next line: as the journal's own stream does it."""
         here, there = socket.socketpair()
-        with here, there, closing(Sink(here.fileno())) as sink, looping() as loop:
+        with here, there, closing(Sink(open_writer(here.fileno()))) as sink, looping() as loop:
             here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
             there.setblocking(False)
             sink.attach(loop)
@@ -304,7 +304,7 @@ class TestSocket:
     def test_a_reader_that_is_gone(self) -> None:
         """The journal was restarted: lines are lost and counted."""
         here, there = socket.socketpair()
-        with here, closing(Sink(here.fileno())) as sink:
+        with here, closing(Sink(open_writer(here.fileno()))) as sink:
             there.close()
             sink.put(line(1))
             assert sink.take_dropped() == 1
@@ -316,7 +316,7 @@ class TestFile:
         """Whether it was opened for appending or not: the position is that of everyone who inherited it."""
         path = tmp_path / "log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
-        with closing(Sink(fd)) as sink:
+        with closing(Sink(open_writer(fd))) as sink:
             os.write(fd, b"before\n")
             sink.put(line(1, 10_000))
             os.write(fd, b"between\n")
@@ -331,7 +331,7 @@ class TestFile:
         def write() -> None:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT)
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            with closing(Sink(fd)) as sink, looping() as loop:
+            with closing(Sink(open_writer(fd))) as sink, looping() as loop:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
                 sink.attach(loop)
                 for number in range(3):
@@ -348,7 +348,7 @@ class TestDevice:
         """It is opened once more, and does not become the terminal that controls us."""
         master, slave = os.openpty()
         tty.setraw(slave)
-        with closing(Sink(slave)) as sink:
+        with closing(Sink(open_writer(slave))) as sink:
             assert stat.S_ISCHR(os.fstat(sink._writer.fd).st_mode)
             sink.put(b"to a person\n")
             assert os.read(master, 100) == b"to a person\n"
@@ -360,7 +360,7 @@ class TestDevice:
     def test_one_that_is_never_full_and_one_that_always_is(self, device: str, dropped: int) -> None:
         """Neither can be watched by a loop, and neither has to be."""
         fd = os.open(device, os.O_WRONLY)
-        with closing(Sink(fd)) as sink, looping() as loop:
+        with closing(Sink(open_writer(fd))) as sink, looping() as loop:
             sink.attach(loop)
             sink.put(line(1))
             sink.put(line(2))
