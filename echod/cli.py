@@ -5,18 +5,17 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import NoReturn
 
 from echod import __version__
 from echod.address import endpoints, resolve
 from echod.config import Key, Settings, as_toml, keys, worker_count
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, EchodError, UsageError
-from echod.journal import Journal, goes_to_journal
+from echod.journal import Journal, goes_to_journal, open_sink
 from echod.limits import Limits
 from echod.listeners import Tuning, adopt_listeners, check_endpoints, open_listeners
 from echod.session import Timeouts
-from echod.sink import Sink, open_writer
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
 from echod.stats import Stats
 from echod.supervisor import Supervisor
@@ -48,9 +47,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with contextlib.closing(Sink(open_writer(_STDERR))) as sink:
-            _open_journal(Settings(), sink).bug_of(error)
-            sink.finish(FLUSH)
+        with _journal(Settings()) as journal:
+            journal.bug_of(error)
         code = EX_SOFTWARE
     sys.exit(code)
 
@@ -64,7 +62,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     flags = {key.path: value for key in keys() if (value := getattr(arguments, key.name)) is not None}
     loaded = load(arguments.config, flags, environ)
     if arguments.check_config or arguments.print_config:
-        _complain([f"warning: {warning}" for warning in loaded.warnings])
+        _warn(loaded.warnings)
     if arguments.print_config:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
         _say(as_toml(loaded.settings, origins))
@@ -153,8 +151,7 @@ def _serve(loaded: Loaded, environ: MutableMapping[str, str]) -> None:
     settings = loaded.settings
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
-    with contextlib.closing(Sink(open_writer(_STDERR))) as sink:
-        journal = _open_journal(settings, sink)
+    with _journal(settings) as journal:
         journal.starting(version=__version__, config_files=loaded.files)
         for warning in loaded.warnings + _raise_descriptor_limit(settings):
             journal.config_warning(problem=warning)
@@ -175,19 +172,20 @@ def _serve(loaded: Loaded, environ: MutableMapping[str, str]) -> None:
         )
         admission = Limits(stats, limits.max_connections, limits.max_connections_per_source)
         Supervisor(listeners, workers, terms, journal, stats, admission, notifier, watchdog).run()
-        sink.finish(FLUSH)
 
 
-def _open_journal(settings: Settings, sink: Sink) -> Journal:
+@contextlib.contextmanager
+def _journal(settings: Settings) -> Iterator[Journal]:
+    """What tells the events of this process; the last of them have `FLUSH` seconds to get out."""
     log = settings.log
-    return Journal(
-        sink,
-        level=log.level,
-        form=log.format,
-        connections=log.connections,
-        payload=log.payload,
-        priorities=goes_to_journal(_STDERR),
-    )
+    sink, output = open_sink(_STDERR)
+    with contextlib.closing(sink):
+        try:
+            yield Journal(
+                sink, output, level=log.level, form=log.format, connections=log.connections, payload=log.payload
+            )
+        finally:
+            sink.finish(FLUSH)
 
 
 def _raise_descriptor_limit(settings: Settings) -> list[str]:
@@ -208,10 +206,28 @@ def _raise_descriptor_limit(settings: Settings) -> list[str]:
 
 
 def _complain(problems: Sequence[str]) -> None:
-    """Tell a person what is wrong; to the journal as an error."""
-    prefix = "<3>" if goes_to_journal(_STDERR) else ""
-    for problem in problems:
-        _say(f"{prefix}echod: {problem}\n", _STDERR)
+    """Tell a person what is wrong, or the journal, in which there are events only.
+
+    These have the default form and level: that others are configured is perhaps just what could not be read.
+    """
+    if goes_to_journal(_STDERR):
+        with _journal(Settings()) as journal:
+            for problem in problems:
+                journal.cannot_start(problem=problem)
+    else:
+        for problem in problems:
+            _say(f"echod: {problem}\n", _STDERR)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Tell a person, or the journal, what may be wrong."""
+    if goes_to_journal(_STDERR):
+        with _journal(Settings()) as journal:
+            for warning in warnings:
+                journal.config_warning(problem=warning)
+    else:
+        for warning in warnings:
+            _say(f"echod: warning: {warning}\n", _STDERR)
 
 
 def _say(text: str, fd: int = _STDOUT) -> None:

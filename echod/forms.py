@@ -13,13 +13,24 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 class Json(JsonFormatter):
-    """One object, with the fields that every event has in front."""
+    """One object, with the fields that every event has in front.
+
+    With `sentence_first` the sentence comes before all else: where only the beginning of a line is seen.
+    """
+
+    def __init__(self, *, sentence_first: bool) -> None:
+        super().__init__()
+        self._sentence_first = sentence_first
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Fill the object, in its order."""
         timestamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        log_data.update(timestamp=timestamp, level=record.levelname.lower(), event=record.__dict__["event"])
-        log_data.update(message=record.msg, pid=record.process)
+        level, event = record.levelname.lower(), record.__dict__["event"]
+        if self._sentence_first:
+            log_data.update(message=record.msg, event=event, timestamp=timestamp, level=level)
+        else:
+            log_data.update(timestamp=timestamp, level=level, event=event, message=record.msg)
+        log_data.update(pid=record.process)
         log_data.update(record.__dict__["fields"])
 
 
@@ -31,6 +42,14 @@ class Console(logging.Formatter):
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]  # noqa: DTZ006  local time is meant
         fields = " ".join(f"{key}={json.dumps(value)}" for key, value in record.__dict__["fields"].items())
         return _printable(f"{time} {record.levelname.lower():8} {record.msg}  ({record.__dict__['event']} {fields})")
+
+
+class Sentence(logging.Formatter):
+    """For a person who has time, level and fields from elsewhere: the sentence alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return _printable(record.msg)
 
 
 def _printable(line: str) -> str:

@@ -1,9 +1,13 @@
 """What echod has to say: one small function for each event, and nothing is said in any other way.
 
 An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
-`pid` and `worker`, then the event's own fields, which are the arguments of its function.  Where standard error goes to
-the journal, each line begins with its priority (sd-daemon(3)).  Lines are short enough (PIPE_BUF, pipe(7)) never to be
-torn apart by those of another process: from what would be longer, the middle is left out.
+`pid` and `worker`, then the event's own fields, which are the arguments of its function.  Lines are short enough
+(PIPE_BUF, pipe(7)) never to be torn apart by those of another process: from what would be longer, the middle is left
+out.
+
+Where standard error goes to systemd's journal, that is given the fields as well, by its own protocol; if it does not
+answer, lines that begin with their priority (sd-daemon(3)).  `systemctl status` shows the beginning of a line only, so
+there the object begins with `message` and `event`.
 """
 
 import functools
@@ -13,11 +17,13 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
+from enum import Enum, auto
 from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
-from echod.forms import Console, Json
-from echod.sink import Sink
+from echod import journald
+from echod.forms import Console, Json, Sentence
+from echod.sink import Sink, Writer, open_writer
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PAYLOAD_MAX = 512
@@ -33,10 +39,33 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 """syslog(3) priorities."""
 
 
+class Output(Enum):
+    """What an event is on its way out."""
+
+    LINE = auto()
+    """A line."""
+    LINE_WITH_PRIORITY = auto()
+    """The same for the journal, as sd-daemon(3) has it."""
+    ENTRY = auto()
+    """An entry of the journal."""
+
+
 def goes_to_journal(fd: int) -> bool:
     """Whether `fd` is the one that systemd connected to its journal (JOURNAL_STREAM, systemd.exec(5))."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def open_sink(fd: int) -> tuple[Sink, Output]:
+    """Where the events of a process go whose standard error is `fd`, and as what."""
+    if not goes_to_journal(fd):
+        return Sink(open_writer(fd)), Output.LINE
+    try:
+        journal = journald.JournalSocket(journald.SOCKET)
+        return Sink(Writer(journal.fd, journal.write, journal.close)), Output.ENTRY
+    except OSError:
+        # No socket, or none for us (RestrictAddressFamilies=): standard error is there all the same.
+        return Sink(open_writer(fd)), Output.LINE_WITH_PRIORITY
 
 
 def _event(level: _Level, message: str) -> Callable[[_Declaration[P]], _Declaration[P]]:
@@ -69,17 +98,16 @@ class Journal:
     told at debug only, and `payload` adds the bytes themselves to those of chunks.
     """
 
-    def __init__(
-        self, sink: Sink, *, level: str, form: str, connections: bool, payload: bool, priorities: bool
-    ) -> None:
+    def __init__(self, sink: Sink, output: Output, *, level: str, form: str, connections: bool, payload: bool) -> None:
         self.sink = sink
         self.worker: int | None = None
         """The worker whose process this is; None in the parent."""
         self.tells_connections = connections
         self.shows_payload = payload
         self._level = LEVELS[level]
-        self._formatter: logging.Formatter = Json() if form == "json" else Console()
-        self._priorities = priorities
+        self._output = output
+        self._form = _form(form, output)
+        self._size_max = journald.ENTRY_MAX if output is Output.ENTRY else PIPE_BUF
 
     @property
     def tells_chunks(self) -> bool:
@@ -89,6 +117,10 @@ class Journal:
     @_event(logging.INFO, "echod {version} is starting.")
     def starting(self, *, version: str, config_files: list[str]) -> None:
         """The configuration is read and right; nothing is open yet."""
+
+    @_event(logging.ERROR, "{problem}")
+    def cannot_start(self, *, problem: str) -> None:
+        """Something keeps echod from starting; one event for each problem, in the journal. Elsewhere a sentence."""
 
     @_event(logging.WARNING, "{problem}")
     def config_warning(self, *, problem: str) -> None:
@@ -166,7 +198,7 @@ class Journal:
 
     @_event(logging.WARNING, "{count} events could not be written.")
     def log_dropped(self, *, count: int) -> None:
-        """Standard error did not take events in time, so they are lost."""
+        """Standard error, or the journal, did not take events in time, so they are lost."""
 
     @_event(logging.CRITICAL, "A bug in echod: {error}")
     def bug(self, *, error: str, traceback: str) -> None:
@@ -186,15 +218,25 @@ class Journal:
             return
         if dropped := self.sink.take_dropped():
             self.log_dropped(count=dropped)
-        while len(line := self._line(level, event, message, fields)) > PIPE_BUF:
+        while len(data := self._encode(level, event, message, fields)) > self._size_max:
             fields = _shorter(fields)
-        self.sink.put(line)
+        self.sink.put(data)
 
-    def _line(self, level: int, event: str, message: str, fields: dict[str, Any]) -> bytes:
+    def _encode(self, level: int, event: str, message: str, fields: dict[str, Any]) -> bytes:
+        every = {"worker": self.worker} | fields
         record = logging.LogRecord("echod", level, "", 0, message.format_map(fields), None, None)
-        record.__dict__.update(event=event, fields={"worker": self.worker} | fields)
-        prefix = f"<{_PRIORITIES[level]}>" if self._priorities else ""
-        return f"{prefix}{self._formatter.format(record)}\n".encode()
+        record.__dict__.update(event=event, fields=every)
+        text = self._form.format(record)
+        if self._output is Output.ENTRY:
+            return journald.encode(text, _PRIORITIES[level], {"event": event} | every)
+        prefix = f"<{_PRIORITIES[level]}>" if self._output is Output.LINE_WITH_PRIORITY else ""
+        return f"{prefix}{text}\n".encode()
+
+
+def _form(name: str, output: Output) -> logging.Formatter:
+    if name == "json":
+        return Json(sentence_first=output is not Output.LINE)
+    return Sentence() if output is Output.ENTRY else Console()
 
 
 def _shorter(fields: dict[str, Any]) -> dict[str, Any]:

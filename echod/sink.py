@@ -31,7 +31,10 @@ class Watcher(Protocol):
 
 
 class Writer(NamedTuple):
-    """A descriptor of our own, and how to write to it without waiting (BlockingIOError: no room now)."""
+    """A descriptor of our own, and how to write to it without waiting (BlockingIOError: no room now).
+
+    What does not take all of a line gets the rest of it the next time; what keeps messages apart takes all or nothing.
+    """
 
     fd: int
     write: Callable[[bytes], int]
@@ -62,7 +65,7 @@ def _write_if_ready(fd: int, data: bytes) -> int:
 
 
 class Sink:
-    """Lines on their way to a descriptor.
+    """Lines, or entries of the journal, on their way to a descriptor.
 
     Lines that have to wait go out when the loop that the sink is attached to says so, or else at `finish`.
     """
@@ -87,7 +90,7 @@ class Sink:
         self._loop, self._watched = None, False
 
     def put(self, line: bytes) -> None:
-        """Write `line`, which ends with a newline, now if possible, else later, else not at all."""
+        """Write `line`, or an entry, now if possible, else later, else not at all."""
         if self._queued + len(line) > QUEUE_BYTES:
             self._dropped += 1
             return

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
 from tests.integration.daemon import DEADLINE, Daemon, receive_all, send_and_get
 
 COMMON = ["timestamp", "level", "event", "message", "pid", "worker"]
@@ -261,33 +259,20 @@ def test_name_that_is_no_text(tmp_path: Path) -> None:
             assert not any("\x1b" in line for line in daemon.words)
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["the journal", "another socket"])
-def test_journal(named: bool) -> None:
-    """In systemd's journal each line begins with its priority, sd-daemon(3); in another socket there is none."""
+def test_another_socket_than_the_journals() -> None:
+    """Where JOURNAL_STREAM names what is not standard error, that gets lines without priorities (systemd.exec(5))."""
     ours, its = socket.socketpair()
     with ours, its:
         status = os.fstat(its.fileno())
-        stream = f"{status.st_dev}:{status.st_ino if named else status.st_ino + 1}"
-        with Daemon(
-            environment={"JOURNAL_STREAM": stream, "NOTIFY_SOCKET": "/nonexistent"},
-            stderr=its.fileno(),
-            stderr_read=ours.fileno(),
-            wait=False,
-        ) as daemon:
+        environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"}
+        with Daemon(environment=environment, stderr=its.fileno(), stderr_read=ours.fileno()) as daemon:
             its.close()
-            if named:
-                daemon.wait_for_words('"config_warning"')
-                os.kill(json.loads(daemon.wait_for_words('"worker_started"')[3:])["worker_pid"], signal.SIGKILL)
-                daemon.wait_for_words('"worker_exited"')
-            else:
-                daemon.wait_for("config_warning")
             assert daemon.stop() == os.EX_OK
-        levels = {json.loads(line[3:])["level"]: line[:3] for line in daemon.words}
-        assert levels == ({"info": "<6>", "warning": "<4>", "error": "<3>"} if named else {})
+            assert daemon.words == []
 
 
-def test_journal_that_does_not_read() -> None:
-    """A journal that reads nothing does not stop the echo, nor an orderly end."""
+def test_socket_that_nobody_reads() -> None:
+    """A socket from which nobody reads does not stop the echo, nor an orderly end."""
     ours, its = socket.socketpair()
     with ours, its, Daemon("--log-level", "debug", stderr=its.fileno(), stderr_read=ours.fileno()) as daemon:
         its.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from echod.journal import Journal
+from echod.journal import Journal, Output
 from echod.sink import Sink, open_writer
 
 EVENTS = {name: method for name, method in vars(Journal).items() if hasattr(method, "__wrapped__")}
@@ -34,7 +34,7 @@ class Told:
             "form": "json",
             "connections": True,
             "payload": False,
-            "priorities": False,
+            "output": Output.LINE,
         }
         self.journal = Journal(self._sink, **(defaults | options))
 
@@ -42,12 +42,16 @@ class Told:
         """Have an event told, with these fields, and the others at ordinary values."""
         getattr(self.journal, name)(**(fields_of(name) | fields))
 
-    def lines(self) -> list[bytes]:
+    def written(self) -> bytes:
         """What was written since this was last asked."""
         try:
-            return os.read(self._reads, 1 << 20).splitlines(keepends=True)
+            return os.read(self._reads, 1 << 20)
         except BlockingIOError:
-            return []
+            return b""
+
+    def lines(self) -> list[bytes]:
+        """The same, line by line."""
+        return self.written().splitlines(keepends=True)
 
     def objects(self) -> list[dict[str, Any]]:
         """The same, read as JSON."""

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import pytest
 
 import echod
-from echod import cli, sources
+from echod import cli, journald, sources
 from echod.config import Key, keys
+from tests.journald import Journald
 
 TOML = "{file}"
 """In an expected sentence, the file that the test has written."""
@@ -44,6 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         if name.startswith("ECHOD_") or name == "JOURNAL_STREAM":
             monkeypatch.delenv(name)
     monkeypatch.setattr(sources, "DEFAULT_FILE", str(tmp_path / "default.toml"))
+    monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journald"))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delattr(cli, "Supervisor")  # nothing here gets as far as serving
 
@@ -302,11 +304,40 @@ def test_flag_for_yes(run: Echod) -> None:
     assert "payload = true  # flag --log-payload" in run("--log-payload", "--print-config").out.splitlines()
 
 
-def test_priorities(run: Echod, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where standard error is the journal, what is wrong is said at the priority of errors, sd-daemon(3)."""
+def journal_stream() -> str:
+    """What systemd sets where it has connected standard error to its journal."""
     status = os.fstat(2)
-    said = run("--prot", JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}")
-    assert said.err.startswith("<3>echod: unknown argument")
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def test_problems_in_the_journal(run: Echod, tmp_path: Path) -> None:
+    """Each is an event there, whose sentence is what a person would be told elsewhere; standard error gets nothing."""
+    flags = ["--port", "x", "--workers", "0"]
+    told = run(*flags)
+    with Journald(tmp_path / "journald") as found:
+        assert run(*flags, JOURNAL_STREAM=journal_stream()) == (os.EX_CONFIG, "", "")
+        entries = found.entries()
+    assert [entry.event["message"] for entry in entries] == told.sentences
+    for entry in entries:
+        assert (entry["PRIORITY"], entry["ECHOD_EVENT"]) == ("3", "cannot_start")
+        assert entry["ECHOD_PROBLEM"] == entry.event["message"] == entry.event["problem"]
+
+
+def test_warnings_in_the_journal(run: Echod, tmp_path: Path) -> None:
+    """They are the events that they are when it serves; the answer stays where it is."""
+    with Journald(tmp_path / "journald") as found:
+        said = run("--check-config", ECHOD_PORT="tcp://10.0.0.1:7", JOURNAL_STREAM=journal_stream())
+        (entry,) = found.entries()
+    assert said == (0, "OK\n", "")
+    assert (entry["PRIORITY"], entry["ECHOD_EVENT"]) == ("4", "config_warning")
+    assert entry.event["message"].startswith("ECHOD_PORT: ")
+
+
+def test_problems_in_a_journal_without_its_socket(run: Echod) -> None:
+    """They are events on standard error, at the priority of errors, sd-daemon(3)."""
+    said = run("--prot", JOURNAL_STREAM=journal_stream())
+    assert (said.code, said.err[:3], said.err.count("\n")) == (os.EX_USAGE, "<3>", 1)
+    assert json.loads(said.err[3:])["message"].startswith("unknown argument '--prot'")
 
 
 def test_bug(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:

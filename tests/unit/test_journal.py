@@ -6,7 +6,9 @@ import os
 import re
 import socket
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from select import PIPE_BUF
 from typing import Any
 
@@ -14,10 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.journal import LEVELS, PAYLOAD_MAX, TracedSocket, goes_to_journal
+from echod import journald
+from echod.journal import LEVELS, PAYLOAD_MAX, Output, TracedSocket, goes_to_journal, open_sink
+from tests.journald import Entry, Journald
 from tests.unit.events import EVENTS, fields_of, telling
 
 COMMON = ["timestamp", "level", "event", "message", "pid", "worker"]
+SENTENCE_FIRST = ["message", "event", "timestamp", "level", "pid", "worker"]
 WORST = ["\0", "\n", '"', "\\", "\x7f", "ÿ", "€", "\U0001f600", "\udcff", "{}", "%s"]
 
 values: dict[Any, st.SearchStrategy[Any]] = {
@@ -67,7 +72,7 @@ def test_a_message_says_something(name: str) -> None:
 @pytest.mark.parametrize("character", ["ÿ", "\U0001f600", "\0"])
 def test_a_line_is_never_torn(form: str, character: str) -> None:
     """However large its values, it is one line of at most PIPE_BUF bytes (pipe(7)), and of JSON still one object."""
-    with telling(form=form, priorities=True) as told:
+    with telling(form=form, output=Output.LINE_WITH_PRIORITY) as told:
         for name, method in EVENTS.items():
             parameters = inspect.signature(method).parameters.values()
             fields = {each.name: large(each.annotation, character) for each in parameters if each.name != "self"}
@@ -138,10 +143,111 @@ def test_what_is_below_the_level_is_not_told(level: str) -> None:
 )
 def test_priorities(name: str, priority: int) -> None:
     """For the journal each line begins with its priority (sd-daemon(3)), so that `journalctl -p` works."""
-    with telling(priorities=True) as told:
+    with telling(output=Output.LINE_WITH_PRIORITY) as told:
         told.tell(name)
         (line,) = told.lines()
-    assert line.startswith(f'<{priority}>{{"timestamp"'.encode())
+    assert line.startswith(f"<{priority}>{{".encode())
+    with telling(output=Output.ENTRY) as told:
+        told.tell(name)
+        assert Entry(told.written())["PRIORITY"] == str(priority)
+
+
+@pytest.mark.parametrize("output", [Output.LINE_WITH_PRIORITY, Output.ENTRY])
+def test_in_the_journal_the_sentence_comes_first(output: Output) -> None:
+    """Its beginning is what `systemctl status` shows; the rest follows in its usual order."""
+    with telling(output=output) as told:
+        told.tell("connection_closed")
+        data = told.written()
+    text = Entry(data)["MESSAGE"] if output is Output.ENTRY else data[3:].decode()
+    assert list(json.loads(text)) == SENTENCE_FIRST + list(fields_of("connection_closed"))
+
+
+class TestEntries:
+    def test_an_entry_has_all_the_fields_of_its_event(self) -> None:
+        """Text raw, the rest as JSON; what is null is left out, and a list is a field for each item."""
+        with telling(output=Output.ENTRY) as told:
+            for name in EVENTS:
+                for worker in (None, 3):
+                    told.journal.worker = worker
+                    told.tell(name)
+                    entry = Entry(told.written())
+                    expected: dict[str, list[bytes]] = {}
+                    for field, value in ({"event": name, "worker": worker} | fields_of(name)).items():
+                        texts = value if isinstance(value, list) else [] if value is None else [value]
+                        if texts:
+                            expected[f"ECHOD_{field.upper()}"] = [
+                                (text if isinstance(text, str) else json.dumps(text)).encode() for text in texts
+                            ]
+                    assert {key: entry.fields[key] for key in entry.fields if key.startswith("ECHOD_")} == expected
+                    assert entry["SYSLOG_IDENTIFIER"] == "echod"
+                    assert entry.event["event"] == name
+
+    @pytest.mark.parametrize("name", EVENTS)
+    def test_names_that_the_journal_takes(self, name: str) -> None:
+        """Capitals, digits and underscores, 64 at most, and none of them journald's own (systemd.journal-fields(7))."""
+        with telling(output=Output.ENTRY) as told:
+            told.tell(name)
+            names = Entry(told.written()).fields
+        assert all(re.fullmatch("[A-Z][A-Z0-9_]{0,63}", field) for field in names)
+
+    def test_a_traceback(self) -> None:
+        """It has its lines in its field, and is on one in the object."""
+        with telling(output=Output.ENTRY) as told:
+            told.journal.bug_of(ValueError("of two\nlines"))
+            entry = Entry(told.written())
+        assert entry["ECHOD_TRACEBACK"].endswith("ValueError: of two\nlines\n")
+        assert entry["MESSAGE"].count("\n") == 0
+        assert entry.event["traceback"] == entry["ECHOD_TRACEBACK"]
+
+    def test_the_console_form(self) -> None:
+        """It is the sentence alone, and says nothing to the terminal; time, level and fields are in fields."""
+        with telling(output=Output.ENTRY, form="console") as told:
+            told.journal.listening(address="unix:/tmp/\x1b\n", adopted=False)
+            entry = Entry(told.written())
+        assert entry["MESSAGE"] == r"Listening on unix:/tmp/\x1b\n."
+        assert entry["ECHOD_ADDRESS"] == "unix:/tmp/\x1b\n"
+
+    @pytest.mark.parametrize("form", ["json", "console"])
+    @pytest.mark.parametrize("character", ["\xff", "\U0001f600", "\0", "\n", "\udcff"])
+    def test_an_entry_is_never_too_large(self, form: str, character: str) -> None:
+        """However large its values: it has all its fields, and what can't be shortened is whole."""
+        with telling(form=form, output=Output.ENTRY) as told:
+            for name, method in EVENTS.items():
+                parameters = inspect.signature(method).parameters.values()
+                fields = {each.name: large(each.annotation, character) for each in parameters if each.name != "self"}
+                told.tell(name, **fields)
+                entry = Entry(told.written())
+                assert entry.size <= journald.ENTRY_MAX
+                assert {f"ECHOD_{field.upper()}" for field in fields} <= set(entry.fields)
+                if form == "json":
+                    assert set(entry.event) == {*COMMON, *fields}
+
+    def test_the_longest_payload_fits(self) -> None:
+        """Nothing of it is left out, in its field nor in the object."""
+        with telling(payload=True, output=Output.ENTRY) as told:
+            shown = told.journal.show(b"\xff" * PAYLOAD_MAX)
+            told.journal.chunk_sent(connection="4194304.999999999999", bytes=1 << 24, **shown)
+            entry = Entry(told.written())
+        assert entry.event["payload"] == entry["ECHOD_PAYLOAD"] == "\xff" * PAYLOAD_MAX
+
+    @given(st.data())
+    def test_whatever_the_values(self, data: st.DataObject) -> None:
+        """What was told can be read back, from the object and from the fields, unless it is too long."""
+        name = data.draw(st.sampled_from(sorted(EVENTS)))
+        parameters = inspect.signature(EVENTS[name]).parameters.values()
+        fields = {each.name: data.draw(values[each.annotation]) for each in parameters if each.name != "self"}
+        with telling(output=Output.ENTRY) as told:
+            told.tell(name, **fields)
+            entry = Entry(told.written())
+        if "\u2026" not in entry.event["message"] + str(entry.event):
+            assert {key: entry.event[key] for key in fields} == fields
+            for key, value in fields.items():
+                texts = [
+                    field.decode(errors="surrogateescape") for field in entry.fields.get(f"ECHOD_{key.upper()}", [])
+                ]
+                assert texts == (
+                    value if isinstance(value, list) else [value if isinstance(value, str) else json.dumps(value)]
+                )
 
 
 class TestConnections:
@@ -200,7 +306,7 @@ class TestPayload:
     @pytest.mark.parametrize("byte", [b"\xff", b"\0", b'"'])
     def test_the_longest_fits_in_a_line(self, byte: bytes) -> None:
         """Nothing of it is left out, even if each byte takes six."""
-        with telling(payload=True, priorities=True) as told:
+        with telling(payload=True, output=Output.LINE_WITH_PRIORITY) as told:
             shown = told.journal.show(byte * (PAYLOAD_MAX + 1))
             told.journal.chunk_sent(connection="4194304.999999999999", bytes=1 << 24, **shown)
             (line,) = told.lines()
@@ -276,3 +382,40 @@ class TestJournal:
         assert not goes_to_journal(writes)
         for fd in (reads, writes, other, another):
             os.close(fd)
+
+
+class TestWhereEventsGo:
+    @pytest.fixture
+    def journal_stream(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+        """A descriptor that systemd has connected to its journal, and no socket of journald's yet."""
+        ours, its = socket.socketpair()
+        with ours, its:
+            status = os.fstat(its.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+            monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "socket"))
+            yield its.fileno()
+
+    def test_standard_error(self, journal_stream: int, tmp_path: Path) -> None:
+        """What is not the journal gets lines, whether there is a journald or not."""
+        reads, writes = os.pipe()
+        with Journald(tmp_path / "socket"):
+            sink, output = open_sink(writes)
+            sink.put(b"line\n")
+            assert (os.read(reads, 100), output) == (b"line\n", Output.LINE)
+            sink.close()
+        os.close(reads)
+        os.close(writes)
+
+    def test_the_journal(self, journal_stream: int, tmp_path: Path) -> None:
+        """It gets entries."""
+        with Journald(tmp_path / "socket") as found:
+            sink, output = open_sink(journal_stream)
+            sink.put(journald.encode("entry", 6, {}))
+            assert ([entry["MESSAGE"] for entry in found.entries()], output) == (["entry"], Output.ENTRY)
+            sink.close()
+
+    def test_the_journal_without_its_socket(self, journal_stream: int) -> None:
+        """It gets lines with priorities."""
+        sink, output = open_sink(journal_stream)
+        assert output is Output.LINE_WITH_PRIORITY
+        sink.close()

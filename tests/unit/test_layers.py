@@ -12,7 +12,7 @@ from pathlib import Path
 import echod
 
 FLOORS = [
-    ["errors", "forms", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
+    ["errors", "forms", "journald", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
     ["address", "balance", "journal", "kinds", "limits", "loop", "status"],
     ["config", "listeners", "session"],
     ["acceptor", "sources"],
