@@ -6,12 +6,10 @@ successor, because the listening sockets are the parent's.  A worker whose loop 
 replaced like any other.
 """
 
-import contextlib
 import os
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from echod import status
@@ -22,41 +20,19 @@ from echod.limits import Limits
 from echod.listeners import Listener
 from echod.loop import READ, Loop
 from echod.signals import Signals
+from echod.slot import Slot
 from echod.stats import Stats
 from echod.systemd import Notifier
-from echod.timers import Timer
 from echod.worker import DRAIN, READY, Terms, Worker, enter
 
 STATUS_EVERY = 1.0
 """Seconds between two updates of the status, at least; there is none while nothing changes."""
-HUNG = 5
-"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: the machine may have slept."""
-UNWELL = 3
-"""Beats without a tick after which systemd is not told any more that all is well."""
 GRACE = 1.0
 """Seconds that a worker may take to end, after those for draining."""
 GROWN_UP = 10.0
 """Seconds after which a worker is not to have died young."""
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds until a worker is replaced, by how many before it have died young."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """One worker's place, whoever has it."""
-
-    number: int
-    pid: int = 0
-    """Of the process; 0 while there is none."""
-    pidfd: int = -1
-    orders: socket.socket | None = None
-    started: float = 0.0
-    ready: bool = False
-    died_young: int = 0
-    ticks: int = 0
-    missed: int = 0
-    """Beats since it last ticked."""
-    restart: Timer | None = field(default=None, repr=False)
 
 
 class Supervisor:
@@ -118,7 +94,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         """Fork a worker into `slot`, or try again later if the system has no process for it now (fork(2))."""
-        slot.started, slot.ready, slot.restart, slot.missed = self._loop.now, False, None, 0
+        slot.empty(self._loop.now)
         orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         with self._signals.held_back():
@@ -160,17 +136,11 @@ class Supervisor:
         self._signals.forget()
         self._loop.close()
         for slot in self._slots:
-            if slot.orders is not None:
-                slot.orders.close()
-                os.close(slot.pidfd)
+            slot.close()
 
     def _on_word(self, slot: Slot) -> None:
         """A worker says that it accepts; or it hangs up, because it ends."""
-        word = b""
-        if slot.orders is not None:
-            with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
-                word = slot.orders.recv(64)
-        if word == READY:
+        if slot.word() == READY:
             self._on_ready(slot)
         else:
             self._hang_up(slot)
@@ -192,12 +162,12 @@ class Supervisor:
         """A worker is gone: see why, and have it replaced."""
         _, wait_status = os.waitpid(slot.pid, 0)
         self._loop.unwatch(slot.pidfd)
-        os.close(slot.pidfd)
         self._hang_up(slot)
-        pid, slot.pid, slot.pidfd = slot.pid, 0, -1
+        pid = slot.pid
+        slot.close()
         clients = self._stats.rows[slot.number].clients_now
         self._limits.vacate(slot.number)
-        self._replace(slot, pid, self._reason(slot, wait_status), clients)
+        self._replace(slot, pid, slot.reason(wait_status, stopping=self._stopping), clients)
 
     def _replace(self, slot: Slot, pid: int, reason: str, clients: int) -> None:
         """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
@@ -212,15 +182,6 @@ class Supervisor:
         slot.died_young += 1
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
-    def _reason(self, slot: Slot, wait_status: int) -> str:
-        code = os.waitstatus_to_exitcode(wait_status)
-        if code == EX_OK and self._stopping:
-            return "stopped"
-        if slot.missed >= HUNG:
-            return "it hung, and was killed"
-        named = {member.value: member.name for member in signal.Signals}  # not all real-time signals are
-        return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
-
     def _hang_up(self, slot: Slot) -> None:
         if slot.orders is not None:
             self._loop.unwatch(slot.orders.fileno())
@@ -230,12 +191,8 @@ class Supervisor:
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
         for slot in self._slots:
-            ticks = self._stats.rows[slot.number].ticks
-            slot.missed = slot.missed + 1 if ticks == slot.ticks else 0
-            slot.ticks = ticks
-            if slot.pid and slot.missed == HUNG:
-                signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
-        well = all(slot.pid and slot.missed < UNWELL for slot in self._slots)
+            slot.beat(self._stats.rows[slot.number].ticks)
+        well = all(slot.well for slot in self._slots)
         if self._watchdog and well and now - self._watchdog_at >= self._watchdog / 2 - self._terms.tick / 2:
             self._watchdog_at = now
             self._notifier.watchdog()
@@ -266,9 +223,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.restart is not None:
                 slot.restart.cancel()
-            if slot.orders is not None:
-                with contextlib.suppress(BrokenPipeError):  # it has just died
-                    slot.orders.send(DRAIN)
+            slot.order(DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
         self._loop.call_later(self._terms.drain + GRACE, self._kill)
@@ -276,8 +231,7 @@ class Supervisor:
     def _kill(self, now: float) -> None:
         """End the workers that are left; what their clients were due is lost."""
         for slot in self._slots:
-            if slot.pid:
-                signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+            slot.kill()
 
     def _close(self) -> None:
         """Leave nothing behind, whatever made `run` end."""
@@ -285,9 +239,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.pid:
                 os.waitpid(slot.pid, 0)
-                os.close(slot.pidfd)
-            if slot.orders is not None:
-                slot.orders.close()
+            slot.close()
         for listener in self._listeners:
             listener.close()
         for bell in self._bells:

@@ -13,7 +13,7 @@ import echod
 
 FLOORS = [
     ["errors", "forms", "journald", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
-    ["address", "balance", "journal", "kinds", "limits", "loop", "status"],
+    ["address", "balance", "journal", "kinds", "limits", "loop", "slot", "status"],
     ["config", "listeners", "session"],
     ["acceptor", "sources"],
     ["worker"],

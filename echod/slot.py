@@ -1,0 +1,90 @@
+"""A worker's place, whoever has it: its process, the way to tell it something, and whether it is alive."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from echod.errors import EX_OK
+from echod.timers import Timer
+
+HUNG = 5
+"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: the machine may have slept."""
+UNWELL = 3
+"""Beats without a tick after which systemd is not told any more that all is well."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """The place of the worker of that `number`; the socket and the descriptor of the process are this place's own."""
+
+    number: int
+    pid: int = 0
+    """Of the process; 0 while there is none."""
+    pidfd: int = -1
+    orders: socket.socket | None = None
+    started: float = 0.0
+    ready: bool = False
+    died_young: int = 0
+    restart: Timer | None = field(default=None, repr=False)
+    _ticks: int = 0
+    _missed: int = 0
+    """Beats since it last ticked."""
+
+    def empty(self, now: float) -> None:
+        """Make the place ready for the next worker, which starts `now`."""
+        self.started, self.ready, self.restart, self._missed = now, False, None, 0
+
+    def order(self, order: bytes, fds: Sequence[int] = ()) -> bool:
+        """Send an order, and descriptors with it; False if there is no worker to take it, or it has just died."""
+        if self.orders is None:
+            return False
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the latter if it left orders unread
+            socket.send_fds(self.orders, [order], fds)
+            return True
+        return False
+
+    def word(self) -> bytes:
+        """What the worker says; nothing when it has hung up, because it ends."""
+        if self.orders is not None:
+            with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
+                return self.orders.recv(64)
+        return b""
+
+    def beat(self, ticks: int) -> None:
+        """Look whether the worker has ticked since the last beat, and end one that hangs."""
+        self._missed = self._missed + 1 if ticks == self._ticks else 0
+        self._ticks = ticks
+        if self._missed == HUNG:
+            self.kill()
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a worker, and its loop comes round."""
+        return bool(self.pid) and self._missed < UNWELL
+
+    def kill(self) -> None:
+        """End the worker, if there is one; what its clients were due is lost."""
+        if self.pid:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reason(self, wait_status: int, *, stopping: bool) -> str:
+        """Why the worker has ended, for people, by its wait status (wait(2))."""
+        code = os.waitstatus_to_exitcode(wait_status)
+        if code == EX_OK and stopping:
+            return "stopped"
+        if self._missed >= HUNG:
+            return "it hung, and was killed"
+        named = {member.value: member.name for member in signal.Signals}  # not all real-time signals are
+        return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
+
+    def close(self) -> None:
+        """Give back what belongs to this place; the process, if there is one, is left as it is."""
+        if self.orders is not None:
+            self.orders.close()
+            self.orders = None
+        if self.pid:
+            os.close(self.pidfd)
+            self.pid, self.pidfd = 0, -1

@@ -1,0 +1,118 @@
+"""echod.slot: a worker's place, with a real process and real sockets in it."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from echod.slot import HUNG, UNWELL, Slot
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Slot, socket.socket]]:
+    """A place with a worker's end of its socket, and no process."""
+    slot = Slot(0)
+    slot.orders, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with worker:
+        yield slot, worker
+    slot.close()
+
+
+@pytest.fixture
+def occupied() -> Iterator[Slot]:
+    """A place with a process that waits to be killed."""
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+        os._exit(0)
+    slot = Slot(0, pid=pid, pidfd=os.pidfd_open(pid))
+    yield slot
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    slot.close()
+
+
+class TestOrders:
+    def test_an_order_arrives_with_its_descriptors(self, pair: tuple[Slot, socket.socket]) -> None:
+        """One message, whole."""
+        slot, worker = pair
+        reads, writes = os.pipe()
+        assert slot.order(b"look at this", [reads])
+        order, fds, _, _ = socket.recv_fds(worker, 100, 1)
+        os.write(writes, b"seen")
+        assert (order, os.read(fds[0], 10)) == (b"look at this", b"seen")
+        for fd in (reads, writes, *fds):
+            os.close(fd)
+
+    @pytest.mark.parametrize("unread", [True, False])
+    def test_nobody_takes_an_order(self, pair: tuple[Slot, socket.socket], unread: bool) -> None:
+        """A worker that has just died, having left orders unread or not, is told nothing, and says nothing."""
+        slot, worker = pair
+        if unread:
+            assert slot.order(b"first")
+        worker.close()
+        assert not slot.order(b"second")
+        assert slot.word() == b""
+
+    def test_an_empty_place_takes_none(self) -> None:
+        """There is nobody to take it."""
+        slot = Slot(0)
+        assert not slot.order(b"anybody there?")
+        assert slot.word() == b""
+
+    def test_words(self, pair: tuple[Slot, socket.socket]) -> None:
+        """What the worker says is heard, and then that it hangs up."""
+        slot, worker = pair
+        worker.send(b"ready")
+        worker.close()
+        assert [slot.word(), slot.word()] == [b"ready", b""]
+
+
+class TestLife:
+    def test_a_worker_that_ticks_is_well(self, occupied: Slot) -> None:
+        """However seldom, if it is often enough."""
+        for ticks in range(1, 10):
+            for _ in range(UNWELL):
+                occupied.beat(ticks)
+            assert occupied.well
+        occupied.beat(ticks)
+        assert not occupied.well
+
+    def test_a_worker_that_hangs_is_killed(self, occupied: Slot) -> None:
+        """And that is the reason of its end."""
+        for _ in range(HUNG):
+            occupied.beat(0)
+        info = os.waitid(os.P_PID, occupied.pid, os.WEXITED | os.WNOWAIT)
+        assert info is not None
+        assert info.si_status == signal.SIGKILL
+        assert occupied.reason(signal.SIGKILL, stopping=False) == "it hung, and was killed"
+
+    def test_the_next_has_not_hung(self, occupied: Slot) -> None:
+        """What was counted against one worker is not held against its successor."""
+        for _ in range(UNWELL):
+            occupied.beat(0)
+        occupied.empty(1.0)
+        assert occupied.well
+
+    @pytest.mark.parametrize(
+        ("wait_status", "stopping", "reason"),
+        [
+            (0, True, "stopped"),
+            (0, False, "exit status 0"),
+            (70 << 8, True, "exit status 70"),
+            (signal.SIGKILL, False, "killed by SIGKILL"),
+            (signal.SIGRTMIN + 1, False, f"killed by signal {signal.SIGRTMIN + 1}"),
+        ],
+    )
+    def test_reasons(self, wait_status: int, stopping: bool, reason: str) -> None:
+        """By how the process ended, and whether it was to."""
+        assert Slot(0).reason(wait_status, stopping=stopping) == reason
+
+    def test_an_empty_place(self) -> None:
+        """It is not well, and there is nobody to kill."""
+        slot = Slot(0)
+        slot.kill()
+        slot.close()
+        assert not slot.well
