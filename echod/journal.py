@@ -102,12 +102,16 @@ class Journal:
         self.sink = sink
         self.worker: int | None = None
         """The worker whose process this is; None in the parent."""
+        self._output = output
+        self._size_max = journald.ENTRY_MAX if output is Output.ENTRY else PIPE_BUF
+        self.change(level=level, form=form, connections=connections, payload=payload)
+
+    def change(self, *, level: str, form: str, connections: bool, payload: bool) -> None:
+        """Tell by these from now on."""
         self.tells_connections = connections
         self.shows_payload = payload
         self._level = LEVELS[level]
-        self._output = output
-        self._form = _form(form, output)
-        self._size_max = journald.ENTRY_MAX if output is Output.ENTRY else PIPE_BUF
+        self._form = _form(form, self._output)
 
     @property
     def tells_chunks(self) -> bool:

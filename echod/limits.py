@@ -6,12 +6,15 @@ makes one too many; so there are never more clients than the limit, whoever else
 The count per source is a table in shared memory, one for each worker, so that what a dead worker held is forgotten by
 wiping its table.  The tables are read and changed under a lock of the kernel's, because a limit that two workers can
 overrun together is none; fcntl(2) gives the lock back when its holder dies, which no lock in memory would.
+
+When limits change, the parent makes new tables, hands their descriptor to the workers, and each counts its clients
+again there.  Until the last has done so a source may have more clients than it should; afterwards never.
 """
 
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from echod.stats import Stats
@@ -83,21 +86,71 @@ class Limits:
 
     def __init__(self, stats: Stats, max_connections: int, max_per_source: int) -> None:
         self._stats = stats
-        self._max_connections = max_connections
-        self._max_per_source = max_per_source
+        self._max_connections = self._max_per_source = 0
         self._tables: list[SourceTable] = []
-        if max_per_source:
-            cells = 2 * 2 ** (2 * max_connections).bit_length()
-            memory = memoryview(mmap.mmap(-1, len(stats.rows) * cells * 8)).cast("Q")
-            multiplier = int.from_bytes(os.urandom(8)) | 1
-            starts = range(0, len(memory), cells)
-            self._tables = [SourceTable(memory[start : start + cells], multiplier) for start in starts]
-            self._lock = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
+        self._fd = -1
+        self.change(max_connections, max_per_source)
 
     @property
     def counts_sources(self) -> bool:
         """Whether there is a limit per source at all."""
         return bool(self._tables)
+
+    def change(self, max_connections: int, max_per_source: int) -> Sequence[int]:
+        """In the parent: set other limits, and return the descriptors that the workers need to `follow`.
+
+        The descriptors stay this object's own.
+        """
+        if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
+            return []
+        # As many as may be let in by the old limit or by the new one, and as there are, if the old one was lowered.
+        most = max(max_connections, self._max_connections, self._stats.clients_now())
+        fds = []
+        if max_per_source:
+            cells = 2 * 2 ** (2 * most).bit_length()
+            fds.append(os.memfd_create("echod-limits", os.MFD_CLOEXEC))
+            os.ftruncate(fds[0], (len(self._stats.rows) * cells + 1) * 8)
+            os.pwrite(fds[0], os.urandom(8), len(self._stats.rows) * cells * 8)
+        self._set(max_connections, max_per_source, fds)
+        return fds
+
+    def follow(
+        self,
+        worker: int,
+        max_connections: int,
+        max_per_source: int,
+        fds: Sequence[int],
+        sources: Iterable[int | None],
+    ) -> None:
+        """In a worker: set what the parent has changed, and count the sources of all its clients again.
+
+        `fds` are the worker's copies of the parent's descriptors, and become this object's.
+        """
+        if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
+            return
+        self._set(max_connections, max_per_source, fds)
+        if fds:
+            with self._locked():
+                for source in sources:
+                    if source is not None:
+                        self._tables[worker].add(source)
+
+    def close(self) -> None:
+        """Forget the tables."""
+        self._tables = []
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _set(self, max_connections: int, max_per_source: int, fds: Sequence[int]) -> None:
+        self.close()
+        self._max_connections, self._max_per_source = max_connections, max_per_source
+        if fds:
+            (self._fd,) = fds
+            memory = memoryview(mmap.mmap(self._fd, 0)).cast("Q")
+            cells = (len(memory) - 1) // len(self._stats.rows)
+            starts = range(0, len(memory) - 1, cells)
+            self._tables = [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
 
     def vacate(self, worker: int) -> None:
         """Free the places of a worker that is dead, for its successor.
@@ -139,8 +192,8 @@ class Limits:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)

@@ -54,6 +54,10 @@ class Listener:
         """What it is bound to, for people."""
         self._file = None if adopted else _identity(sock)
 
+    def tune(self, tuning: Tuning) -> None:
+        """Set what connections get that come from now on; those in the kernel's queue have what they came with."""
+        tune(self.sock, tuning)
+
     def close(self) -> None:
         """Close the socket, and remove its file if it has one and that is still this one."""
         if self._file is not None and self._file == _identity(self.sock):
@@ -118,7 +122,7 @@ def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
         raise
     for sock in socks:
         sock.setblocking(False)
-        _tune(sock, tuning)
+        tune(sock, tuning)
     return [Listener(sock, adopted=True) for sock in socks]
 
 
@@ -149,7 +153,7 @@ def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
                     # IPv4 has a socket of its own: so peers look like what they are, and bindv6only does not matter.
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind(endpoint.sockaddr(port))
-            _tune(sock, tuning)
+            tune(sock, tuning)
             sock.listen(BACKLOG)
             return Listener(sock, adopted=False)
         except BaseException:
@@ -215,8 +219,11 @@ def _identity(sock: socket.socket) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _tune(sock: socket.socket, tuning: Tuning) -> None:
-    """Set what every accepted connection is to inherit (the kernel's inet_csk_clone_lock copies it), tcp(7)."""
+def tune(sock: socket.socket, tuning: Tuning) -> None:
+    """Set what every accepted connection is to inherit (the kernel's inet_csk_clone_lock copies it), tcp(7).
+
+    Or set it on a connection that is there already.
+    """
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -232,12 +239,13 @@ def _tune(sock: socket.socket, tuning: Tuning) -> None:
         silence = tuning.keepalive + PROBES * PROBE_INTERVAL
     else:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    timeout = 0.0
     if math.isfinite(tuning.stall):
         # The backstop for a session's own judgement, so longer than that takes.  Longer than keepalive too: with this
         # option the first probe without an answer ends a connection that was quiet for as long, whatever TCP_KEEPCNT
         # says, and one lost packet must not do that (RFC 1122 section 4.2.3.6).
         timeout = max(2 * tuning.stall, silence)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
 
 
 def _kernel_has(family: socket.AddressFamily) -> bool:

@@ -79,6 +79,16 @@ class Relay:
         """Bytes that the socket has taken back."""
         return self.received - len(self.pending)
 
+    def renew(self, sock: Socket, buffer: memoryview) -> None:
+        """Go on with these, from the next call on; what is pending is a copy, and lies in no buffer.
+
+        The window goes with the buffer that it is a part of, or the next chunk of the same size would be answered with
+        what lay in the old one.
+        """
+        self._sock = sock
+        self._buffer = self._window = buffer
+        self._count = -1
+
     def on_readable(self) -> None:
         """Read one chunk and send it back.  This is the hot path: each line of it costs every echo."""
         try:

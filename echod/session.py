@@ -115,9 +115,7 @@ class Session:
         self._told = False
         self._drain_until: int | None = None
         self._state = State.READING
-        self._relay = Relay(
-            TracedSocket(sock, name, journal, self._tell_opened) if journal.tells_chunks else sock, buffer, loop, self
-        )
+        self._relay = Relay(self._traced(), buffer, loop, self)
         if journal.tells_chunks:
             journal.connection_accepted(**self._names())
         loop.watch(self.fd, READ, self._on_first)
@@ -150,6 +148,14 @@ class Session:
         """The connection failed."""
         self._close(_REASONS.get(error.errno or 0, "error"))
 
+    def renew(self, buffer: memoryview, timeouts: Timeouts) -> None:
+        """Go on with these, and with what the journal wants to know now; nothing of the connection is touched."""
+        self._timeouts = timeouts
+        self._relay.renew(self._traced(), buffer)
+        if self._state in (State.READING, State.WRITING):
+            self._timer.cancel()
+            self._timer = self._look_later()
+
     def drain(self) -> None:
         """Echo what has arrived by now, then end our side and linger."""
         if self._state in (State.READING, State.WRITING):
@@ -165,6 +171,10 @@ class Session:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close(reason)
+
+    def _traced(self) -> socket.socket | TracedSocket:
+        tells = self._journal.tells_chunks
+        return TracedSocket(self.sock, self._name, self._journal, self._tell_opened) if tells else self.sock
 
     def _on_first(self) -> None:
         self._relay.on_readable()

@@ -419,3 +419,16 @@ class TestWhereEventsGo:
         sink, output = open_sink(journal_stream)
         assert output is Output.LINE_WITH_PRIORITY
         sink.close()
+
+
+def test_a_journal_that_changes() -> None:
+    """Level, form, connections and payload, from the next event on."""
+    with telling(level="error") as told:
+        told.tell("ready")
+        assert told.lines() == []
+        told.journal.change(level="debug", form="console", connections=False, payload=True)
+        told.tell("connection_opened")
+        (line,) = told.lines()
+        assert b" debug " in line
+        assert told.journal.tells_chunks
+        assert told.journal.show(b"x") == {"payload": "x"}

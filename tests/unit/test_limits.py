@@ -28,8 +28,7 @@ def limits_for(workers: int, connections: int, per_source: int) -> Iterator[Limi
     try:
         yield limits
     finally:
-        if limits.counts_sources:
-            os.close(limits._lock)
+        limits.close()
 
 
 def fork(function: Callable[[], None]) -> int:
@@ -163,12 +162,75 @@ class TestPerSource:
             pid = fork(hold)
             assert os.read(reads, 1)
             with pytest.raises(BlockingIOError):
-                fcntl.lockf(limits._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(limits._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.kill(pid, signal.SIGKILL)
             assert limits.admit(0, 7)
             os.waitpid(pid, 0)
             os.close(reads)
             os.close(writes)
+
+
+class TestChange:
+    """Limits that change while clients are there."""
+
+    def others(self, limits: Limits, stats: Stats, most: int, per_source: int) -> Limits:
+        """Those of a worker that was there before the change, which it has not heard of; and change the parent's."""
+        worker = Limits(stats, limits._max_connections, 0)
+        worker._max_per_source = limits._max_per_source
+        worker.follow(0, most, per_source, [os.dup(fd) for fd in limits.change(most, per_source)], [7, 7, None, 8])
+        return worker
+
+    def test_total(self) -> None:
+        """At once, up and down; whoever is in stays in."""
+        with limits_for(1, 2, 0) as limits:
+            assert [limits.take_place(0) for _ in range(3)] == [True, True, False]
+            assert limits.change(3, 0) == []
+            assert [limits.take_place(0) for _ in range(2)] == [True, False]
+            limits.change(1, 0)
+            limits.give_place(0)
+            assert not limits.take_place(0)
+
+    @pytest.mark.parametrize("before", [0, 1, 5])
+    def test_a_worker_counts_its_clients_again(self, before: int) -> None:
+        """In tables that the parent and the other workers see too."""
+        stats = Stats(2)
+        limits = Limits(stats, 10, before)
+        worker = self.others(limits, stats, 10, 3)
+        assert [limits.admit(1, 7), limits.admit(1, 7), worker.admit(0, 7)] == [True, False, False]
+        assert [worker.admit(0, 8), worker.admit(0, 8), limits.admit(1, 8)] == [True, True, False]
+        worker.dismiss(0, 7)
+        assert limits.admit(1, 7)
+        for each in (limits, worker):
+            each.close()
+
+    def test_no_limit_any_more(self) -> None:
+        """Nothing is counted then, and nothing is left behind."""
+        stats = Stats(1)
+        limits = Limits(stats, 10, 2)
+        worker = self.others(limits, stats, 10, 0)
+        assert (limits.counts_sources, worker.counts_sources) == (False, False)
+
+    def test_what_does_not_change(self) -> None:
+        """The tables stay as they are, and nobody has to count again."""
+        with limits_for(1, 10, 1) as limits:
+            assert limits.admit(0, 7)
+            assert limits.change(10, 1) == []
+            limits.follow(0, 10, 1, [], [8])
+            assert [limits.admit(0, 7), limits.admit(0, 8)] == [False, True]
+
+    @pytest.mark.parametrize(("steps", "room"), [((1,), 100), ((1, 2), 100), ((100, 1), 100)])
+    def test_room_for_all_who_are_there(self, steps: tuple[int, ...], room: int) -> None:
+        """However far the limit falls below the number of clients."""
+        stats = Stats(1)
+        limits = Limits(stats, room, 0)
+        assert all(limits.take_place(0) for _ in range(room))
+        for most in steps:
+            limits.change(most, 1)
+        worker = Limits(stats, room, 0)
+        worker.follow(0, most, 1, [os.dup(limits._fd)], range(1, room + 1))
+        assert not any(limits.admit(0, key) for key in range(1, room + 1))
+        for each in (limits, worker):
+            each.close()
 
 
 def test_the_clients_of_a_dead_worker_make_room() -> None:

@@ -27,6 +27,7 @@ from echod.listeners import (
     adopt_listeners,
     check_endpoints,
     open_listeners,
+    tune,
 )
 
 TUNING = Tuning(keepalive=7200.0, stall=60.0)
@@ -398,6 +399,26 @@ class TestTuning:
         with listening("127.0.0.1", tuning=never) as (listener,), accepted(listener) as server:
             assert not server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+    @pytest.mark.parametrize("other", [Tuning(math.inf, math.inf), Tuning(10.0, 60.0), Tuning(math.inf, 5.0)])
+    def test_other_tuning(self, other: Tuning) -> None:
+        """For those who come from now on, and for one who is there, as if it had been so from the beginning."""
+        options = [
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+        ]
+        if math.isinf(other.keepalive):
+            del options[1]
+        with listening("127.0.0.1", tuning=other) as (listener,), accepted(listener) as server:
+            expected = [server.getsockopt(*option) for option in options]
+        with listening("127.0.0.1", tuning=Tuning(600.5, 7.0)) as (listener,), accepted(listener) as server:
+            listener.tune(other)
+            assert [server.getsockopt(*option) for option in options] != expected
+            tune(server, other)
+            assert [server.getsockopt(*option) for option in options] == expected
+            with accepted(listener) as later:
+                assert [later.getsockopt(*option) for option in options] == expected
 
     def test_the_queue_is_as_long_as_the_kernel_allows(self) -> None:
         """Tcpi_sacked of a listening socket is the limit of its queue (tcp_diag)."""

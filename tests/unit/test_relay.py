@@ -189,6 +189,28 @@ def test_relays_that_share_a_buffer(
         assert one.run().peer.echoed == one.data
 
 
+@given(inputs, scripts, scripts, st.lists(st.integers(1, 50), max_size=60), chunk_sizes)
+def test_buffers_that_change(
+    data: bytes, reads: list[int], writes: list[int], sizes: list[int], chunk_size: int
+) -> None:
+    """However often the buffer is another one, longer or shorter, and whatever is pending then: nothing is lost."""
+    one = talk(data, reads, writes, chunk_size)
+    one.chunk_size = max(chunk_size, *sizes, 1)
+    for size in sizes:
+        one.turn()
+        one.owner.relay.renew(one.peer, memoryview(bytearray(b"\xaa" * size)))
+    assert one.run().peer.echoed == data
+
+
+def test_an_old_buffer_is_never_sent_from() -> None:
+    """Also if the next chunk is as long as the last, whose part of the buffer is remembered."""
+    one = talk(b"oldnew", [3, 3], [], 10)
+    one.turn()
+    one.owner.relay.renew(one.peer, memoryview(bytearray(10)))
+    one.turn()
+    assert one.peer.echoed == b"oldnew"
+
+
 def test_nothing_read_is_nothing_done() -> None:
     """A wake-up without input counts nothing, and is no sign of life of the client."""
     one = talk(b"x", [0], [], 10)

@@ -369,3 +369,93 @@ def test_debug(stack: ExitStack) -> None:
     assert [event["event"] for event in served.told.objects()] == (
         ["connection_accepted", "connection_opened", "chunk_received", "chunk_sent", "connection_closed"]
     )
+
+
+class TestRenew:
+    """Other terms for a connection that is there."""
+
+    @pytest.mark.parametrize("size", [1, 3, 1 << 20])
+    def test_pending_bytes(self, stack: ExitStack, size: int) -> None:
+        """A client whose echo waits for room gets it whole, and goes on by the new buffer."""
+        served = Served(stack, unix=True, chunk_size=1000)
+        data = os.urandom(1 << 20)
+        sent, heard = 0, bytearray()
+        served.client.setblocking(False)
+        while not (served.session._relay.pending and sent % 1000):
+            sent += served.client.send(data[sent : sent + 7])
+            served.loop.settle()
+        served.session.renew(memoryview(bytearray(size)), TIMEOUTS)
+        served.client.setblocking(True)
+        served.client.settimeout(DEADLINE)
+        while len(heard) < sent:
+            heard += served.client.recv(1 << 16)
+            served.loop.settle()
+        assert heard == data[:sent]
+        served.echo(b"and on")
+        served.session.abort("cut")
+
+    def test_a_shorter_idle_time_out(self, stack: ExitStack) -> None:
+        """Counts from when the client was last heard of, not from now."""
+        served = Served(stack)
+        served.echo(b"hello")
+        served.loop.pass_time(50)
+        served.session.renew(memoryview(bytearray(10)), Timeouts(60, STALL, LINGER))
+        served.loop.pass_time(9)
+        assert served.session._state.name == "READING"
+        served.loop.pass_time(1)
+        assert served.client.recv(1) == b""
+        served.session.abort("cut")
+
+    def test_a_longer_idle_time_out(self, stack: ExitStack) -> None:
+        """The old one is over without consequences."""
+        served = Served(stack)
+        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
+        assert served.loop.due_in() is None
+        served.session.abort("cut")
+
+    def test_a_stall_time_out_where_none_was(self, stack: ExitStack) -> None:
+        """Begins with the first look: what happened before was not looked at."""
+        served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
+        served.stuff()
+        served.loop.pass_time(10 * STALL)
+        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, STALL, LINGER))
+        served.loop.pass_time(STALL / 4)
+        for _ in range(3):
+            served.loop.pass_time(STALL / 4)
+            assert served.closed == 0
+        served.loop.pass_time(STALL / 4)
+        assert served.reason() == "stalled"
+
+    def test_while_lingering(self, stack: ExitStack) -> None:
+        """An end that has begun goes its way."""
+        served = Served(stack)
+        served.echo(b"hello")
+        served.session.drain()
+        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
+        served.loop.pass_time(LINGER)
+        assert served.reason() == "drained"
+
+    def test_while_draining(self, stack: ExitStack) -> None:
+        """What had arrived is still all that is echoed, in whatever chunks."""
+        served = Served(stack, unix=True, chunk_size=2)
+        served.client.sendall(b"arrived")
+        served.session.drain()
+        served.loop.turn()
+        served.session.renew(memoryview(bytearray(3)), TIMEOUTS)
+        served.loop.settle()
+        assert served.client.recv(100) == b"arrived"
+        assert served.client.recv(100) == b""
+        served.session.abort("cut")
+
+    def test_chunks_are_told_or_not(self, stack: ExitStack) -> None:
+        """As the journal wants it now, for a connection that was there before."""
+        served = Served(stack, level="info")
+        options = {"form": "json", "connections": True, "payload": False}
+        for level, told in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
+            served.echo(b"hello")
+            served.told.objects()
+            served.told.journal.change(level=level, **options)  # type: ignore[arg-type]
+            served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
+            served.echo(b"again")
+            assert [event["event"] for event in served.told.objects()] == told
+        served.session.abort("cut")
