@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import os
 import resource
+import signal
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 from echod import __version__
@@ -14,24 +16,21 @@ from echod.config import Key, Settings, as_toml, keys, worker_count
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, EchodError, UsageError
 from echod.journal import Journal, goes_to_journal, open_sink
 from echod.limits import Limits
-from echod.listeners import Tuning, adopt_listeners, check_endpoints, open_listeners
-from echod.session import Timeouts
+from echod.listeners import adopt_listeners, check_endpoints, open_listeners
+from echod.reload import Configuration
+from echod.signals import held_back
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
 from echod.stats import Stats
 from echod.supervisor import Supervisor
 from echod.systemd import Notifier, listen_fds, watchdog_seconds
-from echod.worker import Terms
 
-LINGER = 2.0
-"""Seconds to wait for the client's end of a connection that the server ends."""
 TICK = 1.0
 """Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
 TICKS_PER_WATCHDOG = 10
-SPARE_FDS = 64
-"""Descriptors of a worker that are no clients'."""
 FLUSH = 1.0
 """Seconds that the last events may take to get out."""
 
+_STDIN = 0
 _STDOUT = 1
 _STDERR = 2
 
@@ -71,7 +70,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         # To standard error if the settings are on standard output, which is to be fed back.
         _say("OK\n", _STDERR if arguments.print_config else _STDOUT)
     if not (arguments.check_config or arguments.print_config):
-        _serve(loaded, environ)
+        _serve(loaded, partial(load, arguments.config, flags, environ, again=True), environ)
     return EX_OK
 
 
@@ -146,32 +145,48 @@ def _check(settings: Settings) -> None:
         raise CannotListen(*problems)
 
 
-def _serve(loaded: Loaded, environ: MutableMapping[str, str]) -> None:
+def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMapping[str, str]) -> None:
     """Serve until told to stop.  Raises `CannotListen`."""
     settings = loaded.settings
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
+    # A terminal that closes sends SIGHUP (termios(3)), and then the daemon in it is to end.  Looked at now, because
+    # then it is a terminal no more.
+    at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
     with _journal(settings) as journal:
-        journal.starting(version=__version__, config_files=loaded.files)
-        for warning in loaded.warnings + _raise_descriptor_limit(settings):
-            journal.config_warning(problem=warning)
-        limits = settings.limits
-        tuning = Tuning(limits.keepalive, limits.stall_timeout)
-        listeners = adopt_listeners(listen_fds(environ), tuning) or open_listeners(
-            endpoints(settings.host), settings.port, tuning
-        )
-        for listener in listeners:
-            journal.listening(address=listener.address, adopted=listener.adopted)
-        workers = worker_count(settings)
-        stats = Stats(workers)
-        terms = Terms(
-            chunk_size=settings.chunk_size,
-            timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
-            drain=limits.drain_timeout,
-            tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
-        )
-        admission = Limits(stats, limits.max_connections, limits.max_connections_per_source)
-        Supervisor(listeners, workers, terms, journal, stats, admission, notifier, watchdog).run()
+        with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
+            journal.starting(version=__version__, config_files=loaded.files)
+            fds = listen_fds(environ)
+            configuration = Configuration(
+                loaded,
+                load_again,
+                tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
+                descriptors=_raise_descriptor_limit(),
+                adopted=bool(fds),
+            )
+            start = configuration.start
+            for warning in start.warnings:
+                journal.config_warning(problem=warning)
+            tuning = start.terms.tuning
+            listeners = adopt_listeners(fds, tuning) or open_listeners(endpoints(settings.host), settings.port, tuning)
+            for listener in listeners:
+                journal.listening(address=listener.address, adopted=listener.adopted)
+            workers = worker_count(settings)
+            stats = Stats(workers)
+            limits = Limits(stats, start.terms.max_connections, start.terms.max_per_source)
+            supervisor = Supervisor(
+                listeners,
+                workers,
+                start,
+                configuration.reload,
+                journal,
+                stats,
+                limits,
+                notifier,
+                watchdog,
+                hangup_stops=at_terminal,
+            )
+        supervisor.run()
 
 
 @contextlib.contextmanager
@@ -188,21 +203,16 @@ def _journal(settings: Settings) -> Iterator[Journal]:
             sink.finish(FLUSH)
 
 
-def _raise_descriptor_limit(settings: Settings) -> list[str]:
-    """Take as many descriptors as this process may have; warn if they are fewer than the clients it may serve."""
+def _raise_descriptor_limit() -> int:
+    """Take as many descriptors as this process may have, and return how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except OSError:
             # A service may be forbidden to ask (SystemCallFilter=); then what it was given has to do.
-            hard = soft
-    served = worker_count(settings) * (hard - SPARE_FDS)
-    if served >= settings.limits.max_connections:
-        return []
-    wanted = settings.limits.max_connections
-    warning = f"limits.max_connections is {wanted}, but this process may have descriptors for {served} clients only"
-    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {hard}, or lower the limit"]
+            return soft
+    return hard
 
 
 def _complain(problems: Sequence[str]) -> None:

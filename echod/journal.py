@@ -32,6 +32,7 @@ PAYLOAD_MAX = 512
 P = ParamSpec("P")
 _Declaration = Callable[Concatenate["Journal", P], None]
 _Level = int | Callable[["Journal", dict[str, Any]], int]
+_Message = str | Callable[[dict[str, Any]], str]
 
 _TEXT_MAX = 2000
 """Characters of a traceback or of an error's sentence that an event shows."""
@@ -68,7 +69,7 @@ def open_sink(fd: int) -> tuple[Sink, Output]:
         return Sink(open_writer(fd)), Output.LINE_WITH_PRIORITY
 
 
-def _event(level: _Level, message: str) -> Callable[[_Declaration[P]], _Declaration[P]]:
+def _event(level: _Level, message: _Message) -> Callable[[_Declaration[P]], _Declaration[P]]:
     """Make a method the declaration of an event: its name, its arguments and `message` are all there is to it."""
 
     def declare(method: _Declaration[P]) -> _Declaration[P]:
@@ -89,6 +90,16 @@ def _of_connection(journal: "Journal", fields: dict[str, Any]) -> int:
 
 def _of_exit(journal: "Journal", fields: dict[str, Any]) -> int:
     return logging.ERROR if fields["reason"] != "stopped" else logging.INFO
+
+
+def _where(fields: dict[str, Any]) -> str:
+    return f"Listening on {fields['address']}" + (", passed by systemd." if fields["adopted"] else ".")
+
+
+def _of_reload(fields: dict[str, Any]) -> str:
+    changed, waiting = ", ".join(fields["changed"]), ", ".join(fields["needs_restart"])
+    words = f"Reloaded; changed: {changed}" if changed else "Reloaded; nothing has changed"
+    return f"{words}; waiting for a restart: {waiting}." if waiting else f"{words}."
 
 
 class Journal:
@@ -130,13 +141,21 @@ class Journal:
     def config_warning(self, *, problem: str) -> None:
         """Something in the configuration is allowed, but may not be what was meant."""
 
-    @_event(logging.INFO, "Listening on {address}.")
+    @_event(logging.INFO, _where)
     def listening(self, *, address: str, adopted: bool) -> None:
         """A socket is bound, or was passed to us bound; `address` is what getsockname(2) says."""
 
     @_event(logging.INFO, "Ready: whoever connects now gets an echo.")
     def ready(self, *, addresses: list[str], workers: int) -> None:
         """Every worker accepts."""
+
+    @_event(logging.INFO, _of_reload)
+    def reloaded(self, *, changed: list[str], needs_restart: list[str]) -> None:
+        """The configuration was read again and is right; what `changed` is in effect in every worker."""
+
+    @_event(logging.ERROR, "Reload refused, so nothing changes: {problem}")
+    def reload_refused(self, *, problem: str) -> None:
+        """The configuration was read again and is wrong, one event for each problem; the old one stays in effect."""
 
     @_event(logging.INFO, "Worker {worker} accepts connections.")
     def worker_started(self, *, worker: int, worker_pid: int) -> None:
@@ -217,7 +236,7 @@ class Journal:
         text = "".join(traceback.format_exception(error))
         self.bug(error=repr(error)[: _TEXT_MAX // 4], traceback=text[-_TEXT_MAX:])
 
-    def _tell(self, level: int, event: str, message: str, fields: dict[str, Any]) -> None:
+    def _tell(self, level: int, event: str, message: _Message, fields: dict[str, Any]) -> None:
         if level < self._level:
             return
         if dropped := self.sink.take_dropped():
@@ -226,9 +245,10 @@ class Journal:
             fields = _shorter(fields)
         self.sink.put(data)
 
-    def _encode(self, level: int, event: str, message: str, fields: dict[str, Any]) -> bytes:
+    def _encode(self, level: int, event: str, message: _Message, fields: dict[str, Any]) -> bytes:
         every = {"worker": self.worker} | fields
-        record = logging.LogRecord("echod", level, "", 0, message.format_map(fields), None, None)
+        words = message.format_map(fields) if isinstance(message, str) else message(fields)
+        record = logging.LogRecord("echod", level, "", 0, words, None, None)
         record.__dict__.update(event=event, fields=every)
         text = self._form.format(record)
         if self._output is Output.ENTRY:

@@ -46,8 +46,15 @@ class Signals:
     @contextmanager
     def held_back(self) -> Iterator[None]:
         """Keep the signals waiting, so that a process that is being forked gets none while it looks like this one."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signums)
-        try:
+        with held_back(self._signums):
             yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def held_back(signums: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keep `signums` waiting for this thread until the end of the block (pthread_sigmask(3))."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -27,6 +27,8 @@ class Slot:
     orders: socket.socket | None = None
     started: float = 0.0
     ready: bool = False
+    owes_answer: bool = False
+    """Whether its worker was sent other terms, and has not said yet that it serves by them."""
     died_young: int = 0
     restart: Timer | None = field(default=None, repr=False)
     _ticks: int = 0
@@ -52,6 +54,12 @@ class Slot:
             with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
                 return self.orders.recv(64)
         return b""
+
+    def hang_up(self) -> None:
+        """Close the worker's socket: nothing more is heard from it."""
+        if self.orders is not None:
+            self.orders.close()
+            self.orders = None
 
     def beat(self, ticks: int) -> None:
         """Look whether the worker has ticked since the last beat, and end one that hangs."""
@@ -82,9 +90,8 @@ class Slot:
 
     def close(self) -> None:
         """Give back what belongs to this place; the process, if there is one, is left as it is."""
-        if self.orders is not None:
-            self.orders.close()
-            self.orders = None
+        self.hang_up()
+        self.owes_answer = False
         if self.pid:
             os.close(self.pidfd)
             self.pid, self.pidfd = 0, -1

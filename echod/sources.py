@@ -6,6 +6,7 @@ is wrong can be told together, and each problem by the file, variable or flag th
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -88,13 +89,16 @@ class _Reading:
         self.origins[path] = origin
 
 
-def load(config: str | None, flags: Mapping[ConfigPath, Any], environ: Mapping[str, str]) -> Loaded:
+def load(
+    config: str | None, flags: Mapping[ConfigPath, Any], environ: Mapping[str, str], *, again: bool = False
+) -> Loaded:
     """The settings from all sources: the file `config` (else ECHOD_CONFIG, else the default), `environ` and `flags`.
 
+    If they were read before, `again`, a pipe or a terminal is a problem: it has been read, or makes us wait.
     Raises `ConfigError` with every problem that there is.
     """
     reading = _Reading()
-    files = [file for file in _files(config, environ, reading.problems) if _read_file(file, reading)]
+    files = [file for file in _files(config, environ, reading.problems) if _read_file(file, reading, again=again)]
     warnings = _read_environment(environ, reading)
     for key in _KEYS.values():
         if key.path in flags:
@@ -130,11 +134,14 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     return found
 
 
-def _read_file(file: Path, reading: _Reading) -> bool:
+def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     """Lay what is in `file` over what was read before; False if it can't be read.
 
     Not by TomlConfigSettingsSource, which passes over what is no regular file: `--config <(…)` is to work.
     """
+    if again and file.exists() and not (file.is_file() or file.samefile(os.devnull)):
+        reading.problems.append(f"{file}: is no regular file, so it can't be read again; restart echod instead")
+        return False
     try:
         text = file.read_bytes().decode()
     except OSError as error:

@@ -7,13 +7,23 @@ from echod.stats import Totals
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def sentence(addresses: Sequence[str], totals: Totals, *, adopted: bool) -> str:
-    """How things are while echod serves."""
+def sentence(
+    addresses: Sequence[str],
+    totals: Totals,
+    *,
+    adopted: bool,
+    overruled: Sequence[str] = (),
+    reload_refused: bool = False,
+) -> str:
+    """How things are while echod serves; `overruled` are the settings that sockets from systemd make idle."""
     by = " (sockets from systemd)" if adopted else ""
+    if overruled:
+        by = f" (sockets from systemd, which overrule {enumeration(overruled)})"
+    again = "; the last reload was refused: see the journal" if reload_refused else ""
     refused = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
     return (
         f"Echoing on {enumeration(addresses)}{by}: {clients(totals.clients_now)} now, "
-        f"{totals.clients_total:,} so far{refused}; {amount(totals.bytes_echoed)} echoed."
+        f"{totals.clients_total:,} so far{refused}; {amount(totals.bytes_echoed)} echoed{again}."
     )
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from echod import status
@@ -19,11 +20,13 @@ from echod.journal import Journal
 from echod.limits import Limits
 from echod.listeners import Listener
 from echod.loop import READ, Loop
+from echod.renewal import Renewal
 from echod.signals import Signals
 from echod.slot import Slot
 from echod.stats import Stats
 from echod.systemd import Notifier
-from echod.worker import DRAIN, READY, Terms, Worker, enter
+from echod.terms import Change
+from echod.worker import DRAIN, READY, TAKEN, Worker, enter
 
 STATUS_EVERY = 1.0
 """Seconds between two updates of the status, at least; there is none while nothing changes."""
@@ -38,24 +41,28 @@ DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 class Supervisor:
     """Runs `workers` workers on `listeners` until a signal says to stop.
 
-    `watchdog` is how many seconds systemd waits for a sign of life, if it does.
+    `start` has the terms to begin with, and `reload` reads others at a SIGHUP, or raises `ConfigError`; with
+    `hangup_stops` that is a signal to stop, too.  `watchdog` is how many seconds systemd waits for a sign of life, if
+    it does.
     """
 
     def __init__(
         self,
         listeners: list[Listener],
         workers: int,
-        terms: Terms,
+        start: Change,
+        reload: Callable[[], Change],
         journal: Journal,
         stats: Stats,
         limits: Limits,
         notifier: Notifier,
         watchdog: float | None,
+        *,
+        hangup_stops: bool,
     ) -> None:
         self._listeners = listeners
         self._addresses = [listener.address for listener in listeners]
         self._adopted = any(listener.adopted for listener in listeners)
-        self._terms = terms
         self._journal = journal
         self._stats = stats
         self._limits = limits
@@ -63,6 +70,17 @@ class Supervisor:
         self._watchdog = watchdog
         self._watchdog_at = 0.0
         self._slots = [Slot(number) for number in range(workers)]
+        self._hangup_stops = hangup_stops
+        self._renewal = Renewal(
+            start,
+            reload,
+            self._slots,
+            listeners,
+            journal,
+            limits,
+            on_begun=notifier.reloading,
+            on_ended=self._tell_ready,
+        )
         self._bells = [open_bell() for _ in self._slots]
         self._loop = Loop(self._on_bug)
         self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._handle_signal)
@@ -80,7 +98,7 @@ class Supervisor:
         try:
             for slot in self._slots:
                 self._start(slot)
-            loop.call_later(self._terms.tick, self._on_beat)
+            loop.call_later(self._renewal.terms.tick, self._on_beat)
             loop.run()
         finally:
             self._close()
@@ -120,7 +138,7 @@ class Supervisor:
         self._journal.worker = number
         try:
             self._give_back(orders)
-            listeners, terms, journal, bells = self._listeners, self._terms, self._journal, self._bells
+            listeners, terms, journal, bells = self._listeners, self._renewal.terms, self._journal, self._bells
             Worker(number, listeners, terms, journal, self._stats, self._limits, bells, its_orders).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
@@ -139,9 +157,13 @@ class Supervisor:
             slot.close()
 
     def _on_word(self, slot: Slot) -> None:
-        """A worker says that it accepts; or it hangs up, because it ends."""
-        if slot.word() == READY:
+        """A worker says that it accepts, or serves by other terms; or it hangs up, because it ends."""
+        word = slot.word()
+        if word == READY:
             self._on_ready(slot)
+        elif word == TAKEN:
+            slot.owes_answer = False
+            self._renew()
         else:
             self._hang_up(slot)
 
@@ -150,13 +172,22 @@ class Supervisor:
         self._journal.worker_started(worker=slot.number, worker_pid=slot.pid)
         if not self._ready and not self._stopping and all(slot.ready for slot in self._slots):
             self._ready = True
-            self._status, self._status_at = self._sentence(), self._loop.now
-            self._notifier.ready(self._status)
+            self._tell_ready()
             self._watchdog_at = self._loop.now
             self._journal.ready(addresses=self._addresses, workers=len(self._slots))
             if (failed := self._notifier.failed) is not None:
                 problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
                 self._journal.config_warning(problem=problem)
+            self._renew()
+
+    def _tell_ready(self) -> None:
+        self._status, self._status_at = self._sentence(), self._loop.now
+        self._notifier.ready(self._status)
+
+    def _renew(self) -> None:
+        """Go on with reloading, but not before systemd may be told READY=1, nor after STOPPING=1."""
+        if self._ready and not self._stopping:
+            self._renewal.advance()
 
     def _on_exit(self, slot: Slot) -> None:
         """A worker is gone: see why, and have it replaced."""
@@ -168,6 +199,7 @@ class Supervisor:
         clients = self._stats.rows[slot.number].clients_now
         self._limits.vacate(slot.number)
         self._replace(slot, pid, slot.reason(wait_status, stopping=self._stopping), clients)
+        self._renew()
 
     def _replace(self, slot: Slot, pid: int, reason: str, clients: int) -> None:
         """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
@@ -185,15 +217,14 @@ class Supervisor:
     def _hang_up(self, slot: Slot) -> None:
         if slot.orders is not None:
             self._loop.unwatch(slot.orders.fileno())
-            slot.orders.close()
-            slot.orders = None
+            slot.hang_up()
 
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
         for slot in self._slots:
             slot.beat(self._stats.rows[slot.number].ticks)
         well = all(slot.well for slot in self._slots)
-        if self._watchdog and well and now - self._watchdog_at >= self._watchdog / 2 - self._terms.tick / 2:
+        if self._watchdog and well and now - self._watchdog_at >= self._watchdog / 2 - self._renewal.terms.tick / 2:
             self._watchdog_at = now
             self._notifier.watchdog()
         if self._ready and now - self._status_at >= STATUS_EVERY:
@@ -201,23 +232,33 @@ class Supervisor:
             if sentence != self._status:
                 self._status, self._status_at = sentence, now
                 self._notifier.status(sentence)
-        self._loop.call_later(self._terms.tick, self._on_beat)
+        self._loop.call_later(self._renewal.terms.tick, self._on_beat)
 
     def _sentence(self) -> str:
         totals = self._stats.totals()
         if self._stopping:
             return f"Stopping: {status.clients(totals.clients_now)} to finish."
-        return status.sentence(self._addresses, totals, adopted=self._adopted)
+        return status.sentence(
+            self._addresses,
+            totals,
+            adopted=self._adopted,
+            overruled=self._renewal.overruled,
+            reload_refused=self._renewal.refused,
+        )
 
     def _handle_signal(self, signum: signal.Signals) -> None:
-        """The first signal to stop drains, the second does not wait for that."""
+        """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else."""
+        if signum == signal.SIGHUP and not self._hangup_stops:
+            self._renewal.want()
+            self._renew()
+            return
         if self._stopping:
             self._kill(self._loop.now)
             return
         self._stopping = True
         self._notifier.stopping(self._sentence())
         clients = self._stats.clients_now()
-        self._journal.draining(signal=signum.name, clients=clients, timeout=self._terms.drain)
+        self._journal.draining(signal=signum.name, clients=clients, timeout=self._renewal.terms.drain)
         for listener in self._listeners:
             listener.close()
         for slot in self._slots:
@@ -226,7 +267,7 @@ class Supervisor:
             slot.order(DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
-        self._loop.call_later(self._terms.drain + GRACE, self._kill)
+        self._loop.call_later(self._renewal.terms.drain + GRACE, self._kill)
 
     def _kill(self, now: float) -> None:
         """End the workers that are left; what their clients were due is lost."""

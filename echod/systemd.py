@@ -5,6 +5,7 @@ sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).  Only the parent process
 
 import contextlib
 import os
+import time
 from collections.abc import MutableMapping
 
 import sdnotify
@@ -30,8 +31,15 @@ class Notifier:
                 self.failed = error
 
     def ready(self, status: str) -> None:
-        """Say that the service is up."""
+        """Say that the service is up, or that it is done with reloading."""
         self._notify(f"READY=1\nSTATUS={status}")
+
+    def reloading(self) -> None:
+        """Say that the configuration is read again; `ready` ends that.
+
+        The time, in microseconds of CLOCK_MONOTONIC, tells this from what was said before systemd asked for a reload.
+        """
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, status: str) -> None:
         """Say in one sentence how things are."""

@@ -1,9 +1,9 @@
 """A worker: one process, one loop, its acceptor and its sessions.
 
-It takes orders from the parent alone, over one socket: `DRAIN`, or the end of the socket, which is the end of the
-parent. It says `READY` there once, and from then on shows that it is alive by ticking in shared memory.  SIGTERM and
-SIGINT are not
-for it: a Ctrl-C at the terminal reaches every process of the group, and the parent decides what it means.
+It takes orders from the parent alone, over one socket: `DRAIN`, other terms, or the end of the socket, which is the end
+of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms, and shows that it is alive by ticking
+in shared memory.  Signals are not for it: a Ctrl-C at the terminal reaches every process of the group, and the parent
+decides what it means.
 """
 
 import ctypes
@@ -11,33 +11,35 @@ import gc
 import os
 import signal
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from echod import address
 from echod.acceptor import Acceptor
 from echod.balance import Balance, on_ring
 from echod.errors import EX_OK
 from echod.journal import Journal
 from echod.limits import Limits
-from echod.listeners import Listener
+from echod.listeners import Listener, tune
 from echod.loop import READ, Loop
-from echod.session import Session, Timeouts
+from echod.session import Session
 from echod.stats import Stats
+from echod.terms import Terms
 
 READY = b"ready"
+TAKEN = b"taken"
 DRAIN = b"drain"
 
+_ORDER_MAX = 4096
+"""Bytes of an order, at most."""
+_TABLES = 2
+"""Descriptors that the tables of `limits` take: the memory's, and the copy of it that Python's mmap keeps.
+
+An order may bring such tables while the old ones are in use, or where none were.  So what both would take is kept, for
+clients may have all other descriptors, and the remedy for that is an order: fewer clients.
+"""
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms clients are served: bytes of a chunk, and seconds of the time-outs and between two ticks."""
-
-    chunk_size: int
-    timeouts: Timeouts
-    drain: float
-    tick: float
 
 
 class Worker:
@@ -58,8 +60,10 @@ class Worker:
         bells: list[int],
         orders: socket.socket,
     ) -> None:
+        self._number = number
         self._terms = terms
         self._journal = journal
+        self._limits = limits
         self._row = stats.rows[number]
         self._orders = orders
         self._buffer = memoryview(bytearray(terms.chunk_size))
@@ -73,6 +77,8 @@ class Worker:
             number, listeners, self._loop, journal, stats, limits, self._balance, self._on_accepted
         )
         self._bell = bells[number]
+        self._reserve: list[int] = []
+        self._fill_reserve()
 
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
@@ -108,11 +114,39 @@ class Worker:
             self._loop.stop()
 
     def _on_order(self) -> None:
-        order = self._orders.recv(64)
+        self._release_reserve()
+        order, fds, _, _ = socket.recv_fds(self._orders, _ORDER_MAX, 1)
         if order == DRAIN:
             self._drain()
-        elif not order:
+        elif order:
+            self._take(Terms.decode(order), fds)
+            self._fill_reserve()
+            self._orders.send(TAKEN)
+        else:
             self._loop.stop()
+
+    def _fill_reserve(self) -> None:
+        while len(self._reserve) < (_TABLES if self._limits.counts_sources else 2 * _TABLES):
+            self._reserve.append(os.dup(self._bell))
+
+    def _release_reserve(self) -> None:
+        while self._reserve:
+            os.close(self._reserve.pop())
+
+    def _take(self, terms: Terms, fds: Sequence[int]) -> None:
+        """Serve by other terms from now on, whoever is there already included."""
+        before, self._terms = self._terms, terms
+        sessions = list(self._sessions.values())
+        self._journal.change(**asdict(terms.telling))
+        sources = (address.source(session.sock.family, session.sockaddr) for session in sessions)
+        self._limits.follow(self._number, terms.max_connections, terms.max_per_source, fds, sources)
+        if terms.chunk_size != before.chunk_size:
+            self._buffer = memoryview(bytearray(terms.chunk_size))
+        for session in sessions:
+            session.renew(self._buffer, terms.timeouts)
+            if terms.tuning != before.tuning:
+                # Keepalive could wait for the next client, but TCP_USER_TIMEOUT must not undercut a longer stall.
+                tune(session.sock, terms.tuning)
 
     def _drain(self) -> None:
         self._acceptor.close()

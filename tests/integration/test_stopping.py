@@ -72,7 +72,7 @@ def names(daemon: Daemon) -> list[str]:
     return events[events.index("draining") :]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_stop(signum: signal.Signals) -> None:
     """A signal to stop ends the daemon with status 0, and the events say so; the port is free again."""
     with Daemon() as daemon:

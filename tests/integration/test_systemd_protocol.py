@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,11 +94,16 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 
 @contextmanager
-def passing(*socks: socket.socket, pid: str = "", environment: dict[str, str] | None = None) -> Iterator[Daemon]:
+def passing(
+    *socks: socket.socket,
+    pid: str = "",
+    environment: dict[str, str] | None = None,
+    arguments: tuple[str, ...] = ("--host", "a..b"),
+) -> Iterator[Daemon]:
     """A daemon to which these sockets are passed, and which is told to listen where nobody can."""
     fds = tuple(sock.fileno() for sock in socks)
     prefix = (sys.executable, "-c", PASSING, pid, str(len(fds)), *map(str, fds))
-    with Daemon("--host", "a..b", prefix=prefix, pass_fds=fds, environment=environment, wait=False) as daemon:
+    with Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=False) as daemon:
         yield daemon
 
 
@@ -162,6 +168,102 @@ def test_stopping(systemd: Systemd) -> None:
         assert daemon.read_to_end() == os.EX_OK
     systemd.receive_waiting()
     assert systemd.count("STOPPING") == 1
+
+
+def test_reload(systemd: Systemd, tmp_path: Path) -> None:
+    """RELOADING=1 comes with the time, then READY=1 with the status, and no more; also if the reload is refused."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with Daemon("--config", str(file), environment=systemd.environment) as daemon:
+        status = systemd.wait_for("READY", "1")["STATUS"]
+        last = 0
+        refused = status.removesuffix(".") + "; the last reload was refused: see the journal."
+        for text, expected in (("chunk_size = 2", status), ("chunk_size = 0", refused), ("", status)):
+            file.write_text(text)
+            daemon.process.send_signal(signal.SIGHUP)
+            reloading = systemd.receive()
+            assert list(reloading) == ["RELOADING", "MONOTONIC_USEC"]
+            assert reloading["RELOADING"] == "1"
+            assert last < int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            last = int(reloading["MONOTONIC_USEC"])
+            assert systemd.receive() == {"READY": "1", "STATUS": expected}
+
+
+def test_reload_is_over_when_all_have_taken_it(systemd: Systemd) -> None:
+    """READY=1 waits for the last worker; the next reload, wanted meanwhile, comes after it."""
+    with Daemon("--workers", "4", environment=systemd.environment) as daemon:
+        systemd.wait_for("READY", "1")
+        freeze(daemon.workers[2])
+        for _ in range(2):
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for_state(daemon.pid, "S")
+        assert list(systemd.receive()) == ["RELOADING", "MONOTONIC_USEC"]
+        with daemon.connect() as client:
+            send_and_get(client, b"served meanwhile")
+        messages = len(systemd.messages)
+        systemd.receive_waiting()
+        assert {key for message in systemd.messages[messages:] for key in message} <= {"STATUS"}
+        os.kill(daemon.workers[2], signal.SIGCONT)
+        systemd.wait_for("READY", "1")
+        systemd.wait_for("RELOADING", "1")
+        systemd.wait_for("READY", "1")
+        assert daemon.stop() == os.EX_OK
+
+
+def test_reload_before_it_is_ready(systemd: Systemd) -> None:
+    """RELOADING=1 waits for the first READY=1, which waits for every worker as ever."""
+    with (
+        Gate() as gate,
+        Daemon(
+            "--workers",
+            "2",
+            environment=systemd.environment,
+            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            pass_fds=(gate.fd,),
+            wait=False,
+        ) as daemon,
+    ):
+        daemon.wait_for("worker_started")
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for_state(daemon.pid, "S")
+        systemd.receive_waiting()
+        assert systemd.messages == []
+        gate.open()
+        keys = [list(systemd.receive()) for _ in range(3)]
+        assert keys == [["READY", "STATUS"], ["RELOADING", "MONOTONIC_USEC"], ["READY", "STATUS"]]
+
+
+def test_reload_with_a_hung_worker(systemd: Systemd) -> None:
+    """READY=1 comes when the worker has been killed, and WATCHDOG=1 again after it."""
+    with Daemon("--workers", "2", environment=systemd.environment | WATCHED) as daemon:
+        systemd.wait_for("READY", "1")
+        freeze(daemon.workers[1])
+        daemon.process.send_signal(signal.SIGHUP)
+        systemd.wait_for("RELOADING", "1")
+        systemd.wait_for("READY", "1")
+        systemd.wait_for("WATCHDOG", "1")
+        daemon.wait_for("reloaded")
+        names = [event["event"] for event in daemon.events]
+        assert names.index("worker_exited") < names.index("reloaded")
+
+
+def test_sockets_overrule_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> None:
+    """Where to listen, set while echod serves passed sockets, is told to be overruled: no restart would change that."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with (
+        listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp,
+        passing(tcp, arguments=("--config", str(file)), environment=systemd.environment) as daemon,
+    ):
+        assert "(sockets from systemd, which overrule port): " in systemd.wait_for("READY", "1")["STATUS"]
+        file.write_text("host = '127.0.0.2'")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.wait_for("config_warning", 2)["problem"] == (
+            f"{file}: host and --port are overruled by the sockets that systemd passed"
+        )
+        reloaded = daemon.wait_for("reloaded")
+        assert (reloaded["changed"], reloaded["needs_restart"]) == ([], [])
+        assert "(sockets from systemd, which overrule host and port): " in systemd.wait_for("READY", "1")["STATUS"]
 
 
 def test_watchdog(systemd: Systemd) -> None:
@@ -239,8 +341,12 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
             assert [(event["address"], event["adopted"]) for event in daemon.of("listening")] == (
                 [(address, True) for address in ready["addresses"]]
             )
+            assert {event["message"].partition(",")[2] for event in daemon.of("listening")} == {" passed by systemd."}
             status = systemd.wait_for("READY", "1")["STATUS"]
-            assert status.startswith(f"Echoing on {' and '.join(ready['addresses'])} (sockets from systemd): ")
+            where = " and ".join(ready["addresses"])
+            assert status.startswith(f"Echoing on {where} (sockets from systemd, which overrule host and port): ")
+            (warning,) = daemon.of("config_warning")
+            assert warning["problem"] == "--host and --port are overruled by the sockets that systemd passed"
             for address in daemon.addresses:
                 with daemon.connect(address) as client:
                     client.sendall(b"adopted")

@@ -432,3 +432,29 @@ def test_a_journal_that_changes() -> None:
         assert b" debug " in line
         assert told.journal.tells_chunks
         assert told.journal.show(b"x") == {"payload": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "needs_restart", "message"),
+    [
+        ([], [], "Reloaded; nothing has changed."),
+        (["log.level", "chunk_size"], [], "Reloaded; changed: log.level, chunk_size."),
+        ([], ["host"], "Reloaded; nothing has changed; waiting for a restart: host."),
+        (["log.level"], ["host", "port"], "Reloaded; changed: log.level; waiting for a restart: host, port."),
+    ],
+)
+def test_a_reload(changed: list[str], needs_restart: list[str], message: str) -> None:
+    """The sentence says what is in effect and what is not."""
+    with telling() as told:
+        told.tell("reloaded", changed=changed, needs_restart=needs_restart)
+        (event,) = told.objects()
+    assert event["message"] == message
+
+
+@pytest.mark.parametrize(("adopted", "end"), [(True, ", passed by systemd."), (False, "0:7.")])
+def test_where_a_socket_comes_from(adopted: bool, end: str) -> None:
+    """The sentence says whose it is, if it is not ours."""
+    with telling() as told:
+        told.tell("listening", address="0.0.0.0:7", adopted=adopted)
+        (event,) = told.objects()
+    assert event["message"].endswith(end)

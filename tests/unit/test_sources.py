@@ -399,3 +399,36 @@ class TestKubernetes:
 def test_nearest(word: str, expected: str) -> None:
     """The most similar, if any is."""
     assert nearest(word, ["port", "host"]) == expected
+
+
+class TestAgain:
+    """A configuration that was read before."""
+
+    def test_it_is_read_anew(self, file: Path) -> None:
+        """With the files that are there now."""
+        file.write_text("port = 1")
+        assert load(str(file), {}, {}).settings.port == 1
+        beside = Path(f"{file}.d") / "more.toml"
+        beside.parent.mkdir()
+        beside.write_text("port = 2")
+        assert load(str(file), {}, {}, again=True).settings.port == 2
+
+    def test_a_pipe_can_be_read_once(self) -> None:
+        """And is refused then, since all that it said would be gone."""
+        reads, writes = os.pipe()
+        os.write(writes, b"port = 1")
+        os.close(writes)
+        assert load(f"/dev/fd/{reads}", {}, {}).settings.port == 1
+        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is no regular file, so it can't be read again; "):
+            load(f"/dev/fd/{reads}", {}, {}, again=True)
+        os.close(reads)
+
+    def test_nobody_waits_for_a_pipe(self, file: Path) -> None:
+        """One with a name and nobody who writes to it would hold us up for ever."""
+        os.mkfifo(file)
+        with pytest.raises(ConfigError, match="no regular file"):
+            load(str(file), {}, {}, again=True)
+
+    def test_nothing_is_something_that_can_be_read(self) -> None:
+        """/dev/null is the way to say that there is no file."""
+        assert load(os.devnull, {}, {}, again=True).settings == Settings()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -41,6 +42,17 @@ class TestNotifier:
         assert said == [b"READY=1\nSTATUS=Up.", b"STATUS=Fine.", b"WATCHDOG=1", b"STOPPING=1\nSTATUS=Down."]
         with pytest.raises(BlockingIOError):
             systemd.recv(4096)
+
+    def test_reloading(self, systemd: socket.socket) -> None:
+        """With the time of the clock that systemd compares, in microseconds, in the same message (sd_notify(3))."""
+        before = time.clock_gettime(time.CLOCK_MONOTONIC)
+        with closing(Notifier(os.environ)) as notifier:
+            notifier.reloading()
+        first, second = systemd.recv(4096).split(b"\n")
+        key, _, microseconds = second.partition(b"=")
+        assert (first, key) == (b"RELOADING=1", b"MONOTONIC_USEC")
+        assert before <= int(microseconds) / 1e6 + 1e-6
+        assert int(microseconds) / 1e6 <= time.clock_gettime(time.CLOCK_MONOTONIC)
 
     @pytest.mark.parametrize("status", ["Echoing on unix:/run/é ✓ 𝄞", "unix:/run/\udcff"])
     def test_a_status_that_is_not_ascii(self, systemd: socket.socket, status: str) -> None:

@@ -1,0 +1,93 @@
+"""From settings to terms, at the start and again at each reload; and which settings a reload does not reach.
+
+Reading files is all that a reload waits for.  So a named host is not resolved again: where echod listens is settled at
+the start, and told to wait for the next one.
+"""
+
+from collections.abc import Callable
+
+from echod.config import Settings, keys, worker_count
+from echod.listeners import Tuning
+from echod.session import Timeouts
+from echod.sources import ConfigPath, Loaded
+from echod.terms import Change, Telling, Terms
+
+LINGER = 2.0
+"""Seconds to wait for the client's end of a connection that the server ends."""
+SPARE_FDS = 64
+"""Descriptors of a worker that are no clients'."""
+
+_WHERE: list[ConfigPath] = [("host",), ("port",)]
+_NEEDS_RESTART: list[ConfigPath] = [*_WHERE, ("workers",)]
+
+
+class Configuration:
+    """The settings in effect, `loaded` at the start and later by `load`.
+
+    `tick` is for the terms; `descriptors` is how many each process may have; `adopted` says that sockets were passed,
+    which makes the settings of where to listen idle.
+    """
+
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], *, tick: float, descriptors: int, adopted: bool
+    ) -> None:
+        self._load = load
+        self._tick = tick
+        self._descriptors = descriptors
+        self._adopted = adopted
+        self._started = self._settings = loaded.settings
+        self.start = self._change(loaded)
+        """What the settings make at the start, when nothing changes."""
+
+    def reload(self) -> Change:
+        """Read everything again, and take it; raises `ConfigError`, and has taken nothing then."""
+        loaded = self._load()
+        change = self._change(loaded)
+        self._settings = loaded.settings
+        return change
+
+    def _change(self, loaded: Loaded) -> Change:
+        new, before, started = loaded.settings, self._settings, self._started
+        overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
+        idle = _WHERE if self._adopted else []
+        warnings = list(loaded.warnings)
+        if overruled:
+            subjects = " and ".join(loaded.origins[path].subject(path) for path in overruled)
+            is_or_are = "is" if len(overruled) == 1 else "are"
+            warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
+        return Change(
+            terms=_terms(new, self._tick),
+            changed=[
+                key.name for key in keys() if key.path not in _NEEDS_RESTART and key.value(new) != key.value(before)
+            ],
+            needs_restart=[
+                key.name
+                for key in keys()
+                if key.path in _NEEDS_RESTART and key.path not in idle and key.value(new) != key.value(started)
+            ],
+            overruled=[".".join(path) for path in overruled],
+            warnings=warnings + _too_few(self._descriptors, worker_count(started), new.limits.max_connections),
+        )
+
+
+def _terms(settings: Settings, tick: float) -> Terms:
+    limits, log = settings.limits, settings.log
+    return Terms(
+        chunk_size=settings.chunk_size,
+        timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
+        tuning=Tuning(limits.keepalive, limits.stall_timeout),
+        drain=limits.drain_timeout,
+        tick=tick,
+        max_connections=limits.max_connections,
+        max_per_source=limits.max_connections_per_source,
+        telling=Telling(log.level, log.format, log.connections, log.payload),
+    )
+
+
+def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
+    """A warning if the descriptors are fewer than the clients that may be served."""
+    served = workers * (descriptors - SPARE_FDS)
+    if served >= wanted:
+        return []
+    warning = f"limits.max_connections is {wanted}, but this process may have descriptors for {served} clients only"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]

@@ -1,0 +1,93 @@
+"""Serving by other terms without a pause: from the wish to reload to the last worker's answer.
+
+The parent takes new terms first, so that each worker that it makes from then on has them; those that are there are sent
+them, and answer.  One that hangs does not answer, but does not live long either, and its successor has them.  One
+reload at a time: a wish that comes meanwhile is granted afterwards, since files may have changed after they were read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from echod.errors import ConfigError
+from echod.journal import Journal
+from echod.limits import Limits
+from echod.listeners import Listener
+from echod.slot import Slot
+from echod.terms import Change
+
+
+class Renewal:
+    """Has the workers in `slots` serve by what `read` returns, unless that raises `ConfigError`.
+
+    `start` is what they have been told to begin with; `on_begun` and `on_ended` are called around each reload, the
+    latter once every worker has taken the new terms or is gone, or when everything stays as it was.
+    """
+
+    def __init__(
+        self,
+        start: Change,
+        read: Callable[[], Change],
+        slots: Sequence[Slot],
+        listeners: Sequence[Listener],
+        journal: Journal,
+        limits: Limits,
+        on_begun: Callable[[], None],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self.terms = start.terms
+        """What each worker that is made now is to serve by."""
+        self.overruled = start.overruled
+        """Settings that are idle."""
+        self.refused = False
+        """Whether what was last read was wrong."""
+        self._read = read
+        self._slots = slots
+        self._listeners = listeners
+        self._journal = journal
+        self._limits = limits
+        self._on_begun = on_begun
+        self._on_ended = on_ended
+        self._wanted = False
+        self._unanswered: Change | None = None
+
+    def want(self) -> None:
+        """Have `advance` begin a reload, now or when it can."""
+        self._wanted = True
+
+    def advance(self) -> None:
+        """End the reload that everybody has answered, and begin the one that is wanted."""
+        if any(slot.owes_answer for slot in self._slots):
+            return
+        if (change := self._unanswered) is not None:
+            self._unanswered = None
+            self._on_ended()
+            self._journal.reloaded(changed=change.changed, needs_restart=change.needs_restart)
+        if self._wanted:
+            self._wanted = False
+            self._begin()
+
+    def _begin(self) -> None:
+        self._on_begun()
+        try:
+            change = self._read()
+        except ConfigError as error:
+            self.refused = True
+            for problem in error.problems:
+                self._journal.reload_refused(problem=problem)
+            self._on_ended()
+            return
+        self.refused = False
+        self._take(change)
+        self.advance()
+
+    def _take(self, change: Change) -> None:
+        terms = self.terms = change.terms
+        self._unanswered, self.overruled = change, change.overruled
+        self._journal.change(**asdict(terms.telling))
+        for warning in change.warnings:
+            self._journal.config_warning(problem=warning)
+        for listener in self._listeners:
+            listener.tune(terms.tuning)
+        fds = self._limits.change(terms.max_connections, terms.max_per_source)
+        for slot in self._slots:
+            slot.owes_answer = slot.order(terms.encode(), fds)

@@ -1,0 +1,67 @@
+"""On what terms clients are served: all that may change while they are, and its way from the parent to the workers.
+
+As JSON, one message of the socket between the two: nothing that comes from there can be more than values.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from echod.listeners import Tuning
+from echod.session import Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What is told, and how: the options of `journal.Journal` that may change."""
+
+    level: str
+    form: str
+    connections: bool
+    payload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Bytes of a chunk; how connections are timed out and tuned; seconds to drain in, and between two ticks.
+
+    `max_connections` and `max_per_source` are those of `limits.Limits`.
+    """
+
+    chunk_size: int
+    timeouts: Timeouts
+    tuning: Tuning
+    drain: float
+    tick: float
+    max_connections: int
+    max_per_source: int
+    telling: Telling
+
+    def encode(self) -> bytes:
+        """As a message, of a few hundred bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """From what `encode` has made."""
+        values = json.loads(message)
+        parts = {
+            "timeouts": Timeouts(**values["timeouts"]),
+            "tuning": Tuning(**values["tuning"]),
+            "telling": Telling(**values["telling"]),
+        }
+        return cls(**values | parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New terms, and what there is to say about them: keys that have changed, and those that wait for a restart.
+
+    `overruled` are the settings that sockets passed by systemd make idle; `warnings` are whole sentences.
+    """
+
+    terms: Terms
+    changed: list[str]
+    needs_restart: list[str]
+    overruled: list[str]
+    warnings: list[str]

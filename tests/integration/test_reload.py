@@ -1,0 +1,505 @@
+"""SIGHUP: what takes effect while clients are served, what does not, and what is said about it."""
+
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import (
+    DEADLINE,
+    Daemon,
+    Event,
+    Gate,
+    freeze,
+    receive_all,
+    send_and_get,
+    stuff,
+    wait_for_state,
+)
+from tests.integration.peers import clients, connect, exchange_all, send_until_blocked
+
+HERE = ("--host", "127.0.0.1")
+WATCHED = {"WATCHDOG_USEC": "2000000"}
+"""A hung worker is found in 1 s, not in 5."""
+SLOW_START = """
+import os
+import echod.worker
+real, parent = echod.worker.Loop, os.getpid()
+def loop(on_bug):
+    if os.getpid() != parent:
+        os.read({gate}, 1)
+    return real(on_bug)
+echod.worker.Loop = loop
+"""
+
+
+SLOW_NAME = """
+import os
+import echod.cli
+real = echod.cli.endpoints
+def endpoints(hosts):
+    os.read({gate}, 1)
+    return real(hosts)
+echod.cli.endpoints = endpoints
+"""
+
+
+class Configured(Daemon):
+    """A daemon with a configuration file, which can be changed."""
+
+    def __init__(self, file: Path, text: str, *arguments: str, **options: object) -> None:
+        self.file = file
+        self.file.write_text(text)
+        self.count = 0
+        super().__init__("--config", str(file), *HERE, *arguments, **options)  # type: ignore[arg-type]
+
+    def hang_up_on(self, text: str) -> None:
+        """Write another configuration, and send the signal."""
+        self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    def reload(self, text: str) -> Event:
+        """The same, and wait until it is in effect."""
+        self.hang_up_on(text)
+        self.count += 1
+        return self.wait_for("reloaded", self.count)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the configuration is."""
+    return tmp_path / "echod.toml"
+
+
+def chunks(daemon: Daemon, sock: socket.socket, data: bytes, count: int) -> list[int]:
+    """In what pieces `data` is read from a client; the daemon tells of everything."""
+    before = len(daemon.of("chunk_received"))
+    send_and_get(sock, data)
+    daemon.wait_for("chunk_received", before + count)
+    return [event["bytes"] for event in daemon.of("chunk_received")[before:]]
+
+
+class TestEffect:
+    """Each kind of setting, for a connection that was there before."""
+
+    def test_level_connections_and_payload(self, file: Path) -> None:
+        """What is told of a connection is what is wanted now; and then no more."""
+        with Configured(file, "[log]\nconnections = false") as daemon, daemon.connect() as client:
+            send_and_get(client, b"not told")
+            changed = daemon.reload("[log]\nlevel = 'debug'\npayload = true")["changed"]
+            assert changed == ["log.level", "log.connections", "log.payload"]
+            send_and_get(client, b"told")
+            assert daemon.wait_for("chunk_sent")["payload"] == "told"
+            daemon.reload("[log]\nlevel = 'info'")
+            send_and_get(client, b"not told either")
+            client.close()
+            closed = daemon.wait_for("connection_closed")
+            assert closed["bytes_sent"] == len(b"not toldtoldnot told either")
+            assert len(daemon.of("chunk_sent")) == 1
+            assert daemon.of("connection_opened") == []
+
+    def test_format(self, file: Path) -> None:
+        """The next line is for a person."""
+        with Configured(file, "") as daemon, daemon.connect() as client:
+            send_and_get(client, b"hello")
+            daemon.wait_for("connection_opened")
+            daemon.hang_up_on("log.format = 'console'")
+            daemon.wait_for_words("Reloaded; changed: log.format.")
+            client.close()
+            daemon.wait_for_words(" is gone (eof), 5 bytes echoed.")
+
+    def test_max_connections(self, file: Path) -> None:
+        """Who waits is let in by a higher limit; a lower one puts nobody out."""
+        with Configured(file, "limits.max_connections = 1") as daemon, daemon.connect() as client:
+            send_and_get(client, b"the only one")
+            with daemon.connect() as waiting:
+                waiting.sendall(b"me too")
+                daemon.wait_for("accept_paused")
+                daemon.reload("limits.max_connections = 2")
+                assert waiting.recv(10) == b"me too"
+                daemon.reload("limits.max_connections = 1")
+                for sock in (client, waiting):
+                    send_and_get(sock, b"still here")
+                client.close()
+                with daemon.connect() as late:
+                    late.sendall(b"third")
+                    waiting.close()
+                    assert late.recv(10) == b"third"
+
+    def test_max_connections_per_source(self, file: Path) -> None:
+        """Who is there counts, in all workers together, whichever of them lets the next one in."""
+        with Configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
+            there = stack.enter_context(clients(daemon.addresses[0], 8))
+            for sock in there:
+                send_and_get(sock, b"in")
+            daemon.reload("limits.max_connections_per_source = 8")
+            for _ in range(8):
+                with connect(daemon.addresses[0]) as sock:
+                    assert sock.recv(1) == b""
+                with connect(daemon.addresses[0], source="127.0.0.2") as sock:
+                    send_and_get(sock, b"another source")
+            daemon.reload("limits.max_connections_per_source = 9")
+            ninth = stack.enter_context(connect(daemon.addresses[0]))
+            send_and_get(ninth, b"in")
+            with connect(daemon.addresses[0]) as sock:
+                assert sock.recv(1) == b""
+            daemon.reload("")
+            with connect(daemon.addresses[0]) as sock:
+                send_and_get(sock, b"no limit")
+            for sock in there:
+                send_and_get(sock, b"still here")
+
+    def test_idle_timeout(self, file: Path) -> None:
+        """Who has been quiet for longer is idle now."""
+        with Configured(file, "") as daemon, daemon.connect() as client:
+            send_and_get(client, b"hello")
+            daemon.reload("limits.idle_timeout = '1ms'")
+            assert client.recv(1) == b""
+            client.close()
+            assert daemon.wait_for("connection_closed")["reason"] == "idle"
+
+    def test_stall_timeout(self, file: Path) -> None:
+        """Who takes nothing stalls now."""
+        with Configured(file, "limits.stall_timeout = 0") as daemon, daemon.connect() as client:
+            stuff(client, daemon.workers[0])
+            daemon.reload("limits.stall_timeout = '50ms'")
+            assert daemon.wait_for("connection_closed")["reason"] == "stalled"
+
+    def test_drain_timeout(self, file: Path) -> None:
+        """Parent and worker wait no longer than they are to now."""
+        with Configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
+            stuff(client, daemon.workers[0])
+            daemon.reload("limits.drain_timeout = 0")
+            assert daemon.stop() == os.EX_OK
+            assert daemon.of("draining")[0]["timeout"] == 0
+            assert daemon.of("connection_closed")[0]["reason"] == "cut"
+
+    def test_keepalive(self, file: Path) -> None:
+        """For who is there, and for who comes."""
+        with Configured(file, "limits.keepalive = 0") as daemon, daemon.connect() as client:
+            send_and_get(client, b"hello")
+            assert not is_probed(client)
+            daemon.reload("limits.keepalive = '1h'")
+            with daemon.connect() as later:
+                send_and_get(later, b"hello")
+                assert [is_probed(client), is_probed(later)] == [True, True]
+                daemon.reload("limits.keepalive = 0")
+                assert [is_probed(client), is_probed(later)] == [False, False]
+
+    def test_chunk_size(self, file: Path) -> None:
+        """Longer or shorter than before, from the next chunk on, and then as before: nothing of an old one comes."""
+        with Configured(file, "chunk_size = 4", "--log-level", "debug") as daemon, daemon.connect() as client:
+            assert chunks(daemon, client, b"abcdefgh", 2) == [4, 4]
+            for size, expected in ((8, [8]), (16, [8]), (3, [3, 3, 2]), (4, [4, 4])):
+                daemon.reload(f"chunk_size = {size}")
+                data = os.urandom(8)
+                assert chunks(daemon, client, data, len(expected)) == expected
+
+    def test_every_worker(self, file: Path) -> None:
+        """Of four each serves by the new terms, and the reload is over when all do."""
+        with Configured(file, "", "--workers", "4", "--log-level", "debug") as daemon, ExitStack() as stack:
+            socks = stack.enter_context(clients(daemon.addresses[0], 16))
+            for sock in socks:
+                send_and_get(sock, b"hello")
+            daemon.reload("chunk_size = 1")
+            for sock in socks:
+                send_and_get(sock, b"ab")
+            daemon.wait_for("chunk_received", 16 + 32)
+            told = [(event["worker"], event["bytes"]) for event in daemon.of("chunk_received")[16:]]
+            assert set(told) == {(worker, 1) for worker in range(4)}
+
+    def test_next_worker(self, file: Path) -> None:
+        """A worker that is made later serves by the new terms too, and knows the limits."""
+        with Configured(file, "log.level = 'debug'") as daemon:
+            daemon.reload("chunk_size = 2\nlog.level = 'debug'\nlimits.max_connections_per_source = 1")
+            os.kill(daemon.workers[0], signal.SIGKILL)
+            daemon.wait_for("worker_started", 2)
+            with daemon.connect() as client:
+                assert chunks(daemon, client, b"abcd", 2) == [2, 2]
+                with daemon.connect() as second:
+                    assert second.recv(1) == b""
+                daemon.reload("limits.max_connections_per_source = 2")
+                with daemon.connect() as second:
+                    send_and_get(second, b"hello")
+
+
+def is_probed(client: socket.socket) -> bool:
+    """Whether the daemon's end of a connection has a keepalive timer (/proc/net/tcp, `tr`: 1 retransmits, 2 probes)."""
+    ends = [
+        f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}"
+        for host, port in (client.getpeername(), client.getsockname())
+    ]
+    while True:
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        (timer,) = (line[5].partition(":")[0] for line in lines if line[1:3] == ends)
+        if timer != "01":
+            return timer == "02"
+        os.sched_yield()
+
+
+class TestBytes:
+    """Not one is lost, whenever a reload comes."""
+
+    @pytest.mark.parametrize(("before", "after"), [("64KiB", "100"), ("1000", "1MiB"), ("16MiB", "1000")])
+    def test_a_client_that_does_not_read(self, file: Path, before: str, after: str) -> None:
+        """What waited for room in chunks of one size is given in full, and the rest in chunks of another."""
+        data = random.Random(1).randbytes(16 << 20)
+        with Configured(file, f"chunk_size = '{before}'") as daemon, daemon.connect() as client:
+            sent = 0
+            wait_for_state(daemon.workers[0], "S")
+            while more := send_until_blocked(client, data[sent:]):
+                sent += more
+                wait_for_state(daemon.workers[0], "S")
+            assert sent < len(data), "there is always room"
+            daemon.reload(f"chunk_size = '{after}'")
+            rest = data[sent : sent + 100_000]
+            assert exchange_all({client: rest})[client] == data[:sent] + rest
+            daemon.wait_for("connection_closed")
+            assert daemon.of("connection_closed")[0]["reason"] == "eof"
+
+    def test_clients_in_the_middle_of_it(self, file: Path) -> None:
+        """Clients of four workers get everything back while everything that can change does, again and again."""
+        numbers = random.Random(2)
+        talks = 12
+        done = threading.Event()
+        with Configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
+            socks = stack.enter_context(clients(daemon.addresses[0], talks))
+            data = {sock: numbers.randbytes(1 << 20) for sock in socks}
+            heard: dict[socket.socket, bytes] = {}
+
+            def talk() -> None:
+                try:
+                    while not done.is_set():
+                        heard.clear()
+                        heard.update(exchange_all(data, half_close=False))
+                        assert heard == data
+                finally:
+                    done.set()
+
+            thread = threading.Thread(target=talk)
+            thread.start()
+            try:
+                for round_ in range(12):
+                    level = ("info", "debug")[round_ % 4 == 3]
+                    daemon.reload(
+                        f"chunk_size = {numbers.choice([1000, 4096, 65536, 1 << 20])}\n"
+                        f"log.level = '{level}'\nlimits.max_connections_per_source = {12 + round_ % 2}\n"
+                        f"limits.keepalive = {600 + round_}\nlimits.stall_timeout = {60 + round_}"
+                    )
+                    assert not done.is_set(), "the talk has failed"
+            finally:
+                done.set()
+                thread.join()
+            assert heard == data
+            assert daemon.of("worker_exited") == []
+
+
+class TestRefused:
+    """A configuration that is wrong."""
+
+    def test_everything_stays(self, file: Path) -> None:
+        """The old one is in effect in every part, each problem is told with its place, and clients notice nothing."""
+        with Configured(file, "chunk_size = 4\nlog.level = 'debug'") as daemon, daemon.connect() as client:
+            send_and_get(client, b"before")
+            daemon.hang_up_on("chunk_size = 2\nprot = 7\n[limits]\nidle_timeout = 'soon'\nmax_connections = 1")
+            daemon.wait_for("reload_refused", 2)
+            refused = sorted(event["problem"] for event in daemon.of("reload_refused"))
+            assert {event["level"] for event in daemon.of("reload_refused")} == {"error"}
+            assert refused[0].startswith(f"{file}: limits.idle_timeout is 'soon', but must be a duration ")
+            assert refused[1] == f"{file}: unknown key 'prot'; did you mean 'port'?"
+            assert chunks(daemon, client, b"abcd", 1) == [4]
+            with daemon.connect() as second:
+                send_and_get(second, b"let in")
+            assert daemon.reload("chunk_size = 2\nlog.level = 'debug'")["changed"] == ["chunk_size"]
+
+    def test_file_that_is_gone(self, file: Path) -> None:
+        """A file that was named must be there; no echod falls back to defaults behind anyone's back."""
+        with Configured(file, "") as daemon:
+            file.unlink()
+            daemon.process.send_signal(signal.SIGHUP)
+            assert daemon.wait_for("reload_refused")["problem"].startswith(f"{file}: cannot be read: No such file")
+            with daemon.connect() as client:
+                send_and_get(client, b"all the same")
+
+    def test_pipe(self, file: Path) -> None:
+        """One that has been read is refused: now it is empty."""
+        reads, writes = os.pipe()
+        os.write(writes, b"chunk_size = 2")
+        os.close(writes)
+        with Daemon("--config", f"/dev/fd/{reads}", pass_fds=(reads,)) as daemon:
+            os.close(reads)
+            daemon.process.send_signal(signal.SIGHUP)
+            assert "can't be read again" in daemon.wait_for("reload_refused")["problem"]
+
+    def test_what_waits_for_a_restart(self, file: Path) -> None:
+        """It is named as long as it waits, and all else takes effect."""
+        with Configured(file, "", "--log-level", "debug") as daemon:
+            told = daemon.reload("workers = 2\nchunk_size = 2")
+            assert (told["changed"], told["needs_restart"]) == (["chunk_size"], ["workers"])
+            assert told["message"] == "Reloaded; changed: chunk_size; waiting for a restart: workers."
+            told = daemon.reload("workers = 2\nchunk_size = 2")
+            assert (told["changed"], told["needs_restart"]) == ([], ["workers"])
+            with daemon.connect() as client:
+                assert chunks(daemon, client, b"ab", 1) == [2]
+            assert set(daemon.workers) == {0}
+            assert daemon.reload("chunk_size = 2")["needs_restart"] == []
+
+    def test_other_address(self, file: Path) -> None:
+        """It is listened on after the next start; until then the old one is."""
+        file.write_text("host = '127.0.0.1'")
+        with Daemon("--config", str(file)) as daemon:
+            file.write_text("host = '127.0.0.2'")
+            daemon.process.send_signal(signal.SIGHUP)
+            assert daemon.wait_for("reloaded")["needs_restart"] == ["host"]
+            with daemon.connect(f"127.0.0.1:{daemon.port}") as client:
+                send_and_get(client, b"still here")
+
+
+class TestWhen:
+    """A signal at an awkward moment."""
+
+    @pytest.mark.parametrize(("patch", "event"), [(SLOW_NAME, "starting"), (SLOW_START, "listening")])
+    def test_before_it_is_ready(self, file: Path, patch: str, event: str) -> None:
+        """The start goes on, and what was changed meanwhile is read after it."""
+        with (
+            Gate() as gate,
+            Configured(file, "", patch=patch.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+        ):
+            daemon.wait_for(event)
+            daemon.hang_up_on("chunk_size = 2")
+            wait_for_state(daemon.pid, "S")
+            gate.open()
+            assert daemon.wait_for("reloaded")["changed"] == ["chunk_size"]
+            names = [event["event"] for event in daemon.events]
+            assert names == ["starting", "listening", "worker_started", "ready", "reloaded"]
+
+    def test_while_stopping(self, file: Path) -> None:
+        """It changes nothing, and least of all does it end the wait for clients."""
+        with Configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
+            stuff(client, daemon.workers[0])
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.wait_for("draining")
+            daemon.hang_up_on("nonsense")
+            wait_for_state(daemon.pid, "S")
+            received = len(receive_all(client))
+            client.close()
+            assert daemon.read_to_end() == os.EX_OK
+            closed = daemon.of("connection_closed")[0]
+            assert (closed["reason"], closed["bytes_sent"]) == ("drained", received)
+            assert daemon.of("reload_refused") == []
+
+    def test_twice(self, file: Path) -> None:
+        """The second is served after the first, by what the file says then."""
+        with Configured(file, "", "--workers", "2") as daemon:
+            freeze(daemon.workers[1])
+            daemon.hang_up_on("chunk_size = 2")
+            wait_for_state(daemon.pid, "S")
+            daemon.hang_up_on("chunk_size = 3\nlog.payload = true")
+            wait_for_state(daemon.pid, "S")
+            os.kill(daemon.workers[1], signal.SIGCONT)
+            daemon.wait_for("reloaded", 2)
+            assert [event["changed"] for event in daemon.of("reloaded")] == [
+                ["chunk_size"],
+                ["chunk_size", "log.payload"],
+            ]
+
+    def test_in_quick_succession(self, file: Path) -> None:
+        """However many come, the last configuration is in effect in the end."""
+        with Configured(file, "", "--log-level", "debug", "--workers", "2") as daemon, daemon.connect() as client:
+            for size in range(1, 21):
+                daemon.hang_up_on(f"chunk_size = {size}")
+            daemon.hang_up_on("chunk_size = 100\nlog.payload = true")
+            daemon.wait_for("reloaded", where=lambda event: "log.payload" in event["changed"])
+            assert chunks(daemon, client, bytes(100), 1) == [100]
+
+    def test_hung_worker(self, file: Path) -> None:
+        """A worker that does not answer is replaced as ever; then the reload is over, and its successor goes by it."""
+        options = {"environment": WATCHED}
+        with Configured(file, "", "--log-level", "debug", "--workers", "2", **options) as daemon:
+            freeze(daemon.workers[1])
+            daemon.reload("chunk_size = 2")
+            names = [event["event"] for event in daemon.events]
+            assert names[-2:] == ["worker_exited", "reloaded"]
+            os.kill(daemon.workers[0], signal.SIGKILL)
+            daemon.wait_for("worker_started", 4)
+            with clients(daemon.addresses[0], 4) as socks:
+                for sock in socks:
+                    assert chunks(daemon, sock, b"abcd", 2) == [2, 2]
+            assert {event["worker"] for event in daemon.of("chunk_received")} == {0, 1}
+
+    def test_worker_that_dies(self, file: Path) -> None:
+        """The same for one that dies before it has answered."""
+        with Configured(file, "", "--workers", "2") as daemon:
+            freeze(daemon.workers[1])
+            daemon.hang_up_on("chunk_size = 2")
+            wait_for_state(daemon.pid, "S")
+            os.kill(daemon.workers[1], signal.SIGKILL)
+            daemon.wait_for("reloaded")
+            daemon.wait_for("worker_started", 3)
+            assert daemon.stop() == os.EX_OK
+
+    def test_stopping_meanwhile(self, file: Path) -> None:
+        """A reload that is not over when echod is to stop is none any more."""
+        with Configured(file, "") as daemon:
+            freeze(daemon.workers[0])
+            daemon.hang_up_on("chunk_size = 2")
+            wait_for_state(daemon.pid, "S")
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.wait_for("draining")
+            os.kill(daemon.workers[0], signal.SIGCONT)
+            assert daemon.read_to_end() == os.EX_OK
+            assert daemon.of("reloaded") == []
+            assert daemon.of("worker_exited")[0]["reason"] == "stopped"
+
+    def test_without_descriptors(self, file: Path) -> None:
+        """A worker whose clients have all of them still takes an order that brings one."""
+        with (
+            Configured(file, "", prefix=("prlimit", "--nofile=40")) as daemon,
+            clients(daemon.addresses[0], 40) as socks,
+        ):
+            assert daemon.wait_for("accept_paused")["reason"] == "EMFILE"
+            for number in range(2):
+                daemon.reload(f"limits.max_connections_per_source = {number + 1}")
+            socks.pop(0).close()
+            assert socks[-1].recv(1) == b""
+            send_and_get(socks[0], b"still here")
+            assert daemon.of("worker_exited") == daemon.of("bug") == []
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, int]]:
+    """The two ends of a terminal: the person's, and the program's."""
+    ends = os.openpty()
+    try:
+        yield ends
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+def test_at_a_terminal() -> None:
+    """There SIGHUP means that the terminal closes, and echod ends."""
+    with terminal() as (ours, its), Daemon(stderr=its, stderr_read=ours) as daemon:
+        daemon.process.send_signal(signal.SIGHUP)
+        assert daemon.wait_for("draining")["signal"] == "SIGHUP"
+        daemon.wait_for("stopped")
+        assert daemon.process.wait(DEADLINE) == os.EX_OK
+
+
+def test_nothing_leaks(file: Path) -> None:
+    """However often it is reloaded, parent and worker hold no more descriptors than before."""
+    with Configured(file, "limits.max_connections_per_source = 1") as daemon:
+        pids = (daemon.pid, daemon.workers[0])
+        before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+        for number in range(10):
+            daemon.reload(f"chunk_size = {number + 1}\nlimits.max_connections_per_source = {number + 2}")
+        assert [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids] == before
+        daemon.reload("")
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < before[0]
+        assert len(os.listdir(f"/proc/{daemon.workers[0]}/fd")) == before[1]

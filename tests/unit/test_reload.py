@@ -1,0 +1,128 @@
+"""echod.reload: what a new configuration changes at once, and what waits for a restart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.config import Key, keys
+from echod.errors import ConfigError
+from echod.reload import LINGER, Configuration
+from echod.sources import Loaded, load
+
+WAITING = {"host", "port", "workers"}
+OTHER: dict[str, Any] = {
+    "host": "::1",
+    "port": 7,
+    "chunk_size": 3,
+    "workers": 2,
+    "limits.max_connections": 4,
+    "limits.max_connections_per_source": 5,
+    "limits.idle_timeout": 6,
+    "limits.stall_timeout": 7,
+    "limits.drain_timeout": 8,
+    "limits.keepalive": 9,
+    "log.level": "error",
+    "log.format": "console",
+    "log.connections": False,
+    "log.payload": True,
+}
+"""A value for each key that is not its default."""
+
+
+class Flags:
+    """A configuration of flags alone, which change."""
+
+    def __init__(self, *, adopted: bool = False, descriptors: int = 1 << 20, **flags: Any) -> None:
+        self.flags = flags
+        self.configuration = Configuration(self.load(), self.load, tick=1.5, descriptors=descriptors, adopted=adopted)
+
+    def load(self) -> Loaded:
+        """What the flags say now."""
+        return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
+
+
+def test_each_key_has_another_value() -> None:
+    """Or a new one would not be tested here."""
+    assert sorted(OTHER) == sorted(key.name for key in keys())
+
+
+@pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
+def test_each_key(key: Key) -> None:
+    """It either changes the terms, or waits; it does so again when it is set back."""
+    flags = Flags()
+    start = flags.configuration.start
+    assert (start.changed, start.needs_restart, start.overruled, start.warnings) == ([], [], [], [])
+    flags.flags = {key.name: OTHER[key.name]}
+    change = flags.configuration.reload()
+    if key.name in WAITING:
+        assert (change.changed, change.needs_restart) == ([], [key.name])
+        assert change.terms == start.terms
+    else:
+        assert (change.changed, change.needs_restart) == ([key.name], [])
+        assert change.terms != start.terms
+    again = flags.configuration.reload()
+    assert (again.changed, again.needs_restart) == ([], change.needs_restart)
+    assert again.terms == change.terms
+    flags.flags = {}
+    back = flags.configuration.reload()
+    assert (back.changed, back.needs_restart) == (change.changed, [])
+    assert back.terms == start.terms
+
+
+def test_terms() -> None:
+    """Each value is where it belongs, in the units of the settings."""
+    terms = Flags(**OTHER).configuration.start.terms
+    assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
+    assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
+    assert (terms.tuning.keepalive, terms.tuning.stall) == (9, 7)
+    assert (terms.max_connections, terms.max_per_source) == (4, 5)
+    telling = terms.telling
+    assert (telling.level, telling.form, telling.connections, telling.payload) == ("error", "console", False, True)
+
+
+def test_wrong() -> None:
+    """Nothing of a configuration that is wrong is taken, so the next is compared with the one before."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3, "port": "x"}
+    with pytest.raises(ConfigError, match="--port is 'x', but must be "):
+        flags.configuration.reload()
+    flags.flags = {"chunk_size": 3}
+    assert flags.configuration.reload().changed == ["chunk_size"]
+
+
+class TestOverruled:
+    """Sockets that systemd passed."""
+
+    def test_nothing_is_set(self) -> None:
+        """Then nothing is overruled."""
+        start = Flags(adopted=True).configuration.start
+        assert (start.overruled, start.warnings) == ([], [])
+
+    def test_each_is_named_by_where_it_stands(self, tmp_path: Path) -> None:
+        """File and key, variable, or flag."""
+        file = tmp_path / "echod.toml"
+        file.write_text("host = '::1'")
+        loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
+        start = Configuration(loaded, lambda: loaded, tick=1, descriptors=1 << 20, adopted=True).start
+        assert start.overruled == ["host", "port"]
+        assert start.warnings == [f"{file}: host and ECHOD_PORT are overruled by the sockets that systemd passed"]
+        assert Flags(adopted=True, host="::1").configuration.start.warnings == (
+            ["--host is overruled by the sockets that systemd passed"]
+        )
+
+    def test_no_restart_would_help(self) -> None:
+        """So they do not wait for one."""
+        flags = Flags(adopted=True)
+        flags.flags = {"host": "::1", "port": 7, "workers": 2}
+        change = flags.configuration.reload()
+        assert (change.needs_restart, change.overruled) == (["workers"], ["host", "port"])
+        assert len(change.warnings) == 1
+
+
+@pytest.mark.parametrize(("wanted", "warnings"), [(360, 0), (361, 1)])
+def test_too_few_descriptors(wanted: int, warnings: int) -> None:
+    """For the clients that may come, in all the workers that there are; those that wait for a restart do not count."""
+    flags = Flags(descriptors=100, workers=10)
+    flags.flags = {"workers": 100, "limits.max_connections": wanted}
+    assert len(flags.configuration.reload().warnings) == warnings
