@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from typing import NoReturn
 
-from echod import __version__
+from echod import __version__, status
 from echod.address import endpoints, resolve
 from echod.config import Key, Settings, as_toml, keys, worker_count
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, EchodError, UsageError
@@ -227,6 +227,9 @@ def _complain(problems: Sequence[str]) -> None:
     else:
         for problem in problems:
             _say(f"echod: {problem}\n", _STDERR)
+    # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
+    with contextlib.closing(Notifier(os.environ)) as notifier:
+        notifier.status(status.failure(problems))
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -54,3 +54,16 @@ class Sentence(logging.Formatter):
 
 def _printable(line: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def shorter(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with half of the one that takes most of the room."""
+    longest = max(fields, key=lambda name: len(json.dumps(fields[name])))
+    return fields | {longest: _half(fields[longest])}
+
+
+def _half(value: Any) -> Any:
+    if isinstance(value, list):
+        return value[: len(value) // 2] if len(value) > 1 else [_half(value[0])]
+    quarter = len(value) // 4
+    return f"{value[:quarter]}…{value[-quarter:]}"

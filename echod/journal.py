@@ -11,7 +11,6 @@ there the object begins with `message` and `event`.
 """
 
 import functools
-import json
 import logging
 import os
 import socket
@@ -22,7 +21,7 @@ from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
 from echod import journald
-from echod.forms import Console, Json, Sentence
+from echod.forms import Console, Json, Sentence, shorter
 from echod.sink import Sink, Writer, open_writer
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -135,7 +134,7 @@ class Journal:
 
     @_event(logging.ERROR, "{problem}")
     def cannot_start(self, *, problem: str) -> None:
-        """Something keeps echod from starting; one event for each problem, in the journal. Elsewhere a sentence."""
+        """Something keeps echod from starting, or would (--check-config); one for each problem, in the journal only."""
 
     @_event(logging.WARNING, "{problem}")
     def config_warning(self, *, problem: str) -> None:
@@ -242,7 +241,7 @@ class Journal:
         if dropped := self.sink.take_dropped():
             self.log_dropped(count=dropped)
         while len(data := self._encode(level, event, message, fields)) > self._size_max:
-            fields = _shorter(fields)
+            fields = shorter(fields)
         self.sink.put(data)
 
     def _encode(self, level: int, event: str, message: _Message, fields: dict[str, Any]) -> bytes:
@@ -261,19 +260,6 @@ def _form(name: str, output: Output) -> logging.Formatter:
     if name == "json":
         return Json(sentence_first=output is not Output.LINE)
     return Sentence() if output is Output.ENTRY else Console()
-
-
-def _shorter(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with half of the one that takes most of the room."""
-    longest = max(fields, key=lambda name: len(json.dumps(fields[name])))
-    return fields | {longest: _half(fields[longest])}
-
-
-def _half(value: Any) -> Any:
-    if isinstance(value, list):
-        return value[: len(value) // 2] if len(value) > 1 else [_half(value[0])]
-    quarter = len(value) // 4
-    return f"{value[:quarter]}…{value[-quarter:]}"
 
 
 class TracedSocket:

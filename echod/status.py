@@ -27,6 +27,12 @@ def sentence(
     )
 
 
+def failure(problems: Sequence[str]) -> str:
+    """Why echod could not start."""
+    first, *more = problems
+    return f"{first} (and {len(more)} more: see the journal)" if more else first
+
+
 def clients(count: int) -> str:
     """So many clients."""
     return "1 client" if count == 1 else f"{count:,} clients"

@@ -39,14 +39,14 @@ esac
 unit() {
     sed -e "s|/usr/bin/echod|$bin/echod|g" -e "s|/usr/lib/echod|$lib|g" -e "s|/usr/share/echod|$share|g" \
         -e "s|/usr/bin/python3|$interpreter|g" \
-        -e "/^InaccessiblePaths=/s| -/${top}\( \|\$\)|\1|" -e "/^ExecPaths=/s|\$|$python_lib|" "$1"
+        -e "/^InaccessiblePaths=/s# -/$top\( \|\$\)#\1#" -e "/^ExecPaths=/s|\$|$python_lib|" "$1"
 }
 
 # One service of many, each with its configuration: the same unit, and no second copy of it to keep true.
 instance() {
     sed -e '/^Description=/s|$|, %i|' -e "s|$bin/echod\$|& --config /etc/echod/%i.toml|" \
         -e "s|$bin/echod --check-config|& --config /etc/echod/%i.toml|" \
-        -e '1s|.*|# echod@NAME under systemd 252 or newer: one echod for each /etc/echod/NAME.toml.|'
+        -e '1s|.*|# echod@NAME under systemd 252 or newer, one for each /etc/echod/NAME.toml: echod.service, made into a template.|'
 }
 
 put() {

@@ -158,6 +158,13 @@ def test_status(systemd: Systemd) -> None:
     assert systemd.count("WATCHDOG") == 0
 
 
+def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
+    """The status says what is wrong: systemctl shows it even when it shows no entries of the journal any more."""
+    with Daemon("--port", "70000", environment=systemd.environment, wait=False) as daemon:
+        assert daemon.read_to_end() == os.EX_CONFIG
+        assert [f"echod: {message['STATUS']}" for message in [systemd.receive()]] == daemon.words
+
+
 def test_stopping(systemd: Systemd) -> None:
     """STOPPING=1 comes first of all when echod stops, with what it waits for."""
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:

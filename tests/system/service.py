@@ -38,7 +38,7 @@ class Service:
         self.machine.run("systemctl", "daemon-reload")
 
     def configure(self, **settings: str) -> None:
-        """Override [Service] settings of the unit, until the machine is cleaned; a list begins anew by an empty line."""
+        """Override [Service] settings of the unit until the machine is cleaned; an empty line first empties a list."""
         lines = "\n".join(f"{name}={value}" for name, value in settings.items())
         self.machine.write(f"/run/systemd/system/{self.unit}.d/test.conf", f"[Service]\n{lines}\n")
         self.machine.run("systemctl", "daemon-reload")

@@ -18,7 +18,7 @@ SOURCE = "/root/echod"
 
 @pytest.fixture(scope="session")
 def checkout(packages: list[Path]) -> bytes:
-    """A tar archive of the checkout with the wheels at hand, as somebody would carry it to a machine off the network."""
+    """A tar archive of the checkout with the wheels at hand, as it is carried to a machine that is off the network."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for part in (*package.PARTS, str(package.WHEELS.relative_to(package.CHECKOUT))):

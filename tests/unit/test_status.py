@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from echod.stats import Totals
-from echod.status import amount, clients, enumeration, sentence
+from echod.status import amount, clients, enumeration, failure, sentence
 
 
 def test_the_sentence() -> None:
@@ -47,6 +47,12 @@ def test_clients(count: int, words: str) -> None:
 def test_enumeration(words: list[str], expected: str) -> None:
     """The last is joined by a word."""
     assert enumeration(words) == expected
+
+
+def test_a_failure_is_its_first_problem() -> None:
+    """And how many more there are: all of them are in the journal."""
+    assert failure(["port is wrong"]) == "port is wrong"
+    assert failure(["port is wrong", "host is too", "as is this"]) == "port is wrong (and 2 more: see the journal)"
 
 
 @pytest.mark.parametrize(
