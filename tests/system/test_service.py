@@ -1,12 +1,7 @@
 """What an administrator sees of echod under systemd: start, status, journal, stop."""
 
-import json
-
 from tests.system.machine import Machine
 from tests.system.service import PORT, UNIT, Service
-
-# The priorities of syslog(3), which the journal uses.
-PRIORITY = {"debug": "7", "info": "6", "warning": "4", "error": "3", "critical": "2"}
 
 
 def test_it_runs_once_started(served: Service) -> None:
@@ -42,11 +37,12 @@ def test_the_status_is_a_sentence_with_the_addresses(served: Service) -> None:
 
 def test_the_status_counts_what_was_served(served: Service) -> None:
     """The sentence changes when somebody was served: how many clients there have been, and what they were echoed."""
-    before = served.show("StatusText")
+    before = last = served.show("StatusText")
     assert served.echoes()
-    after = served.machine.wait_for_change(UNIT, "StatusText", before, timeout=30)
+    # The client may be counted before its bytes are, which a worker adds up once a second.
+    while "1 so far; 21.5 KiB" not in last:
+        last = served.machine.wait_for_change(UNIT, "StatusText", last, timeout=30)
     assert "0 so far; 0 bytes" in before
-    assert "1 so far; 21.5 KiB" in after
 
 
 def test_started_means_served(machine: Machine, service: Service) -> None:
@@ -65,34 +61,6 @@ def test_the_plain_command_works_as_a_transient_unit(machine: Machine, service: 
     machine.run("systemctl", "stop", plain)
     # A transient unit that failed would stay; one that ended well is gone.
     assert machine.properties(plain, "LoadState") == {"LoadState": "not-found"}
-
-
-def test_the_journal_has_one_json_object_a_line(served: Service) -> None:
-    """Everything the daemon writes is a JSON event, in the order in which a start happens."""
-    with served.machine.journal(f"--unit={UNIT}") as journal:
-        served.machine.run("systemctl", "restart", UNIT)
-        journal.wait_for_event("ready")
-    names = [event["event"] for event in served.events()]
-    assert names[0] == "starting"
-    assert names.count("listening") == 2
-    assert names.index("listening") < names.index("ready")
-    lines = served.machine.output("journalctl", "--output=cat", f"_SYSTEMD_UNIT={UNIT}").splitlines()
-    assert all(isinstance(json.loads(line), dict) for line in lines)
-
-
-def test_the_journal_knows_a_warning(service: Service) -> None:
-    """An event's level is its entry's priority: journalctl -p warning shows the warnings and nothing below."""
-    # What Kubernetes injects for a service of this name; ignored with a warning.
-    service.configure(Environment="ECHOD_PORT=tcp://192.0.2.1:10000")
-    with service.machine.journal(f"--unit={UNIT}") as journal:
-        service.start()
-        journal.wait_for_event("ready")
-    events = service.events()
-    assert [event["PRIORITY"] for event in events] == [PRIORITY[event["level"]] for event in events]
-    shown = service.machine.output("journalctl", "--output=cat", "--priority=warning", service.invocation())
-    warnings = [json.loads(line)["event"] for line in shown.splitlines()]
-    assert warnings
-    assert warnings == [event["event"] for event in events if event["level"] not in ("debug", "info")]
 
 
 def test_stop_is_clean(served: Service) -> None:
