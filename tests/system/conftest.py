@@ -1,6 +1,8 @@
 """Machines to test on: each test runs on every Debian in roots.SUITES, and begins and ends without a running echod."""
 
 import faulthandler
+import io
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +48,16 @@ def packages(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 def newer(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The packages of the next version."""
     return package.build(tmp_path_factory.mktemp("newer"), "0.2.0")
+
+
+@pytest.fixture(scope="session")
+def carried(prepared: dict[str, Path]) -> bytes:
+    """A tar archive of the checkout with the wheels at hand, as it is carried to a machine that is off the network."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for part in (*package.PARTS, str(package.WHEELS.relative_to(package.CHECKOUT))):
+            tar.add(package.CHECKOUT / part, part)
+    return archive.getvalue()
 
 
 @pytest.fixture(scope="session", params=roots.SUITES)

@@ -13,7 +13,7 @@ WHEELS = CHECKOUT / "build/wheels" / platform.machine()
 """What `make wheels` has filled, before these tests began."""
 
 BUILD_TIMEOUT = 300.0  # seconds
-PARTS = ("echod", "etc", "packaging", "Makefile", "README.md", "LICENSE")
+PARTS = ("echod", "etc", "packaging", "Makefile", "pyproject.toml", "README.md", "LICENSE")
 """What is needed of the checkout to build and to install."""
 
 VERSION = "0.1.0"

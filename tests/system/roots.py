@@ -19,7 +19,18 @@ SUITES = ("bookworm", "trixie")
 
 # No more than the daemon itself may expect, so that a forgotten dependency shows; dbus, because systemd-run needs it;
 # and what the commands in the README are typed with.
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "iproute2", "jq", "make", "netcat-openbsd", "sudo")
+PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "python3",
+    "iproute2",
+    "jq",
+    "make",
+    "netcat-openbsd",
+    "nftables",
+    "sudo",
+)
 
 # Services of a plain root that have no place in a container without a console and without a kernel of its own. Left
 # in, they fail, and a machine that is "degraded" from the beginning hides what a test breaks.

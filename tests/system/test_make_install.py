@@ -1,9 +1,7 @@
 """`make install` and `make uninstall`: a system without a package manager of ours."""
 
-import io
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,21 +14,11 @@ from tests.system.test_package import files
 SOURCE = "/root/echod"
 
 
-@pytest.fixture(scope="session")
-def checkout(packages: list[Path]) -> bytes:
-    """A tar archive of the checkout with the wheels at hand, as it is carried to a machine that is off the network."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for part in (*package.PARTS, str(package.WHEELS.relative_to(package.CHECKOUT))):
-            tar.add(package.CHECKOUT / part, part)
-    return archive.getvalue()
-
-
 @pytest.fixture
-def unpacked(fresh: Machine, checkout: bytes) -> Machine:
+def unpacked(fresh: Machine, carried: bytes) -> Machine:
     """A machine on which echod never was, with the checkout on it."""
     fresh.run("mkdir", SOURCE)
-    fresh.unpack(checkout, SOURCE)
+    fresh.unpack(carried, SOURCE)
     return fresh
 
 
