@@ -1,0 +1,48 @@
+"""packaging/systemd/back-off: how long a service that failed is kept from its next start."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BACK_OFF = Path(__file__).parents[2] / "packaging/systemd/back-off"
+
+# In systemctl's place, and in sleep's, which says how long it was to be.
+SYSTEMCTL = """\
+#!/bin/sh
+echo NRestarts={restarts}
+echo ExecMainStartTimestampMonotonic=1000000
+echo ExecMainExitTimestampMonotonic={ended}
+"""
+SLEEP = "#!/bin/sh\necho $1\n"
+
+
+def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit-code") -> str:
+    """Seconds that it waits, as it says; nothing if it does not."""
+    commands = {"systemctl": SYSTEMCTL.format(restarts=restarts, ended=(lived + 1) * 1_000_000), "sleep": SLEEP}
+    for name, text in commands.items():
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o755)
+    environment = {"PATH": f"{directory}:/usr/bin:/bin", "SERVICE_RESULT": result}
+    done = subprocess.run((BACK_OFF, "echod.service"), env=environment, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("restarts", "expected"), [(0, ""), (1, ""), (2, "1"), (3, "2"), (8, "7"), (9, "8"), (10, "8"), (100000, "8")]
+)
+def test_each_early_death_waits_longer(tmp_path: Path, restarts: int, expected: str) -> None:
+    """Not the first two times, then a second more each time, up to eight."""
+    assert delay(tmp_path, restarts=restarts) == expected
+
+
+@pytest.mark.parametrize(("lived", "expected"), [(9, "8"), (10, ""), (100000, "")])
+def test_who_has_lived_for_ten_seconds_does_not_wait(tmp_path: Path, lived: int, expected: str) -> None:
+    """However often it was started before."""
+    assert delay(tmp_path, restarts=50, lived=lived) == expected
+
+
+def test_who_was_stopped_does_not_wait(tmp_path: Path) -> None:
+    """An orderly end is not a failure."""
+    assert delay(tmp_path, restarts=50, result="success") == ""
