@@ -21,6 +21,18 @@ DEADLINE = 20.0
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
 """How the variables begin that a daemon goes by."""
 
+SLOW_START = """
+import os
+import echod.worker
+real, parent = echod.worker.Loop, os.getpid()
+def loop(on_bug):
+    if os.getpid() != parent:
+        os.read({gate}, 1)
+    return real(on_bug)
+echod.worker.Loop = loop
+"""
+"""A `patch` for a Daemon: its workers make their loops only when a byte comes to the descriptor `gate`."""
+
 Event = dict[str, Any]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.daemon import (
     DEADLINE,
+    SLOW_START,
     Daemon,
     Event,
     Gate,
@@ -27,16 +28,6 @@ from tests.integration.peers import clients, connect, exchange_all, send_until_b
 HERE = ("--host", "127.0.0.1")
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """A hung worker is found in 1 s, not in 5."""
-SLOW_START = """
-import os
-import echod.worker
-real, parent = echod.worker.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        os.read({gate}, 1)
-    return real(on_bug)
-echod.worker.Loop = loop
-"""
 
 
 SLOW_NAME = """

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, Gate, freeze, receive_all, send_and_get, stuff, until_gone
+from tests.integration.daemon import (
+    DEADLINE,
+    SLOW_START,
+    Daemon,
+    Gate,
+    freeze,
+    receive_all,
+    send_and_get,
+    stuff,
+    until_gone,
+)
 
-SLOW_START = """
-import os
-import echod.worker
-real, parent = echod.worker.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        os.read({gate}, 1)
-    return real(on_bug)
-echod.worker.Loop = loop
-"""
 NEVER_STARTS = """
 import os
 import echod.worker
