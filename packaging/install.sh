@@ -7,21 +7,23 @@
 #   WHEELS   what wheels.sh has filled; for `install`
 #   PYTHON   the interpreter to run on; /usr/bin/python3 if not said
 #
-# Without DESTDIR, and where systemd runs: `install` leaves a running service, or the running one in place if the new
-# version refuses the present configuration; `uninstall` stops it. A configuration that somebody has changed is kept.
+# Without DESTDIR, and where systemd runs: `install` leaves a running service the first time, and later restarts what
+# runs, unless the new version refuses the present configuration; `uninstall` stops it. A configuration that somebody
+# has changed is kept.
 set -eu
+umask 022  # what is installed is for all to read, whoever installs it
 
 fail() {
     echo "echod: $*" >&2
     exit 1
 }
 
-prefix=${PREFIX:-/usr/local}
-prefix=${prefix%/}
+source=$(cd "$(dirname "$0")/.." && pwd)
+prefix=$(echo "${PREFIX:-/usr/local}" | sed 's|//*|/|g; s|/$||')
 root=${DESTDIR-}
 root=${root%/}
+staged=${DESTDIR:+yes}
 interpreter=${PYTHON:-/usr/bin/python3}
-source=$(cd "$(dirname "$0")/.." && pwd)
 
 # Where things are at run time; "$root" goes before each when they are put there.
 bin=$prefix/bin
@@ -35,11 +37,43 @@ case $prefix in
     *) units=/etc/systemd/system ;;  # systemd looks nowhere else that is the administrator's
 esac
 
-# The units as they are for this place: their paths, written for /usr, are looked up here.
+# check_place VARIABLE PATH: the service must be able to see it, and a unit and a #! line to name it.
+check_place() {
+    case $2/ in
+        [!/]*) fail "$1=$2 is not absolute; say a path like /usr/local" ;;
+        *[!-A-Za-z0-9_./+]*) fail "$1=$2 has characters that a unit cannot name; say a path like /usr/local" ;;
+        /home/* | /root/* | /run/user/*) fail "$1=$2 is in a home, where the service sees nothing; say a path like /usr/local" ;;
+        /tmp/* | /var/* | /dev/* | /proc/* | /sys/* | /run/* | /boot/*)
+            fail "$1=$2 is where the service sees nothing, or nothing that lasts; say a path like /usr/local" ;;
+    esac
+}
+
+check() {
+    check_place PREFIX "$prefix"
+    [ "$staged" ] || [ "$(id -u)" = 0 ] ||
+        fail "only root can write to $prefix and /etc; sudo make $1, or say DESTDIR=directory"
+}
+
+check_python() {
+    interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON is not to be found; say a path like /usr/bin/python3"
+    check_place PYTHON "$interpreter"
+    # Not where it is to run on another machine, as a package is.
+    [ "$staged" ] || "$interpreter" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||
+        fail "$interpreter is no Python from 3.11 to 3.14; say another: make install PYTHON=/path/to/python3"
+    case $interpreter in
+        /usr/bin/*) python_lib= ;;  # it and its libraries are in ExecPaths= already
+        *) python_lib=" -$("$interpreter" -c 'import sys; print(sys.base_prefix)')/lib" ;;
+    esac
+}
+
+# The units as they are for this place: their paths, written for /usr, are looked up here, and where the service is to
+# see something is not made inaccessible.
 unit() {
+    top=$(echo "$prefix" | cut -d / -f 2)
+    python_top=$(echo "$interpreter" | cut -d / -f 2)
     sed -e "s|/usr/bin/echod|$bin/echod|g" -e "s|/usr/lib/echod|$lib|g" -e "s|/usr/share/echod|$share|g" \
         -e "s|/usr/bin/python3|$interpreter|g" \
-        -e "/^InaccessiblePaths=/s# -/$top\( \|\$\)#\1#" -e "/^ExecPaths=/s|\$|$python_lib|" "$1"
+        -e "/^InaccessiblePaths=/s# -/\($top\|$python_top\)\( \|\$\)#\2#" -e "/^ExecPaths=/s|\$|$python_lib|" "$1"
 }
 
 # One service of many, each with its configuration: the same unit, and no second copy of it to keep true.
@@ -53,51 +87,27 @@ put() {
     install -D -m "$1" "$2" "$root$3"
 }
 
-check() {
-    case $prefix in
-        /*) ;;
-        *) fail "PREFIX=$prefix is not absolute; say a directory like /usr/local" ;;
-    esac
-    case $prefix in
-        *[!-A-Za-z0-9_./+]*) fail "PREFIX=$prefix has characters that a unit file cannot; say a directory like /usr/local" ;;
-        /home/* | /root/* | /run/user/*) fail "PREFIX=$prefix is in a home, where the service sees nothing (ProtectHome=yes); say a directory like /usr/local" ;;
-        /tmp/* | /var/tmp/* | /dev/*) fail "PREFIX=$prefix is where the service sees nothing (PrivateTmp=yes); say a directory like /usr/local" ;;
-    esac
-    [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "only root can write to $prefix and /etc: sudo make $1, or say DESTDIR=directory"
-}
-
-install_all() {
-    [ -f "${WHEELS-}/complete" ] || fail "WHEELS=${WHEELS-} holds no wheels; run make wheels"
-    case $interpreter in
-        /*) ;;
-        *) interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON is not to be found" ;;
-    esac
-    # Not where it runs on another machine, as a package does.
-    [ -n "$root" ] || "$interpreter" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||
-        fail "$interpreter is no Python from 3.11 to 3.14; say another: make install PYTHON=/path/to/python3"
-    top=$(echo "$prefix" | cut -d / -f 2)
-    case $interpreter in
-        /usr/bin/*) python_lib= ;;  # it and its libraries are in ExecPaths= already
-        *) python_lib=" $("$interpreter" -c 'import sys; print(sys.base_prefix)')" ;;
-    esac
-
-    rm -rf "$root$lib"
-    mkdir -p "$root$lib"
+# All of it beside the old one first, and then in its place: a full disk must not take away what runs.
+put_library() {
+    new=$root$lib.new
+    rm -rf "$new"
+    mkdir -p "$new/echod"
     for wheel in "$WHEELS"/*.whl; do
-        "$interpreter" -m zipfile -e "$wheel" "$root$lib"
+        "$interpreter" -m zipfile -e "$wheel" "$new"
     done
     # What pip alone reads; the licences are in the copyright file. What stays says which versions these are, and of
     # what the compiled module was made.
-    rm -rf "$root$lib"/*.dist-info/licenses
-    find "$root$lib" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
-    # No client: it has an executable of its own.
-    mkdir "$root$lib/echod"
-    cp "$source"/echod/*.py "$root$lib/echod"
-    find "$root$lib" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
-    put 755 "$source/packaging/systemd/back-off" "$lib/back-off"
+    rm -rf "$new"/*.dist-info/licenses
+    find "$new" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
+    cp "$source"/echod/*.py "$new/echod"  # no client: it has an executable of its own
+    find "$new" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
+    install -m 755 "$source/packaging/systemd/back-off" "$new"
+    [ "$staged" ] || "$interpreter" -m compileall -q -s "$new" -p "$lib" "$new"
+    rm -rf "$root$lib"
+    mv "$new" "$root$lib"
+}
 
-    scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
+put_commands() {
     # -I and -S: nothing but these modules and Python's own; what else is installed for it cannot do harm here.
     cat >"$scratch/echod" <<END
 #!$interpreter -IS
@@ -110,7 +120,9 @@ END
     [ "$interpreter" = /usr/bin/python3 ] || sed -i "1s|/usr/bin/python3|$interpreter|" "$scratch/echoc"
     put 755 "$scratch/echod" "$bin/echod"
     put 755 "$scratch/echoc" "$bin/echoc"
+}
 
+put_units() {
     for name in echod.service echod.socket privileged-port.conf socket-activated.conf; do
         unit "$source/packaging/systemd/$name" >"$scratch/$name"
     done
@@ -121,48 +133,71 @@ END
     for name in privileged-port.conf socket-activated.conf; do
         put 644 "$scratch/$name" "$share/$name"
     done
+}
 
+put_papers() {
     for page in "$source"/packaging/man/*.[1-8]; do
         put 644 "$page" "$man/man${page##*.}/$(basename "$page")"
     done
     put 644 "$source/packaging/debian/copyright" "$doc/copyright"
     put 644 "$source/etc/echod.toml" "$share/echod.toml"
     [ -e "$root$config" ] || put 644 "$source/etc/echod.toml" "$config"
-    if [ -z "$root" ]; then
-        "$interpreter" -m compileall -q "$lib"
-        start
-    fi
 }
 
-systemd_runs() {
-    [ -d /run/systemd/system ]
+is_ours() {
+    grep -qx "ExecStart=$bin/echod" "$root$units/echod.service" 2>/dev/null
 }
 
-# The first time it is enabled and started. Later, what runs is asked first, by the reload, whether the configuration
-# is right for the new version; if it is not, what runs goes on, and systemctl has said why.
+install_all() {
+    check_python
+    sh "$source/packaging/wheels.sh" --check "${WHEELS-}" || fail "WHEELS=${WHEELS-} is not complete; run make wheels"
+    first=yes
+    ! is_ours || first=
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    trap 'exit 1' HUP INT TERM
+
+    put_library
+    put_commands
+    put_units
+    put_papers
+    [ "$staged" ] || start
+}
+
+# What runs is asked by its reload whether its configuration is right for the new version; if not, it goes on as it is,
+# and systemctl has said why.
 start() {
-    systemd_runs || { echo "echod: installed; systemd does not run here, so nothing is started"; return; }
+    [ -d /run/systemd/system ] || { echo "echod: installed; systemd does not run here, so nothing is started"; return; }
     systemctl daemon-reload
-    if ! systemctl --quiet is-active echod.service; then
-        systemctl enable --now echod.service
-    elif systemctl reload echod.service; then
-        systemctl restart echod.service
-    else
-        fail "the new version does not accept the present configuration, so the old one goes on running; mend it, then systemctl restart echod"
-    fi
+    [ -z "$first" ] || systemctl --quiet is-active echod.service || { systemctl enable --now echod.service; return; }
+    kept=
+    for unit in $(systemctl list-units --plain --no-legend --state=active 'echod.service' 'echod@*.service' |
+        cut -d ' ' -f 1); do
+        if systemctl reload "$unit"; then systemctl restart "$unit"; else kept="$kept $unit"; fi
+    done
+    [ -z "$kept" ] ||
+        fail "the new version was not put to work, and the old one goes on running:$kept; mend what is told above, then: systemctl restart$kept"
+}
+
+stop() {
+    for link in /etc/systemd/system/*.wants/echod@*.service; do
+        [ ! -L "$link" ] || systemctl --quiet disable "$(basename "$link")"
+    done
+    systemctl --quiet disable --now echod.socket echod.service
+    systemctl stop 'echod@*.service'
 }
 
 uninstall_all() {
-    if [ -z "$root" ] && systemd_runs; then
-        for unit in echod.socket echod.service; do
-            [ ! -e "$units/$unit" ] || systemctl --quiet disable --now "$unit"
-        done
-        systemctl stop 'echod@*.service'
-    fi
-    if [ ! -f "$root$share/echod.toml" ] || ! cmp -s "$root$share/echod.toml" "$root$config"; then
-        [ ! -e "$root$config" ] || echo "echod: $root$config was changed, and is kept"
-    else
+    is_ours || fail "nothing is installed in $root$prefix; say where: make uninstall PREFIX=directory"
+    manages=
+    [ "$staged" ] || [ ! -d /run/systemd/system ] || manages=yes
+    [ -z "$manages" ] || stop
+    if dpkg-query --search "$root$config" >/dev/null 2>&1; then
+        echo "echod: $config belongs to the Debian package echod, and is kept; to have that serve: systemctl enable --now echod"
+    elif cmp -s "$root$share/echod.toml" "$root$config"; then
         rm -f "$root$config"
+    elif [ -e "$root$config" ]; then
+        echo "echod: $root$config was changed, and is kept"
     fi
     rm -f "$root$bin/echod" "$root$bin/echoc"
     rm -f "$root$units/echod.service" "$root$units/echod@.service" "$root$units/echod.socket"
@@ -170,9 +205,7 @@ uninstall_all() {
         rm -f "$root$man/man${page##*.}/$(basename "$page")"
     done
     rm -rf "$root$lib" "$root$share" "$root$doc"
-    if [ -z "$root" ] && systemd_runs; then
-        systemctl daemon-reload
-    fi
+    [ -z "$manages" ] || systemctl daemon-reload
 }
 
 case ${1-} in

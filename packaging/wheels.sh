@@ -1,6 +1,7 @@
 #!/bin/sh
 # wheels.sh VENV DIRECTORY MACHINE: fill DIRECTORY with the wheels that echod runs on, as pinned in requirements/, for
 # every Python that it supports on this kind of machine (x86_64, aarch64). VENV is the environment whose pip does it.
+# wheels.sh --check DIRECTORY: succeed if it has been filled by these pins, and nothing has been lost since.
 #
 # This is all that an installation needs of a network: where DIRECTORY is right already nothing is downloaded, and no
 # environment made. DIRECTORY/complete tells by contents, not times, so it may come from another machine.
@@ -11,21 +12,32 @@ set -eu
 
 versions="3.11 3.12 3.13 3.14"
 
-venv=$1
-directory=$2
-machine=$3
 here=$(dirname "$0")
 pins=$here/requirements
 
-contents() {
+pinned() {
     (cd "$here" && sha256sum wheels.sh requirements/runtime.txt requirements/build.txt)
 }
+
+is_complete() {
+    [ -f "$1/complete" ] && [ "$(pinned)" = "$(cat "$1/pinned" 2>/dev/null)" ] &&
+        (cd "$1" && sha256sum --check --status complete)
+}
+
+if [ "$1" = --check ]; then
+    is_complete "$2"
+    exit
+fi
+
+venv=$1
+directory=$2
+machine=$3
 
 pip() {
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input "$@"
 }
 
-[ "$(contents)" != "$(cat "$directory/complete" 2>/dev/null)" ] || exit 0
+! is_complete "$directory" || exit 0
 
 sh "$pins/venv.sh" "$venv"
 echo "echod: fetching the wheels for $machine into $directory"
@@ -43,4 +55,5 @@ for archive in "$directory"/*.tar.gz; do
     pip wheel --no-deps --no-index --no-build-isolation --use-pep517 --wheel-dir "$directory" "$archive"
     rm "$archive"
 done
-contents >"$directory/complete"
+pinned >"$directory/pinned"
+(cd "$directory" && sha256sum ./*.whl >complete.new && mv complete.new complete)

@@ -1,5 +1,6 @@
 """The Debian packages, built as `make deb` builds them and put into a machine as a person would."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -37,7 +38,14 @@ def substitute(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def build(scratch: Path, version: str = VERSION, change: Callable[[Path], None] | None = None) -> list[Path]:
+def build(
+    scratch: Path,
+    version: str = VERSION,
+    change: Callable[[Path], None] | None = None,
+    *,
+    umask: int = 0o022,
+    **environment: str,
+) -> list[Path]:
     """Both packages, of the checkout as it is, or of another `version` that `change` may alter.
 
     Raises AssertionError with what was printed if it fails.
@@ -49,7 +57,15 @@ def build(scratch: Path, version: str = VERSION, change: Callable[[Path], None] 
     if change is not None:
         change(source)
     command = ("sh", str(source / "packaging/deb.sh"), str(WHEELS), platform.machine())
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILD_TIMEOUT)
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT,
+        umask=umask,
+        env=os.environ | environment,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return sorted((source / "dist").glob("*.deb"))
 

@@ -1,7 +1,7 @@
 """Fresh Debian roots to boot, made once and kept outside the checkout.
 
 debootstrap takes about a minute and 250 MB for one, so they are cached. Nothing ever writes to a finished root: every
-boot puts an overlay in memory over it (see machine.py), which is why a root can serve two test runs at the same time.
+boot puts an overlay in memory over it (see boot.py), which is why a root can serve two test runs at the same time.
 """
 
 import fcntl

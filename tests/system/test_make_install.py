@@ -72,6 +72,41 @@ def test_a_second_time_it_restarts_what_runs(unpacked: Machine) -> None:
     assert Service(unpacked).echoes(port=10001)
 
 
+def test_an_instance_is_restarted_too(unpacked: Machine) -> None:
+    """What runs from the template gets the new files like the service itself."""
+    make(unpacked, "install")
+    unpacked.write("/etc/echod/blue.toml", "port = 10002\n")
+    unpacked.run("systemctl", "start", "echod@blue")
+    before = Service(unpacked, "echod@blue").parent
+    make(unpacked, "install")
+    assert Service(unpacked, "echod@blue").parent != before
+    assert Service(unpacked).echoes(port=10002)
+
+
+def test_it_starts_nothing_that_was_stopped(unpacked: Machine) -> None:
+    """An update leaves a service stopped that an administrator has stopped."""
+    make(unpacked, "install")
+    unpacked.run("systemctl", "disable", "--now", UNIT)
+    make(unpacked, "install")
+    assert unpacked.listening() == set()
+
+
+def test_it_does_not_depend_on_the_umask(unpacked: Machine) -> None:
+    """Installed by somebody careful, it can still be read by the user that the service runs as."""
+    unpacked.run("sh", "-c", f"umask 077 && make -C {SOURCE} install PREFIX=/opt/echo")
+    assert Service(unpacked).echoes()
+
+
+def test_a_lost_wheel_is_noticed(unpacked: Machine) -> None:
+    """What was carried over incompletely is not installed."""
+    unpacked.run("sh", "-c", f"rm {SOURCE}/build/wheels/*/sdnotify-*.whl")
+    wheels = f"WHEELS={SOURCE}/build/wheels/{package.WHEELS.name}"
+    done = unpacked.run("env", wheels, "sh", f"{SOURCE}/packaging/install.sh", "install", check=False)
+    assert done.returncode == 1
+    assert "is not complete; run make wheels" in done.stderr
+    assert unpacked.run("test", "-e", "/usr/local/lib/echod", check=False).returncode == 1
+
+
 def test_a_second_time_it_leaves_running_what_would_not_start(unpacked: Machine) -> None:
     """With a configuration that is wrong the old process goes on, and make fails with a sentence."""
     make(unpacked, "install")
@@ -103,6 +138,15 @@ def test_uninstalling_keeps_what_somebody_wrote(unpacked: Machine) -> None:
     assert unpacked.output("cat", CONFIG) == "port = 10001"
 
 
+def test_uninstalling_from_the_wrong_place_takes_nothing(unpacked: Machine) -> None:
+    """With another PREFIX than it was installed by, it says so, and what is installed goes on."""
+    make(unpacked, "install")
+    done = unpacked.run("make", "-C", SOURCE, "uninstall", "PREFIX=/opt/echo", check=False)
+    assert done.returncode != 0
+    assert "nothing is installed in /opt/echo" in done.stderr
+    assert Service(unpacked).echoes()
+
+
 def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
     """With DESTDIR everything goes below that, nothing is started, and uninstall empties it again."""
     staged = tmp_path / "staged"
@@ -125,9 +169,12 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("PREFIX=usr",), "PREFIX=usr is not absolute; say a directory like /usr/local"),
+        (("PREFIX=usr",), "PREFIX=usr is not absolute; say a path like /usr/local"),
         (("PREFIX=/home/me",), "PREFIX=/home/me is in a home, where the service sees nothing"),
-        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit file cannot"),
+        (("PREFIX=/root",), "PREFIX=/root is in a home, where the service sees nothing"),
+        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service sees nothing"),
+        (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 is not to be found"),
+        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot name"),
     ],
 )
 def test_a_bad_place_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str, packages: list[Path]) -> None:

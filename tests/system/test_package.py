@@ -95,21 +95,25 @@ def test_a_version_that_refuses_the_configuration_is_not_started(
     service = Service(fresh)
     before = service.parent
     said = package.install(fresh, pickier)
-    assert f"{UNIT} goes on with the old version" in said
+    assert "so it goes on with the old version" in said
+    assert f"then: systemctl restart {UNIT}" in said
     assert service.parent == before
     assert service.echoes(port=30000)
     assert "ECHOD_PORT is '30000', but must be" in fresh.output("journalctl", "--output=cat", f"--unit={UNIT}")
 
 
 def test_removing_stops_it_and_keeps_the_configuration(fresh: Machine, packages: list[Path]) -> None:
-    """Nothing listens any more; the edited configuration waits, and a reinstallation serves by it."""
+    """Nothing listens any more; the edited configuration waits, and a reinstallation serves by it, instances too."""
     package.install(fresh, packages)
     edit(fresh)
+    fresh.write("/etc/echod/blue.toml", "port = 10002\n")
+    fresh.run("systemctl", "enable", "--now", "echod@blue")
     fresh.run("apt-get", "remove", "--yes", "echod", "echoc")
     assert fresh.listening() == set()
     assert fresh.output("cat", CONFIG) == f"port = {NEW_PORT}"
     package.install(fresh, packages)
     assert Service(fresh).echoes(port=NEW_PORT)
+    assert Service(fresh).echoes(port=10002)
 
 
 def test_purging_leaves_nothing(fresh: Machine, packages: list[Path]) -> None:

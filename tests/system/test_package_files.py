@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from tests.system import package
 
 
 def test_a_second_build_makes_the_same_bytes(packages: list[Path], tmp_path: Path) -> None:
-    """The packages are reproducible: built again, in another place, they have the same hashes."""
-    again = package.build(tmp_path)
+    """The packages are reproducible: built in another place and by other circumstances, they have the same hashes."""
+    again = package.build(tmp_path, umask=0o077, PYTHON=sys.executable, TZ="Asia/Kathmandu", LC_ALL="C")
     assert [(path.name, digest(path)) for path in again] == [(path.name, digest(path)) for path in packages]
 
 
@@ -40,6 +41,11 @@ def test_there_is_a_module_for_each_python(packages: list[Path]) -> None:
     compiled = {match[1] for name in names if (match := re.search(r"/_pydantic_core\.cpython-(\d+)-.*\.so$", name))}
     assert compiled == {"311", "312", "313", "314"}
     assert all(platform.machine() in name for name in names if name.endswith(".so"))
+
+
+def test_another_python_of_the_distribution_is_prepared_for(packages: list[Path]) -> None:
+    """The hook is there by which Debian has the modules compiled anew when it changes its Python."""
+    assert "./usr/share/python3/runtime.d/echod.rtupdate" in listing(packages, "echod")
 
 
 def test_the_daemon_and_the_client_share_no_file(packages: list[Path]) -> None:
