@@ -66,6 +66,15 @@ def test_an_upgrade_starts_nothing_that_was_stopped(fresh: Machine, packages: li
     assert fresh.properties(UNIT, "ActiveState") == {"ActiveState": "inactive"}
 
 
+def test_an_upgrade_without_room_in_run(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """Where systemd refuses to read its units again, the package is upgraded all the same, and the service goes on."""
+    package.install(fresh, packages)
+    fresh.run("mount", "-o", "remount,size=10M", "/run")
+    package.install(fresh, newer)
+    assert fresh.output("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", "echod") == "ii "
+    assert Service(fresh).echoes()
+
+
 def test_an_upgrade_restarts_the_instances(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
     """An instance of the template is upgraded as the service itself is."""
     package.install(fresh, packages)
