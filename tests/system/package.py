@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.system.machine import Machine
 
 CHECKOUT = Path(__file__).parents[2]
-WHEELS = CHECKOUT / "build/wheels" / platform.machine()
+MACHINE = platform.machine()
+WHEELS = CHECKOUT / "build/wheels" / MACHINE
 """What `make wheels` has filled, before these tests began."""
 
 BUILD_TIMEOUT = 300.0  # seconds
@@ -43,10 +44,13 @@ def build(
     version: str = VERSION,
     change: Callable[[Path], None] | None = None,
     *,
+    machine: str = MACHINE,
     umask: int = 0o022,
     **environment: str,
 ) -> list[Path]:
     """Both packages, of the checkout as it is, or of another `version` that `change` may alter.
+
+    `machine` is what they are for, whose wheels must be there; `umask` and `environment` are what they are built under.
 
     Raises AssertionError with what was printed if it fails.
     """
@@ -56,7 +60,7 @@ def build(
         substitute(source / "packaging/debian/changelog", VERSION, version)
     if change is not None:
         change(source)
-    command = ("sh", str(source / "packaging/deb.sh"), str(WHEELS), platform.machine())
+    command = ("sh", str(source / "packaging/deb.sh"), str(WHEELS.parent / machine), machine)
     done = subprocess.run(
         command,
         check=False,

@@ -1,7 +1,6 @@
 """The Debian packages as files, before anybody installs them."""
 
 import hashlib
-import platform
 import re
 import shutil
 import subprocess
@@ -24,8 +23,30 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="session")
+def for_arm(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The packages for 64-bit ARM, which are built on any machine; this takes a network the first time."""
+    make = ("make", "-C", str(package.CHECKOUT), "wheels", "MACHINE=aarch64")
+    subprocess.run(make, check=True, timeout=300, capture_output=True)
+    return package.build(tmp_path_factory.mktemp("arm"), machine="aarch64")
+
+
+def test_arm_is_served_by_the_same_recipe(for_arm: list[Path]) -> None:
+    """Package and compiled modules are of that architecture; the client's package is for all."""
+    assert [path.stem.rpartition("_")[2] for path in for_arm] == ["all", "arm64"]
+    compiled = [name for name in listing(for_arm, "echod") if name.endswith(".so")]
+    assert len(compiled) == 4
+    assert all("aarch64" in name for name in compiled)
+    check_by_lintian(for_arm)
+
+
 def test_lintian_has_nothing_to_say(packages: list[Path]) -> None:
     """No error and no warning of Debian's own checker."""
+    check_by_lintian(packages)
+
+
+def check_by_lintian(packages: list[Path]) -> None:
+    """Skips where there is no lintian."""
     if not shutil.which("lintian"):
         pytest.skip("lintian is not installed")
     # As root it says first that it should not be run as root.
@@ -40,7 +61,7 @@ def test_there_is_a_module_for_each_python(packages: list[Path]) -> None:
     names = listing(packages, "echod")
     compiled = {match[1] for name in names if (match := re.search(r"/_pydantic_core\.cpython-(\d+)-.*\.so$", name))}
     assert compiled == {"311", "312", "313", "314"}
-    assert all(platform.machine() in name for name in names if name.endswith(".so"))
+    assert all(package.MACHINE in name for name in names if name.endswith(".so"))
 
 
 def test_another_python_of_the_distribution_is_prepared_for(packages: list[Path]) -> None:
