@@ -9,10 +9,10 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
@@ -22,8 +22,14 @@ from echod.errors import ConfigError
 
 DEFAULT_FILE = "/etc/echod.toml"
 FILE_VARIABLE = "ECHOD_CONFIG"
+FILE_MAX = 1 << 20
+"""Bytes of a file; every setting that there is takes a thousand.  Clients wait while the parent reads again."""
+TOLD_MAX = 20
+"""Problems of one source that have a sentence each.  To find what was meant takes a millisecond."""
 
 ConfigPath = tuple[str, ...]
+
+T = TypeVar("T")
 
 _POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _KUBERNETES = re.compile(r"ECHOD_SERVICE_.*|ECHOD_PORT_.*")
@@ -123,7 +129,7 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     """The file, if it is there or was asked for, and then those of the directory beside it, by name."""
     named = config if config is not None else environ.get(FILE_VARIABLE)
     file = Path(named if named is not None else DEFAULT_FILE)
-    found = [file] if named is not None or file.exists() else []
+    found = [file] if named is not None or _is_there(file) else []
     directory = Path(f"{file}.d")
     try:
         found += sorted(entry for entry in directory.iterdir() if entry.suffix == ".toml")
@@ -134,16 +140,32 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     return found
 
 
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file; one that may not be looked at is taken to be, and reading it tells why not."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     """Lay what is in `file` over what was read before; False if it can't be read.
 
     Not by TomlConfigSettingsSource, which passes over what is no regular file: `--config <(…)` is to work.
     """
-    if again and file.exists() and not (file.is_file() or file.samefile(os.devnull)):
-        reading.problems.append(f"{file}: is no regular file, so it can't be read again; restart echod instead")
-        return False
     try:
-        text = file.read_bytes().decode()
+        if again and not (file.is_file() or file.samefile(os.devnull)):
+            reading.problems.append(f"{file}: is no regular file, so it can't be read again; restart echod instead")
+            return False
+        with file.open("rb") as opened:
+            data = opened.read(FILE_MAX + 1)
+        if len(data) > FILE_MAX:
+            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a file of settings")
+            return False
+        text = data.decode()
     except OSError as error:
         reading.problems.append(
             f"{file}: cannot be read: {error.strerror}; name a file that is there and readable by this user"
@@ -158,10 +180,10 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
         reading.problems.append(f"{file}{_syntax(str(error), text)}; this is no TOML")
         return False
     origin = Origin("file", str(file))
+    options = [name for name in values if name.startswith("_")]  # BaseSettings would take them for its own
+    reading.problems += _first(origin.name, options, lambda name: _unknown_key(origin, name))
     for name, value in values.items():
-        if name.startswith("_"):  # BaseSettings would take it for an option of its own
-            reading.problems.append(_unknown_key(origin, name))
-        else:
+        if not name.startswith("_"):
             reading.lay((name,), value, origin)
     return True
 
@@ -229,19 +251,37 @@ def _host_list(text: str) -> Any:
 
 def _problems(error: ValidationError, reading: _Reading) -> list[str]:
     """One sentence for each thing that is wrong; a union that fails in each of its parts is one thing."""
-    problems: dict[ConfigPath, str] = {}
-    for detail in error.errors(include_url=False, include_context=False):
+    wrong: dict[str, dict[ConfigPath, tuple[int | str, ...]]] = {}
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
         path = next((path for path in _prefixes(detail["loc"]) if path in reading.origins), ())
+        wrong.setdefault(reading.origins[path].name, {})[path] = detail["loc"]
+
+    def tell(thing: tuple[ConfigPath, tuple[int | str, ...]]) -> str:
+        path, location = thing
         origin = reading.origins[path]
         if path in _KEYS:
             # As it was given: what the error holds is, with some versions, what was made of it.
-            given, expected = reading.given(detail["loc"]), _KEYS[path].kind.expected
-            problems[path] = f"{origin.subject(path)} is {given!r}, but must be {expected}"
-        elif path in _TABLES:
-            problems[path] = f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
-        else:
-            problems[path] = _unknown_key(origin, ".".join(path))
-    return list(problems.values())
+            given, expected = reading.given(location), _KEYS[path].kind.expected
+            return f"{origin.subject(path)} is {_shown(given)}, but must be {expected}"
+        if path in _TABLES:
+            return f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
+        return _unknown_key(origin, ".".join(path))
+
+    return [problem for name, things in wrong.items() for problem in _first(name, list(things.items()), tell)]
+
+
+def _first(name: str, things: Sequence[T], tell: Callable[[T], str]) -> list[str]:
+    """A sentence for each thing that is wrong with a source, or if they are many for the first, and their number."""
+    told = [tell(thing) for thing in things[:TOLD_MAX]]
+    more = len(things) - len(told)
+    return [*told, f"{name}: {more} more like these; mend them all"] if more else told
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # TOML's hexadecimal numbers may be longer than Python shows as decimal ones
+        return "a number beyond all bounds"
 
 
 def _unknown_key(origin: Origin, name: str) -> str:

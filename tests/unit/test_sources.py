@@ -193,6 +193,17 @@ class TestWhichFile:
             ]
         drop_ins.chmod(0o700)
 
+    def test_what_may_not_be_looked_for(self, open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The default file is taken to be there, since it may be."""
+        file = open_directory / "echod.toml"
+        monkeypatch.setattr(sources, "DEFAULT_FILE", str(file))
+        open_directory.chmod(0o700)
+        with unprivileged():
+            assert problems() == [
+                f"{file}.d: cannot be read: Permission denied; make it readable for this user",
+                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+            ]
+
 
 class TestBadFile:
     @pytest.mark.parametrize(
@@ -271,6 +282,39 @@ class TestBadFile:
         file.write_text(text)
         assert problems(file) == [f"{file}: {sentence}"]
 
+    @pytest.mark.parametrize("name", ["port", "chunk_size", "limits.idle_timeout", "limits.drain_timeout", "log.level"])
+    @pytest.mark.parametrize("value", ["{}", "[[{}]]"])
+    def test_a_number_that_python_does_not_show(self, file: Path, name: str, value: str) -> None:
+        """It has more digits than Python makes of a number, which TOML's hexadecimal ones may have."""
+        file.write_text(f"{name} = {value.format('0x' + 5000 * 'f')}")
+        expected = KEYS[name].kind.expected
+        assert problems(file) == [f"{file}: {name} is a number beyond all bounds, but must be {expected}"]
+
+    def test_one_that_is_too_long(self, file: Path) -> None:
+        """It is not read to its end, which may not come."""
+        file.write_text("#" * sources.FILE_MAX)
+        assert read(file).settings == Settings()
+        file.write_text("#" * (sources.FILE_MAX + 1))
+        for named in (file, "/dev/zero"):
+            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a file of settings"]
+
+    @pytest.mark.parametrize("begin", ["k", "_"])
+    def test_many_problems(self, file: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> None:
+        """The first are told, with what may have been meant, and how many more there are; each source by itself."""
+        looked: list[str] = []
+
+        def look(word: str, words: object) -> str:
+            looked.append(word)
+            return ""
+
+        monkeypatch.setattr(sources, "nearest", look)
+        file.write_text("".join(f"{begin}{number} = 0\n" for number in range(1000)))
+        unknown = [f"{file}: unknown key '{begin}{number}'" for number in range(20)]
+        assert sorted(problems(file, {"port": "x"})) == sorted(
+            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; mend them all"]
+        )
+        assert len(looked) == 20
+
     def test_the_drop_in_that_is_wrong_is_named(self, file: Path) -> None:
         """Not the file beside it."""
         file.write_text("port = 7")
@@ -335,8 +379,8 @@ class TestBadVariable:
             "--port is 'x'",
             f"{file}: workers is 0",
             f"{file}: limits.keepalive is 'x'",
-            "ECHOD_LOG__LEVEL is 'x'",
             f"{file}: unknown key 'prot'",
+            "ECHOD_LOG__LEVEL is 'x'",
         ]
 
 
@@ -427,6 +471,14 @@ class TestAgain:
         """One with a name and nobody who writes to it would hold us up for ever."""
         os.mkfifo(file)
         with pytest.raises(ConfigError, match="no regular file"):
+            load(str(file), {}, {}, again=True)
+
+    def test_what_may_not_be_looked_at_any_more(self, open_directory: Path) -> None:
+        """Its directory is closed to us now."""
+        file = open_directory / "echod.toml"
+        file.touch()
+        open_directory.chmod(0o700)
+        with unprivileged(), pytest.raises(ConfigError, match=f"{file}: cannot be read: Permission denied; "):
             load(str(file), {}, {}, again=True)
 
     def test_nothing_is_something_that_can_be_read(self) -> None:
