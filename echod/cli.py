@@ -179,6 +179,7 @@ def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMap
                 workers,
                 start,
                 configuration.reload,
+                configuration.take,
                 journal,
                 stats,
                 limits,

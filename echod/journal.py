@@ -154,7 +154,7 @@ class Journal:
 
     @_event(logging.ERROR, "Reload refused, so nothing changes: {problem}")
     def reload_refused(self, *, problem: str) -> None:
-        """The configuration was read again and is wrong, one event for each problem; the old one stays in effect."""
+        """A new configuration can't be taken, one event for each reason why; the old one stays in effect."""
 
     @_event(logging.INFO, "Worker {worker} accepts connections.")
     def worker_started(self, *, worker: int, worker_pid: int) -> None:

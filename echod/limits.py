@@ -8,7 +8,8 @@ wiping its table.  The tables are read and changed under a lock of the kernel's,
 overrun together is none; fcntl(2) gives the lock back when its holder dies, which no lock in memory would.
 
 When limits change, the parent makes new tables, hands their descriptor to the workers, and each counts its clients
-again there.  Until the last has done so a source may have more clients than it should; afterwards never.
+again there.  Until the last has done so a source may be let in more often than it should; afterwards nobody is let in
+above the limit.
 """
 
 import fcntl
@@ -99,20 +100,26 @@ class Limits:
     def change(self, max_connections: int, max_per_source: int) -> Sequence[int]:
         """In the parent: set other limits, and return the descriptors that the workers need to `follow`.
 
-        The descriptors stay this object's own.
+        The descriptors stay this object's own.  Raises OSError if there is no memory for the tables or no descriptor,
+        and has set nothing then.
         """
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return []
         # As many as may be let in by the old limit or by the new one, and as there are, if the old one was lowered.
         most = max(max_connections, self._max_connections, self._stats.clients_now())
-        fds = []
-        if max_per_source:
-            cells = 2 * 2 ** (2 * most).bit_length()
-            fds.append(os.memfd_create("echod-limits", os.MFD_CLOEXEC))
-            os.ftruncate(fds[0], (len(self._stats.rows) * cells + 1) * 8)
-            os.pwrite(fds[0], os.urandom(8), len(self._stats.rows) * cells * 8)
-        self._set(max_connections, max_per_source, fds)
-        return fds
+        if not max_per_source:
+            self._set(max_connections, max_per_source, [])
+            return []
+        cells = len(self._stats.rows) * 2 * 2 ** (2 * most).bit_length()
+        fd = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, (cells + 1) * 8)
+            os.pwrite(fd, os.urandom(8), cells * 8)
+            self._set(max_connections, max_per_source, [fd])
+        except OSError:
+            os.close(fd)
+            raise
+        return [fd]
 
     def follow(
         self,
@@ -143,14 +150,17 @@ class Limits:
             self._fd = -1
 
     def _set(self, max_connections: int, max_per_source: int, fds: Sequence[int]) -> None:
+        tables = [table for fd in fds for table in self._map(fd)]
         self.close()
         self._max_connections, self._max_per_source = max_connections, max_per_source
         if fds:
-            (self._fd,) = fds
-            memory = memoryview(mmap.mmap(self._fd, 0)).cast("Q")
-            cells = (len(memory) - 1) // len(self._stats.rows)
-            starts = range(0, len(memory) - 1, cells)
-            self._tables = [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
+            (self._fd,), self._tables = fds, tables
+
+    def _map(self, fd: int) -> list[SourceTable]:
+        memory = memoryview(mmap.mmap(fd, 0)).cast("Q")
+        cells = (len(memory) - 1) // len(self._stats.rows)
+        starts = range(0, len(memory) - 1, cells)
+        return [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
 
     def vacate(self, worker: int) -> None:
         """Free the places of a worker that is dead, for its successor.

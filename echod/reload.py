@@ -1,7 +1,7 @@
 """From settings to terms, at the start and again at each reload; and which settings a reload does not reach.
 
-Reading files is all that a reload waits for.  So a named host is not resolved again: where echod listens is settled at
-the start, and told to wait for the next one.
+The parent does nothing else while it reads again, so files are all that it waits for then.  A named host is not
+resolved again: where echod listens is settled at the start, and a change of that is told to wait for the next one.
 """
 
 from collections.abc import Callable
@@ -35,16 +35,19 @@ class Configuration:
         self._tick = tick
         self._descriptors = descriptors
         self._adopted = adopted
-        self._started = self._settings = loaded.settings
+        self._started = self._settings = self._read = loaded.settings
         self.start = self._change(loaded)
         """What the settings make at the start, when nothing changes."""
 
     def reload(self) -> Change:
-        """Read everything again, and take it; raises `ConfigError`, and has taken nothing then."""
+        """Read everything again, and say what that would change; raises `ConfigError`."""
         loaded = self._load()
-        change = self._change(loaded)
-        self._settings = loaded.settings
-        return change
+        self._read = loaded.settings
+        return self._change(loaded)
+
+    def take(self) -> None:
+        """What was read last is in effect now, and what the next is compared with."""
+        self._settings = self._read
 
     def _change(self, loaded: Loaded) -> Change:
         new, before, started = loaded.settings, self._settings, self._started

@@ -13,20 +13,24 @@ from echod.journal import Journal
 from echod.limits import Limits
 from echod.listeners import Listener
 from echod.slot import Slot
-from echod.terms import Change
+from echod.terms import Change, Terms
 
 
 class Renewal:
-    """Has the workers in `slots` serve by what `read` returns, unless that raises `ConfigError`.
+    """Has the workers in `slots` serve by what `read` returns, and `take`s that then; or refuses it.
 
-    `start` is what they have been told to begin with; `on_begun` and `on_ended` are called around each reload, the
-    latter once every worker has taken the new terms or is gone, or when everything stays as it was.
+    What `read` refuses it says by `ConfigError`.  Whatever else it raises is a bug, which must not end those who are
+    served: it is told, and everything stays too.
+
+    `start` is what the workers have been told to begin with; `on_begun` and `on_ended` are called around each reload,
+    the latter once every worker has taken the new terms or is gone, or when everything stays as it was.
     """
 
     def __init__(
         self,
         start: Change,
         read: Callable[[], Change],
+        take: Callable[[], None],
         slots: Sequence[Slot],
         listeners: Sequence[Listener],
         journal: Journal,
@@ -39,8 +43,9 @@ class Renewal:
         self.overruled = start.overruled
         """Settings that are idle."""
         self.refused = False
-        """Whether what was last read was wrong."""
+        """Whether what was last to be read was not taken."""
         self._read = read
+        self._commit = take
         self._slots = slots
         self._listeners = listeners
         self._journal = journal
@@ -70,17 +75,32 @@ class Renewal:
         self._on_begun()
         try:
             change = self._read()
+            fds = self._change_limits(change.terms)
         except ConfigError as error:
-            self.refused = True
             for problem in error.problems:
                 self._journal.reload_refused(problem=problem)
-            self._on_ended()
+        except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
+            self._journal.bug_of(error)
+        else:
+            self.refused = False
+            self._take(change, fds)
+            self.advance()
             return
-        self.refused = False
-        self._take(change)
-        self.advance()
+        self.refused = True
+        self._on_ended()
 
-    def _take(self, change: Change) -> None:
+    def _change_limits(self, terms: Terms) -> Sequence[int]:
+        """Before anything else is changed or told, since it is all that the system may refuse."""
+        try:
+            return self._limits.change(terms.max_connections, terms.max_per_source)
+        except OSError as error:
+            raise ConfigError(
+                f"limits.max_connections_per_source is {terms.max_per_source}, but there is no memory to count in: "
+                f"{error.strerror}; free some, or descriptors, and reload again"
+            ) from error
+
+    def _take(self, change: Change, fds: Sequence[int]) -> None:
+        self._commit()
         terms = self.terms = change.terms
         self._unanswered, self.overruled = change, change.overruled
         self._journal.change(**asdict(terms.telling))
@@ -88,6 +108,5 @@ class Renewal:
             self._journal.config_warning(problem=warning)
         for listener in self._listeners:
             listener.tune(terms.tuning)
-        fds = self._limits.change(terms.max_connections, terms.max_per_source)
         for slot in self._slots:
             slot.owes_answer = slot.order(terms.encode(), fds)

@@ -41,9 +41,9 @@ DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 class Supervisor:
     """Runs `workers` workers on `listeners` until a signal says to stop.
 
-    `start` has the terms to begin with, and `reload` reads others at a SIGHUP, or raises `ConfigError`; with
-    `hangup_stops` that is a signal to stop, too.  `watchdog` is how many seconds systemd waits for a sign of life, if
-    it does.
+    `start` has the terms to begin with, and `reload` reads others at a SIGHUP, or raises `ConfigError`; `take` is
+    called when those are in effect.  With `hangup_stops` that is a signal to stop, too.  `watchdog` is how many seconds
+    systemd waits for a sign of life, if it does.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Supervisor:
         workers: int,
         start: Change,
         reload: Callable[[], Change],
+        take: Callable[[], None],
         journal: Journal,
         stats: Stats,
         limits: Limits,
@@ -74,6 +75,7 @@ class Supervisor:
         self._renewal = Renewal(
             start,
             reload,
+            take,
             self._slots,
             listeners,
             journal,

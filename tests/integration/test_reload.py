@@ -39,6 +39,21 @@ def endpoints(hosts):
     return real(hosts)
 echod.cli.endpoints = endpoints
 """
+NO_MEMORY = """
+import errno, os
+def memfd_create(*words):
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+os.memfd_create = memfd_create
+"""
+BUG_IN_READING = """
+import echod.reload
+def too_few(*words):
+    if echod.reload.started:
+        raise RuntimeError("this can not be")
+    echod.reload.started = True
+    return []
+echod.reload.started, echod.reload._too_few = False, too_few
+"""
 
 
 class Configured(Daemon):
@@ -308,6 +323,26 @@ class TestRefused:
             with daemon.connect() as second:
                 send_and_get(second, b"let in")
             assert daemon.reload("chunk_size = 2\nlog.level = 'debug'")["changed"] == ["chunk_size"]
+
+    def test_no_memory_for_the_limits(self, file: Path) -> None:
+        """What the system refuses is told as what is wrong, and everything stays until it can be had."""
+        with Configured(file, "", patch=NO_MEMORY) as daemon, daemon.connect() as client:
+            send_and_get(client, b"before")
+            daemon.hang_up_on("chunk_size = 4\nlimits.max_connections_per_source = 1")
+            assert "Cannot allocate memory" in daemon.wait_for("reload_refused")["problem"]
+            with daemon.connect() as second:
+                send_and_get(second, b"let in")
+            send_and_get(client, b"still here")
+            assert daemon.reload("chunk_size = 4")["changed"] == ["chunk_size"]
+
+    def test_bug(self, file: Path) -> None:
+        """What echod does not expect when it reads again is told as a bug, which no client notices."""
+        with Configured(file, "", patch=BUG_IN_READING) as daemon, daemon.connect() as client:
+            send_and_get(client, b"before")
+            daemon.hang_up_on("chunk_size = 4")
+            assert daemon.wait_for("bug")["error"] == "RuntimeError('this can not be')"
+            send_and_get(client, b"still here")
+            assert daemon.stop() == os.EX_OK
 
     def test_file_that_is_gone(self, file: Path) -> None:
         """A file that was named must be there; no echod falls back to defaults behind anyone's back."""

@@ -1,6 +1,8 @@
 """echod.limits: never one client too many, whoever else is counting, and whoever dies."""
 
+import errno
 import fcntl
+import mmap
 import os
 import signal
 import traceback
@@ -217,6 +219,23 @@ class TestChange:
             assert limits.change(10, 1) == []
             limits.follow(0, 10, 1, [], [8])
             assert [limits.admit(0, 7), limits.admit(0, 8)] == [False, True]
+
+    @pytest.mark.parametrize(("module", "name"), [(os, "memfd_create"), (os, "ftruncate"), (mmap, "mmap")])
+    def test_what_the_system_refuses(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+        """Nothing has changed then, and nothing is left behind."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        with limits_for(1, 10, 1) as limits:
+            assert limits.admit(0, 7)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, refuse)
+                with pytest.raises(OSError, match="memory"):
+                    limits.change(20, 2)
+            assert [limits.admit(0, 7), limits.admit(0, 8)] == [False, True]
+            limits.change(20, 2)
+            assert [limits.admit(0, 7) for _ in range(3)] == [True, True, False]
 
     @pytest.mark.parametrize(("steps", "room"), [((1,), 100), ((1, 2), 100), ((100, 1), 100)])
     def test_room_for_all_who_are_there(self, steps: tuple[int, ...], room: int) -> None:

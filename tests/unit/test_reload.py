@@ -9,6 +9,7 @@ from echod.config import Key, keys
 from echod.errors import ConfigError
 from echod.reload import LINGER, Configuration
 from echod.sources import Loaded, load
+from echod.terms import Change
 
 WAITING = {"host", "port", "workers"}
 OTHER: dict[str, Any] = {
@@ -37,6 +38,12 @@ class Flags:
         self.flags = flags
         self.configuration = Configuration(self.load(), self.load, tick=1.5, descriptors=descriptors, adopted=adopted)
 
+    def reload(self) -> Change:
+        """Read what the flags say now, and take it."""
+        change = self.configuration.reload()
+        self.configuration.take()
+        return change
+
     def load(self) -> Loaded:
         """What the flags say now."""
         return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
@@ -54,18 +61,18 @@ def test_each_key(key: Key) -> None:
     start = flags.configuration.start
     assert (start.changed, start.needs_restart, start.overruled, start.warnings) == ([], [], [], [])
     flags.flags = {key.name: OTHER[key.name]}
-    change = flags.configuration.reload()
+    change = flags.reload()
     if key.name in WAITING:
         assert (change.changed, change.needs_restart) == ([], [key.name])
         assert change.terms == start.terms
     else:
         assert (change.changed, change.needs_restart) == ([key.name], [])
         assert change.terms != start.terms
-    again = flags.configuration.reload()
+    again = flags.reload()
     assert (again.changed, again.needs_restart) == ([], change.needs_restart)
     assert again.terms == change.terms
     flags.flags = {}
-    back = flags.configuration.reload()
+    back = flags.reload()
     assert (back.changed, back.needs_restart) == (change.changed, [])
     assert back.terms == start.terms
 
@@ -89,6 +96,16 @@ def test_wrong() -> None:
         flags.configuration.reload()
     flags.flags = {"chunk_size": 3}
     assert flags.configuration.reload().changed == ["chunk_size"]
+
+
+def test_not_taken() -> None:
+    """What is right and all the same can't be taken leaves as little behind."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3}
+    for _ in range(2):
+        assert flags.configuration.reload().changed == ["chunk_size"]
+    flags.configuration.take()
+    assert flags.configuration.reload().changed == []
 
 
 class TestOverruled:
@@ -115,7 +132,7 @@ class TestOverruled:
         """So they do not wait for one."""
         flags = Flags(adopted=True)
         flags.flags = {"host": "::1", "port": 7, "workers": 2}
-        change = flags.configuration.reload()
+        change = flags.reload()
         assert (change.needs_restart, change.overruled) == (["workers"], ["host", "port"])
         assert len(change.warnings) == 1
 

@@ -1,8 +1,10 @@
 """echod.renewal: one reload at a time, and over when the last worker has answered or is gone."""
 
+import resource
+import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -46,6 +48,7 @@ class Parent:
         self.renewal = Renewal(
             change(TERMS),
             lambda: self.read(),  # noqa: PLW0108  the function that is there then
+            lambda: self.steps.append("taken"),
             self.slots,
             [],
             self.told.journal,
@@ -90,11 +93,11 @@ def test_all_must_answer(parent: Parent) -> None:
     parent.read = lambda: change(new)
     parent.reload()
     assert (parent.renewal.terms, parent.renewal.overruled) == (new, ["port"])
-    assert (parent.steps, parent.events()) == (["begun"], ["config_warning"])
+    assert (parent.steps, parent.events()) == (["begun", "taken"], ["config_warning"])
     assert Terms.decode(parent.answer(1)) == new
-    assert (parent.steps, parent.events()) == (["begun"], [])
+    assert (parent.steps, parent.events()) == (["begun", "taken"], [])
     assert Terms.decode(parent.answer(0)) == new
-    assert (parent.steps, parent.events()) == (["begun", "ended"], ["reloaded"])
+    assert (parent.steps, parent.events()) == (["begun", "taken", "ended"], ["reloaded"])
 
 
 def test_who_is_gone_need_not_answer(parent: Parent) -> None:
@@ -103,7 +106,7 @@ def test_who_is_gone_need_not_answer(parent: Parent) -> None:
     parent.reload()
     parent.slots[1].close()
     parent.renewal.advance()
-    assert parent.steps == ["begun", "ended"]
+    assert parent.steps == ["begun", "taken", "ended"]
 
 
 def test_wanted_again_meanwhile(parent: Parent) -> None:
@@ -113,9 +116,9 @@ def test_wanted_again_meanwhile(parent: Parent) -> None:
         parent.reload()
     parent.read = lambda: change(replace(TERMS, drain=60))
     assert [Terms.decode(parent.answer(number)).drain for number in (0, 1)] == [6, 6]
-    assert parent.steps == ["begun", "ended", "begun"]
+    assert parent.steps == ["begun", "taken", "ended", "begun", "taken"]
     assert [Terms.decode(parent.answer(number)).drain for number in (0, 1)] == [60, 60]
-    assert parent.steps == ["begun", "ended"] * 2
+    assert parent.steps == ["begun", "taken", "ended"] * 2
 
 
 def test_refused(parent: Parent) -> None:
@@ -134,6 +137,46 @@ def test_refused(parent: Parent) -> None:
     parent.read = good
     parent.reload()
     assert not parent.renewal.refused
+
+
+@contextmanager
+def no_memory() -> Iterator[None]:
+    """For a moment no file may be as long as the tables are; the signal that a longer one brings is ignored."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_limits_that_cannot_be_had(parent: Parent) -> None:
+    """They are refused before anything is told or changed; those that there are still count."""
+    with no_memory():
+        parent.read = lambda: change(replace(TERMS, drain=60, max_per_source=1))
+        parent.reload()
+    (event,) = parent.told.objects()
+    assert (event["event"], event["problem"].partition(": ")[0]) == (
+        ("reload_refused", "limits.max_connections_per_source is 1, but there is no memory to count in")
+    )
+    assert (parent.steps, parent.renewal.refused, parent.renewal.terms) == (["begun", "ended"], True, TERMS)
+    assert [parent.limits.take_place(0) for _ in range(9)] == [True] * 8 + [False]
+    parent.reload()
+    assert parent.steps == ["begun", "ended", "begun", "taken"]
+
+
+def test_bug(parent: Parent) -> None:
+    """Whatever else goes wrong while it is read is told with its traceback, and everything stays."""
+
+    def read() -> Change:
+        raise RuntimeError("nobody thought of this")
+
+    parent.read = read
+    parent.reload()
+    (event,) = parent.told.objects()
+    assert (event["event"], event["error"]) == ("bug", "RuntimeError('nobody thought of this')")
+    assert (parent.steps, parent.renewal.refused, parent.renewal.terms) == (["begun", "ended"], True, TERMS)
 
 
 def test_descriptors_go_with_the_order(parent: Parent) -> None:
