@@ -223,17 +223,17 @@ class Supervisor:
 
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
+        self._notifier.send_late()
         for slot in self._slots:
             slot.beat(self._stats.rows[slot.number].ticks)
         well = all(slot.well for slot in self._slots)
-        if self._watchdog and well and now - self._watchdog_at >= self._watchdog / 2 - self._renewal.terms.tick / 2:
+        due = self._watchdog and now - self._watchdog_at >= self._watchdog / 2 - self._renewal.terms.tick / 2
+        if due and well and self._notifier.watchdog():
             self._watchdog_at = now
-            self._notifier.watchdog()
         if self._ready and now - self._status_at >= STATUS_EVERY:
             sentence = self._sentence()
-            if sentence != self._status:
+            if sentence != self._status and self._notifier.status(sentence):
                 self._status, self._status_at = sentence, now
-                self._notifier.status(sentence)
         self._loop.call_later(self._renewal.terms.tick, self._on_beat)
 
     def _sentence(self) -> str:

@@ -6,12 +6,15 @@ sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).  Only the parent process
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import MutableMapping
 
 import sdnotify
 
 _FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
+_LATE_MAX = 3
+"""Messages that may wait: the beginning and the end of the last reload, and the end of all.  Older ones say no more."""
 
 
 class Notifier:
@@ -19,39 +22,50 @@ class Notifier:
 
     sdnotify, told to, raises what else it would swallow; but a message that does not arrive must not end the service,
     so it is `failed` that remembers the first failure.
+
+    Nor is a receiver waited for whose queue is full: what says where the service is in its life is kept for
+    `send_late`, and meanwhile nothing else is said.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self.failed: OSError | None = None
+        self._late: deque[str] = deque(maxlen=_LATE_MAX)
         self._notifier: sdnotify.SystemdNotifier | None = None
         if environ.get("NOTIFY_SOCKET"):
             try:
                 self._notifier = sdnotify.SystemdNotifier(debug=True)
+                self._notifier.socket.setblocking(False)
             except OSError as error:
                 self.failed = error
 
     def ready(self, status: str) -> None:
         """Say that the service is up, or that it is done with reloading."""
-        self._notify(f"READY=1\nSTATUS={status}")
+        self._keep(f"READY=1\n{_status(status)}")
 
     def reloading(self) -> None:
         """Say that the configuration is read again; `ready` ends that.
 
         The time, in microseconds of CLOCK_MONOTONIC, tells this from what was said before systemd asked for a reload.
         """
-        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._keep(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def status(self, status: str) -> None:
-        """Say in one sentence how things are."""
-        self._notify(f"STATUS={status}")
+    def status(self, status: str) -> bool:
+        """Say in one sentence how things are; False if it can't be said now."""
+        return self.send_late() and self._notify(_status(status))
 
-    def watchdog(self) -> None:
-        """Say that all is well."""
-        self._notify("WATCHDOG=1")
+    def watchdog(self) -> bool:
+        """Say that all is well; False if it can't be said now."""
+        return self.send_late() and self._notify("WATCHDOG=1")
 
     def stopping(self, status: str) -> None:
         """Say that the service is going down."""
-        self._notify(f"STOPPING=1\nSTATUS={status}")
+        self._keep(f"STOPPING=1\n{_status(status)}")
+
+    def send_late(self) -> bool:
+        """Say what could not be said in time; False if some of it still can't."""
+        while self._late and self._notify(self._late[0]):
+            self._late.popleft()
+        return not self._late
 
     def close(self) -> None:
         """Give the socket back; a worker does this first of all."""
@@ -59,14 +73,27 @@ class Notifier:
             self._notifier.socket.close()
             self._notifier = None
 
-    def _notify(self, state: str) -> None:
+    def _keep(self, state: str) -> None:
+        self._late.append(state)
+        self.send_late()
+
+    def _notify(self, state: str) -> bool:
+        """Whether that has been said, or never can be."""
         if self._notifier is None:
-            return
+            return True
         try:
             # sdnotify encodes as Latin-1; this makes the bytes that leave UTF-8.
             self._notifier.notify(state.encode(errors="surrogateescape").decode("latin-1"))
+        except BlockingIOError:
+            return False
         except OSError as error:
             self.failed = self.failed or error
+        return True
+
+
+def _status(sentence: str) -> str:
+    """An assignment of one line: what follows a line break would be another, of anybody's choice."""
+    return f"STATUS={sentence}".replace("\n", " ")
 
 
 def watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, Gate, freeze, receive_all, send_and_get, wait_for_state
+from tests.integration.daemon import (
+    DEADLINE,
+    Daemon,
+    Gate,
+    freeze,
+    receive_all,
+    send_and_get,
+    wait_for_state,
+)
 
 PASSING = """
 import fcntl, os, sys
@@ -75,6 +83,15 @@ class Systemd:
                 self.receive()
         except BlockingIOError:
             self._socket.settimeout(DEADLINE)
+
+    def fill(self) -> None:
+        """Have others leave no room in the queue (net.unix.max_dgram_qlen)."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            try:
+                while True:
+                    sock.sendto(b"OTHER=1", self._socket.getsockname())
+            except BlockingIOError:
+                pass
 
     def count(self, key: str) -> int:
         """How many messages have had something to say about `key`."""
@@ -271,6 +288,34 @@ def test_sockets_overrule_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> 
         reloaded = daemon.wait_for("reloaded")
         assert (reloaded["changed"], reloaded["needs_restart"]) == ([], [])
         assert "(sockets from systemd, which overrule host and port): " in systemd.wait_for("READY", "1")["STATUS"]
+
+
+def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
+    """A full queue holds nothing up: clients are served, reloads taken, and the end comes; who reads again is told."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    systemd.fill()
+    environment = systemd.environment | WATCHED
+    with Daemon("--config", str(file), environment=environment) as daemon, daemon.connect() as client:
+        for number in range(3):
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.wait_for("reloaded", number + 1)
+        send_and_get(client, b"served all the same")
+        systemd.wait_for("READY", "1")
+        assert {key for message in systemd.messages[:-1] for key in message} == {"OTHER"}
+        assert [list(systemd.receive()) for _ in range(2)] == [["RELOADING", "MONOTONIC_USEC"], ["READY", "STATUS"]]
+        systemd.wait_for("WATCHDOG", "1")
+        systemd.fill()
+        client.close()
+        assert daemon.stop() == os.EX_OK
+
+
+def test_nobody_reads_of_a_failure(systemd: Systemd) -> None:
+    """The same where echod could not start."""
+    systemd.fill()
+    with Daemon("--port", "70000", environment=systemd.environment, wait=False) as daemon:
+        assert daemon.read_to_end() == os.EX_CONFIG
+        assert len(daemon.words) == 1
 
 
 def test_watchdog(systemd: Systemd) -> None:

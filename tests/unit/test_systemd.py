@@ -29,6 +29,16 @@ def systemd(
         yield sock
 
 
+def everything(systemd: socket.socket) -> list[bytes]:
+    """The messages that have come."""
+    said = []
+    while True:
+        try:
+            said.append(systemd.recv(4096))
+        except BlockingIOError:
+            return said
+
+
 class TestNotifier:
     def test_what_is_said(self, systemd: socket.socket) -> None:
         """One datagram for each, in systemd's words."""
@@ -61,6 +71,37 @@ class TestNotifier:
             notifier.status(status)
             assert notifier.failed is None
         assert systemd.recv(4096) == b"STATUS=" + os.fsencode(status)
+
+    def test_a_status_of_several_lines(self, systemd: socket.socket) -> None:
+        """It is one line: another would be another assignment, and a file's name has the choice of it."""
+        with closing(Notifier(os.environ)) as notifier:
+            notifier.ready("Up.\nMAINPID=1")
+            notifier.status("Fine.\n\nWATCHDOG=trigger\n")
+            notifier.stopping("Down.\nFDSTORE=1")
+        assert [systemd.recv(4096) for _ in range(3)] == [
+            b"READY=1\nSTATUS=Up. MAINPID=1",
+            b"STATUS=Fine.  WATCHDOG=trigger ",
+            b"STOPPING=1\nSTATUS=Down. FDSTORE=1",
+        ]
+
+    def test_one_that_does_not_read(self, systemd: socket.socket) -> None:
+        """Nobody waits for it: the last reload and the end are said when it reads again, before all else."""
+        with closing(Notifier(os.environ)) as notifier:
+            while notifier.watchdog():
+                pass
+            for number in range(5):
+                notifier.reloading()
+                notifier.ready(f"Up {number}.")
+            notifier.stopping("Down.")
+            assert not notifier.status("Fine.")
+            assert not notifier.send_late()
+            said = everything(systemd)
+            assert set(said) == {b"WATCHDOG=1"}
+            assert notifier.status("Fine.")
+            reloading, *others = everything(systemd)
+            assert reloading.startswith(b"RELOADING=1\n")
+            assert others == [b"READY=1\nSTATUS=Up 4.", b"STOPPING=1\nSTATUS=Down.", b"STATUS=Fine."]
+            assert notifier.failed is None
 
     def test_one_that_is_gone(self, systemd: socket.socket) -> None:
         """The service goes on; the first failure is remembered."""
