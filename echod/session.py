@@ -150,9 +150,10 @@ class Session:
 
     def renew(self, buffer: memoryview, timeouts: Timeouts) -> None:
         """Go on with these, and with what the journal wants to know now; nothing of the connection is touched."""
-        self._timeouts = timeouts
+        before, self._timeouts = self._timeouts, timeouts
         self._relay.renew(self._traced(), buffer)
-        if self._state in (State.READING, State.WRITING):
+        # Others only: frequent reloads would put off the next look for ever.
+        if timeouts != before and self._state in (State.READING, State.WRITING):
             self._timer.cancel()
             self._timer = self._look_later()
 

@@ -426,6 +426,15 @@ class TestRenew:
         served.loop.pass_time(STALL / 4)
         assert served.reason() == "stalled"
 
+    def test_the_same_again_and_again(self, stack: ExitStack) -> None:
+        """Puts nothing off: who takes nothing stalls when it would have."""
+        served = Served(stack)
+        served.stuff()
+        for _ in range(10):
+            served.loop.pass_time(STALL / 8)
+            served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
+        assert served.reason() == "stalled"
+
     def test_while_lingering(self, stack: ExitStack) -> None:
         """An end that has begun goes its way."""
         served = Served(stack)
