@@ -55,7 +55,7 @@ class Listener:
         self._file = None if adopted else _identity(sock)
 
     def tune(self, tuning: Tuning) -> None:
-        """Set what connections get that come from now on; those in the kernel's queue have what they came with."""
+        """Set what connections get that come from now on; those in the kernel's queue keep what they came with."""
         tune(self.sock, tuning)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ class Configuration:
         self._load = load
         self._tick = tick
         self._descriptors = descriptors
-        self._adopted = adopted
+        self._adopted = self._retuned = adopted
         self._started = self._settings = self._read = loaded.settings
         self.start = self._change(loaded)
         """What the settings make at the start, when nothing changes."""
@@ -51,6 +51,9 @@ class Configuration:
 
     def _change(self, loaded: Loaded) -> Change:
         new, before, started = loaded.settings, self._settings, self._started
+        tuning = _tuning(new)
+        # For good: how long the kernel's queue is not emptied, nobody knows.
+        self._retuned = self._retuned or tuning != _tuning(before)
         overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
         idle = _WHERE if self._adopted else []
         warnings = list(loaded.warnings)
@@ -59,7 +62,7 @@ class Configuration:
             is_or_are = "is" if len(overruled) == 1 else "are"
             warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
         return Change(
-            terms=_terms(new, self._tick),
+            terms=_terms(new, tuning, self._retuned, self._tick),
             changed=[
                 key.name for key in keys() if key.path not in _NEEDS_RESTART and key.value(new) != key.value(before)
             ],
@@ -73,12 +76,17 @@ class Configuration:
         )
 
 
-def _terms(settings: Settings, tick: float) -> Terms:
+def _tuning(settings: Settings) -> Tuning:
+    return Tuning(settings.limits.keepalive, settings.limits.stall_timeout)
+
+
+def _terms(settings: Settings, tuning: Tuning, tunes_accepted: bool, tick: float) -> Terms:
     limits, log = settings.limits, settings.log
     return Terms(
         chunk_size=settings.chunk_size,
         timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
-        tuning=Tuning(limits.keepalive, limits.stall_timeout),
+        tuning=tuning,
+        tunes_accepted=tunes_accepted,
         drain=limits.drain_timeout,
         tick=tick,
         max_connections=limits.max_connections,

@@ -25,12 +25,14 @@ class Telling:
 class Terms:
     """Bytes of a chunk; how connections are timed out and tuned; seconds to drain in, and between two ticks.
 
-    `max_connections` and `max_per_source` are those of `limits.Limits`.
+    `tunes_accepted` says that some may come out of the kernel's queue that are tuned otherwise, or not at all: they
+    came before the listening socket was.  `max_connections` and `max_per_source` are those of `limits.Limits`.
     """
 
     chunk_size: int
     timeouts: Timeouts
     tuning: Tuning
+    tunes_accepted: bool
     drain: float
     tick: float
     max_connections: int

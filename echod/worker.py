@@ -94,6 +94,8 @@ class Worker:
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
         self._served += 1
+        if self._terms.tunes_accepted:
+            tune(sock, self._terms.tuning)
         name = f"{os.getpid()}.{self._served}"
         self._sessions[sock.fileno()] = Session(
             name,

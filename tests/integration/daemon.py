@@ -283,6 +283,20 @@ def stuff(sock: socket.socket, worker: int) -> None:
     sock.settimeout(DEADLINE)
 
 
+def is_probed(client: socket.socket) -> bool:
+    """Whether the daemon's end of a connection has a keepalive timer (/proc/net/tcp, `tr`: 1 retransmits, 2 probes)."""
+    ends = [
+        f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}"
+        for host, port in (client.getpeername(), client.getsockname())
+    ]
+    while True:
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        (timer,) = (line[5].partition(":")[0] for line in lines if line[1:3] == ends)
+        if timer != "01":
+            return timer == "02"
+        os.sched_yield()
+
+
 @contextmanager
 def until_gone(*pids: int) -> Iterator[None]:
     """At the end of the block, wait until the processes that run at its beginning have ended."""

@@ -18,6 +18,7 @@ from tests.integration.daemon import (
     Event,
     Gate,
     freeze,
+    is_probed,
     receive_all,
     send_and_get,
     stuff,
@@ -198,6 +199,20 @@ class TestEffect:
                 daemon.reload("limits.keepalive = 0")
                 assert [is_probed(client), is_probed(later)] == [False, False]
 
+    @pytest.mark.parametrize("dies", [False, True])
+    def test_keepalive_of_who_waits(self, file: Path, dies: bool) -> None:
+        """Whoever is in the kernel's queue meanwhile gets what is set now, from a worker made later too."""
+        with Configured(file, "limits.keepalive = 0\nlimits.max_connections = 1") as daemon, ExitStack() as stack:
+            first = stack.enter_context(daemon.connect())
+            send_and_get(first, b"the only one")
+            waiting = stack.enter_context(daemon.connect())
+            waiting.sendall(b"me too")
+            daemon.wait_for("accept_paused")
+            daemon.reload("limits.keepalive = '1h'\nlimits.max_connections = 1")
+            os.kill(daemon.workers[0], signal.SIGKILL) if dies else first.close()
+            assert waiting.recv(10) == b"me too"
+            assert is_probed(waiting)
+
     def test_chunk_size(self, file: Path) -> None:
         """Longer or shorter than before, from the next chunk on, and then as before: nothing of an old one comes."""
         with Configured(file, "chunk_size = 4", "--log-level", "debug") as daemon, daemon.connect() as client:
@@ -233,20 +248,6 @@ class TestEffect:
                 daemon.reload("limits.max_connections_per_source = 2")
                 with daemon.connect() as second:
                     send_and_get(second, b"hello")
-
-
-def is_probed(client: socket.socket) -> bool:
-    """Whether the daemon's end of a connection has a keepalive timer (/proc/net/tcp, `tr`: 1 retransmits, 2 probes)."""
-    ends = [
-        f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}"
-        for host, port in (client.getpeername(), client.getsockname())
-    ]
-    while True:
-        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        (timer,) = (line[5].partition(":")[0] for line in lines if line[1:3] == ends)
-        if timer != "01":
-            return timer == "02"
-        os.sched_yield()
 
 
 class TestBytes:

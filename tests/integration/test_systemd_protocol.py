@@ -17,6 +17,7 @@ from tests.integration.daemon import (
     Daemon,
     Gate,
     freeze,
+    is_probed,
     receive_all,
     send_and_get,
     wait_for_state,
@@ -408,6 +409,16 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
         for sock, address in zip((tcp, unix), daemon.addresses, strict=True):
             with daemon.connect(address), sock.accept()[0]:
                 pass
+
+
+def test_adopted_queue_is_tuned() -> None:
+    """Who came before echod had the socket, as its first client does, is served like any other."""
+    with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp, socket.create_connection(tcp.getsockname()) as client:
+        client.settimeout(DEADLINE)
+        with passing(tcp) as daemon:
+            daemon.wait_for("ready")
+            send_and_get(client, b"hello")
+            assert is_probed(client)
 
 
 def test_adopted_queue_is_for_the_next() -> None:

@@ -1,5 +1,6 @@
 """echod.reload: what a new configuration changes at once, and what waits for a restart."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_each_key(key: Key) -> None:
     flags.flags = {}
     back = flags.reload()
     assert (back.changed, back.needs_restart) == (change.changed, [])
-    assert back.terms == start.terms
+    assert replace(back.terms, tunes_accepted=False) == start.terms
 
 
 def test_terms() -> None:
@@ -86,6 +87,22 @@ def test_terms() -> None:
     assert (terms.max_connections, terms.max_per_source) == (4, 5)
     telling = terms.telling
     assert (telling.level, telling.form, telling.connections, telling.payload) == ("error", "console", False, True)
+
+
+@pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
+def test_other_tuning(name: str) -> None:
+    """From then on the kernel's queue may hold connections of each, also when it is as before again."""
+    flags = Flags()
+    assert not flags.configuration.start.terms.tunes_accepted
+    flags.flags = {"limits.idle_timeout": 6}
+    assert not flags.reload().terms.tunes_accepted
+    for flags.flags in ({name: 9}, {}):
+        assert flags.reload().terms.tunes_accepted
+
+
+def test_tuning_of_passed_sockets() -> None:
+    """Who was in their queue before echod had them came with no tuning at all."""
+    assert Flags(adopted=True).configuration.start.terms.tunes_accepted
 
 
 def test_wrong() -> None:
