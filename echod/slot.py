@@ -39,6 +39,26 @@ class Slot:
         """Make the place ready for the next worker, which starts `now`."""
         self.started, self.ready, self.restart, self._missed = now, False, None, 0
 
+    def fork(self) -> socket.socket | None:
+        """Fork a worker into this place; returns None, and in the worker its end of the socket.
+
+        Raises OSError if the system has no process or no descriptor for it now, and has left nothing behind then.
+        """
+        orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+            pidfd = _open_pidfd(pid) if pid else -1
+        except OSError:
+            orders.close()
+            its_orders.close()
+            raise
+        if not pid:
+            orders.close()
+            return its_orders
+        its_orders.close()
+        self.pid, self.pidfd, self.orders = pid, pidfd, orders
+        return None
+
     def order(self, order: bytes, fds: Sequence[int] = ()) -> bool:
         """Send an order, and descriptors with it; False if there is no worker to take it, or it has just died."""
         if self.orders is None:
@@ -95,3 +115,13 @@ class Slot:
         if self.pid:
             os.close(self.pidfd)
             self.pid, self.pidfd = 0, -1
+
+
+def _open_pidfd(pid: int) -> int:
+    """A descriptor of a child; one that can't be had one of is ended, for nobody would notice how it fares."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

@@ -113,35 +113,31 @@ class Supervisor:
         )
 
     def _start(self, slot: Slot) -> None:
-        """Fork a worker into `slot`, or try again later if the system has no process for it now (fork(2))."""
+        """Fork a worker into `slot`, or try again later if the system has no process or no descriptor for it now."""
         slot.empty(self._loop.now)
-        orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         with self._signals.held_back():
             try:
-                pid = os.fork()
+                its_orders = slot.fork()
             except OSError as error:
-                orders.close()
-                its_orders.close()
                 self._replace(slot, 0, f"it could not be forked, {error.strerror}", 0)
                 return
-            if not pid:
+            if its_orders is not None:
                 enter(parent)
-        if not pid:
-            self._become_worker(slot.number, orders, its_orders)
-        its_orders.close()
-        slot.pid, slot.pidfd, slot.orders = pid, os.pidfd_open(pid), orders
+        if its_orders is not None:
+            self._become_worker(slot.number, its_orders)
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
-        self._loop.watch(orders.fileno(), READ, lambda: self._on_word(slot))
+        if slot.orders is not None:
+            self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
 
-    def _become_worker(self, number: int, orders: socket.socket, its_orders: socket.socket) -> NoReturn:
+    def _become_worker(self, number: int, orders: socket.socket) -> NoReturn:
         """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
         code = EX_SOFTWARE
         self._journal.worker = number
         try:
-            self._give_back(orders)
+            self._give_back()
             listeners, terms, journal, bells = self._listeners, self._renewal.terms, self._journal, self._bells
-            Worker(number, listeners, terms, journal, self._stats, self._limits, bells, its_orders).run()
+            Worker(number, listeners, terms, journal, self._stats, self._limits, bells, orders).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             self._journal.bug_of(error)
@@ -149,8 +145,7 @@ class Supervisor:
             self._journal.sink.finish(GRACE)
             os._exit(code)
 
-    def _give_back(self, orders: socket.socket) -> None:
-        orders.close()
+    def _give_back(self) -> None:
         self._journal.sink.reset()
         self._notifier.close()
         self._signals.forget()

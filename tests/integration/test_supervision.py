@@ -1,5 +1,6 @@
 """The parent and its workers: who dies, who notices, and what a client sees of it."""
 
+import errno
 import os
 import signal
 import socket
@@ -15,13 +16,13 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 """Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
 
 FAILING_FORKS = """
-import errno, os
-real, forks = os.fork, iter(range(1000))
-def fork():
-    if next(forks) in {numbers}:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return real()
-os.fork = fork
+import errno, os, socket
+real, parent, calls = {function}, os.getpid(), iter(range(1000))
+def call(*words):
+    if os.getpid() == parent and next(calls) in {numbers}:
+        raise OSError(errno.{error}, os.strerror(errno.{error}))
+    return real(*words)
+{function} = call
 """
 FAILING_START = """
 import errno, os, pathlib
@@ -170,10 +171,16 @@ def test_worker_that_fails_to_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("numbers", [{0}, {1, 2}], ids=["at the start", "for a successor"])
-def test_fork_fails(numbers: set[int]) -> None:
-    """A fork that fails, for lack of processes or memory, is tried again; nobody else is harmed by it."""
-    with Daemon("--workers", "1", patch=FAILING_FORKS.format(numbers=numbers)) as daemon:
+@pytest.mark.parametrize(
+    ("function", "error"), [("os.fork", "EAGAIN"), ("socket.socketpair", "EMFILE"), ("os.pidfd_open", "ENFILE")]
+)
+def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
+    """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
+    patch = FAILING_FORKS.format(function=function, error=error, numbers=numbers)
+    with Daemon("--workers", "1", patch=patch) as daemon:
+        reason = f"it could not be forked, {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
+        daemon.wait_for("worker_exited", len(numbers), lambda event: event["reason"] == reason)
         daemon.wait_for("worker_started", 2)
         with daemon.connect() as client:
             send_and_get(client, b"at last")

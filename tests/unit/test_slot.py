@@ -1,5 +1,6 @@
 """echod.slot: a worker's place, with a real process and real sockets in it."""
 
+import errno
 import os
 import signal
 import socket
@@ -32,6 +33,47 @@ def occupied() -> Iterator[Slot]:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     slot.close()
+
+
+def fork(slot: Slot) -> None:
+    """Have a worker there, which ends at once."""
+    if slot.fork() is not None:
+        os._exit(0)
+
+
+class TestFork:
+    def test_the_two_ends(self) -> None:
+        """What one side says the other hears, and each has no end but its own."""
+        slot = Slot(0)
+        its_orders = slot.fork()
+        if its_orders is not None:
+            try:
+                its_orders.send(its_orders.recv(10).upper())
+                its_orders.recv(10)
+            finally:
+                os._exit(0)
+        try:
+            assert slot.order(b"hello")
+            assert slot.word() == b"HELLO"
+            slot.hang_up()
+        finally:
+            os.waitpid(slot.pid, 0)
+            slot.close()
+
+    @pytest.mark.parametrize(("module", "name"), [(socket, "socketpair"), (os, "fork"), (os, "pidfd_open")])
+    def test_what_the_system_refuses(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+        """The place stays empty, and neither a process nor a descriptor is left behind."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(module, name, refuse)
+        slot = Slot(0)
+        with pytest.raises(OSError, match="Too many open files"):
+            fork(slot)
+        assert slot == Slot(0)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
 
 
 class TestOrders:
