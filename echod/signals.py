@@ -16,14 +16,19 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 class Signals:
-    """Has `on_signal(signum)` called for each of `signums`, once `fd` is watched for `on_readable`."""
+    """Has `on_signal(signum)` called for each of `signums`, once `fd` is watched for `on_readable`.
+
+    For the rest of the process: the handlers stay after `close`, since a signal more must not end what is still done
+    then.
+    """
 
     def __init__(self, signums: Iterable[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> None:
         self._signums = frozenset(signums)
         self._on_signal = on_signal
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._handlers_before = {signum: signal.signal(signum, _nothing) for signum in self._signums}
+        for signum in self._signums:
+            signal.signal(signum, _nothing)
 
     def on_readable(self) -> None:
         """Call back for the signals that have come."""
@@ -32,9 +37,7 @@ class Signals:
                 self._on_signal(signal.Signals(number))
 
     def close(self) -> None:
-        """Handle signals as before."""
-        for signum, handler in self._handlers_before.items():
-            signal.signal(signum, handler)
+        """Give back the descriptors; signals that come from now on do nothing."""
         signal.set_wakeup_fd(self._wakeup_before)
         self.forget()
 

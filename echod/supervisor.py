@@ -31,7 +31,7 @@ from echod.worker import DRAIN, READY, TAKEN, Worker, enter
 STATUS_EVERY = 1.0
 """Seconds between two updates of the status, at least; there is none while nothing changes."""
 GRACE = 1.0
-"""Seconds that a worker may take to end, after those for draining."""
+"""Seconds that a worker may take to end, after those for draining; and once more to have its last events written."""
 GROWN_UP = 10.0
 """Seconds after which a worker is not to have died young."""
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -264,7 +264,7 @@ class Supervisor:
             slot.order(DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
-        self._loop.call_later(self._renewal.terms.drain + GRACE, self._kill)
+        self._loop.call_later(self._renewal.terms.drain + 2 * GRACE, self._kill)
 
     def _kill(self, now: float) -> None:
         """End the workers that are left; what their clients were due is lost."""

@@ -1,5 +1,6 @@
 """How a daemon stops: what has arrived is echoed, nobody new is let in, and nothing is left."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -45,6 +46,16 @@ def handle(self, signum):
     real(self, signum)
 Supervisor._handle_signal = handle
 """
+SLOW_FLUSH = """
+import os
+from echod.sink import Sink
+real, parent = Sink.finish, os.getpid()
+def finish(self, seconds):
+    if os.getpid() == parent:
+        os.read({gate}, 1)
+    real(self, seconds)
+Sink.finish = finish
+"""
 
 
 def wait_until_arrived(sock: socket.socket) -> None:
@@ -53,6 +64,14 @@ def wait_until_arrived(sock: socket.socket) -> None:
     while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
         assert time.monotonic() < deadline, "what was sent is not acknowledged"
         os.sched_yield()
+
+
+def fill(fd: int) -> None:
+    """Leave no room in a pipe that does not block, not even for one byte; what it is filled with are empty lines."""
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(fd, size * b"\n")
 
 
 def children(pid: int) -> str:
@@ -216,6 +235,36 @@ def test_second_signal() -> None:
             assert daemon.stop(signal.SIGINT) == os.EX_OK
         assert names(daemon) == ["draining", "worker_exited", "stopped"]
         assert_cut(client)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_after_the_last_event(signum: signal.Signals) -> None:
+    """One that comes while the last events wait to be written takes them from nobody, and the status stays 0."""
+    with Gate() as gate, Daemon(patch=SLOW_FLUSH.format(gate=gate.fd), pass_fds=(gate.fd,)) as daemon:
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("stopped")
+        daemon.process.send_signal(signum)
+        gate.open()
+        assert daemon.read_to_end() == os.EX_OK
+
+
+def test_worker_whose_events_are_not_read() -> None:
+    """It ends by itself: after the time for draining it has some to end, and then some to have them written."""
+    reads, writes = os.pipe2(os.O_NONBLOCK)
+    with (
+        open(reads, "rb"),
+        open(writes, "wb"),
+        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads) as daemon,
+        daemon.connect() as client,
+    ):
+        worker = daemon.workers[0]
+        stuff(client, worker)
+        fill(writes)
+        with until_gone(worker):
+            daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait_for("worker_exited")["reason"] == "stopped"
+        daemon.wait_for("stopped")
+        assert daemon.process.wait(DEADLINE) == os.EX_OK
 
 
 def test_second_signal_while_a_worker_hangs() -> None:
