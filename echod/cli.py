@@ -13,7 +13,7 @@ from typing import NoReturn
 from echod import __version__, status
 from echod.address import endpoints, resolve
 from echod.config import Key, Settings, as_toml, keys, worker_count
-from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, EchodError, UsageError
+from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
 from echod.journal import Journal, goes_to_journal, open_sink
 from echod.limits import Limits
 from echod.listeners import adopt_listeners, check_endpoints, open_listeners
@@ -59,9 +59,23 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """
     arguments = _parse(argv)
     flags = {key.path: value for key in keys() if (value := getattr(arguments, key.name)) is not None}
-    loaded = load(arguments.config, flags, environ)
+    read = partial(load, arguments.config, flags, environ)
     if arguments.check_config or arguments.print_config:
-        _warn(loaded.warnings)
+        _look(arguments, read())
+        return EX_OK
+    try:
+        _serve(read(), partial(read, again=True), environ)
+    except EchodError as error:
+        # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
+        with contextlib.closing(Notifier(environ)) as notifier:
+            notifier.status(status.failure(error.problems))
+        raise
+    return EX_OK
+
+
+def _look(arguments: argparse.Namespace, loaded: Loaded) -> None:
+    """Do with the configuration what was asked for in place of serving by it."""
+    _warn(loaded.warnings)
     if arguments.print_config:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
         _say(as_toml(loaded.settings, origins))
@@ -69,9 +83,6 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _check(loaded.settings)
         # To standard error if the settings are on standard output, which is to be fed back.
         _say("OK\n", _STDERR if arguments.print_config else _STDOUT)
-    if not (arguments.check_config or arguments.print_config):
-        _serve(loaded, partial(load, arguments.config, flags, environ, again=True), environ)
-    return EX_OK
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="echod",
         description="An echo daemon (RFC 862): sends back every byte that it receives.",
-        epilog="Exit codes: 0 stopped when told to, 64 usage, 69 cannot listen, 70 a bug, 78 configuration.",
+        epilog="Exit codes: 0 stopped when told to, 64 usage, 69 cannot listen, 70 a bug, 74 output, 78 configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
@@ -228,9 +239,6 @@ def _complain(problems: Sequence[str]) -> None:
     else:
         for problem in problems:
             _say(f"echod: {problem}\n", _STDERR)
-    # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
-    with contextlib.closing(Notifier(os.environ)) as notifier:
-        notifier.status(status.failure(problems))
 
 
 def _warn(warnings: Sequence[str]) -> None:
@@ -245,15 +253,20 @@ def _warn(warnings: Sequence[str]) -> None:
 
 
 def _say(text: str, fd: int = _STDOUT) -> None:
-    """Tell a person something; one who has stopped reading has seen enough.
+    """Tell a person something; one who has stopped reading has seen enough.  Raises `CannotWrite`.
+
+    What can't be written to standard error is lost: there is no other place to say so.
 
     Not by `sys.stdout`, which the interpreter flushes once more at its end, too late for us, and which is None where
     the descriptor was closed.
     """
     data = text.encode(errors="backslashreplace")
-    with contextlib.suppress(BrokenPipeError):
+    try:
         while data:
             data = data[os.write(fd, data) :]
+    except OSError as error:
+        if fd == _STDOUT and not isinstance(error, BrokenPipeError):
+            raise CannotWrite(f"cannot write to standard output: {error.strerror}; send it elsewhere") from error
 
 
 def _have_standard_fds() -> None:

@@ -1,7 +1,7 @@
 """The ways in which echod gives up, each with its exit code (sysexits.h).
 
-Every error that a person can cause or mend is an `EchodError`: clear sentences and a status.  Whatever else
-reaches the top is a bug, and leaves with `EX_SOFTWARE` and its traceback inside the event.
+An error that a person is known to cause, or can mend, is an `EchodError`: clear sentences and a status.  Whatever else
+reaches the top, an interrupt apart, is told as a bug: it leaves with `EX_SOFTWARE` and its traceback inside the event.
 """
 
 import os
@@ -10,6 +10,7 @@ EX_OK = os.EX_OK
 EX_USAGE = os.EX_USAGE
 EX_UNAVAILABLE = os.EX_UNAVAILABLE
 EX_SOFTWARE = os.EX_SOFTWARE
+EX_IOERR = os.EX_IOERR
 EX_CONFIG = os.EX_CONFIG
 EX_INTERRUPTED = 130
 """What a shell says of a program that SIGINT ended."""
@@ -41,3 +42,9 @@ class CannotListen(EchodError):
     """No socket can be had for an address: it is in use, not permitted, unknown, or not ours."""
 
     exit_code = EX_UNAVAILABLE
+
+
+class CannotWrite(EchodError):
+    """What was asked for can't be written to standard output."""
+
+    exit_code = EX_IOERR

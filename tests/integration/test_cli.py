@@ -179,6 +179,45 @@ def test_nobody_reads(argument: str, code: int, unbuffered: str) -> None:
     assert (done.returncode, done.stderr or b"") == (code, b"")
 
 
+@pytest.mark.parametrize("argument", ["--help", "--version", "--print-config", "--check-config"])
+def test_full_output(argument: str) -> None:
+    """What was asked for and can't be written is told in one sentence: 74."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, argument],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+            cwd=Path(__file__).parents[2],
+        )
+    expected = b"echod: cannot write to standard output: No space left on device; send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (os.EX_IOERR, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--bogus"], os.EX_USAGE),
+        (["--port=x"], os.EX_CONFIG),
+        (["--host=a..b"], os.EX_UNAVAILABLE),
+        (["--print-config", "--check-config"], os.EX_OK),
+    ],
+)
+def test_full_errors(arguments: list[str], code: int) -> None:
+    """What can't be said on standard error changes nothing about the status."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+            env=environment(),
+            timeout=60,
+            cwd=Path(__file__).parents[2],
+        )
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_signal_before_serving(tmp_path: Path, signum: signal.Signals, status: int) -> None:
     """A signal while echod still reads its configuration ends it, without a word and with nothing left behind."""

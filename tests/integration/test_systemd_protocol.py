@@ -183,6 +183,23 @@ def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
         assert [f"echod: {message['STATUS']}" for message in [systemd.receive()]] == daemon.words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--check-config", "--port=x"], os.EX_CONFIG),
+        (["--print-config", "--port=x"], os.EX_CONFIG),
+        (["--check-config", "--host=a..b"], os.EX_UNAVAILABLE),
+        (["--bogus"], os.EX_USAGE),
+    ],
+)
+def test_who_only_looks_says_nothing(systemd: Systemd, arguments: list[str], code: int) -> None:
+    """The status is that of a service, which `--check-config` in ExecReload= must not speak for."""
+    with Daemon(*arguments, environment=systemd.environment, wait=False) as daemon:
+        assert daemon.read_to_end() == code
+    systemd.receive_waiting()
+    assert systemd.messages == []
+
+
 def test_stopping(systemd: Systemd) -> None:
     """STOPPING=1 comes first of all when echod stops, with what it waits for."""
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:

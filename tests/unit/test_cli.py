@@ -80,6 +80,7 @@ def test_help(run: Echod) -> None:
         "64",
         "69",
         "70",
+        "74",
         "78",
     ):
         assert word in words

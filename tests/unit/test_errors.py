@@ -4,10 +4,12 @@ import os
 
 import pytest
 
-from echod.errors import EX_INTERRUPTED, EX_SOFTWARE, CannotListen, ConfigError, EchodError, UsageError
+from echod.errors import EX_INTERRUPTED, EX_SOFTWARE, CannotListen, CannotWrite, ConfigError, EchodError, UsageError
 
 
-@pytest.mark.parametrize(("error", "code"), [(UsageError, 64), (CannotListen, 69), (EchodError, 70), (ConfigError, 78)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(UsageError, 64), (CannotListen, 69), (EchodError, 70), (CannotWrite, 74), (ConfigError, 78)]
+)
 def test_exit_codes(error: type[EchodError], code: int) -> None:
     """Each kind of error has its status of sysexits.h, the same on every system."""
     assert error.exit_code == code
