@@ -95,8 +95,8 @@ class Renewal:
             return self._limits.change(terms.max_connections, terms.max_per_source)
         except OSError as error:
             raise ConfigError(
-                f"limits.max_connections_per_source is {terms.max_per_source}, but there is no memory to count in: "
-                f"{error.strerror}; free some, or descriptors, and reload again"
+                f"limits.max_connections_per_source is {terms.max_per_source}, but clients can't be counted: "
+                f"{error.strerror}; free memory or descriptors, and reload again"
             ) from error
 
     def _take(self, change: Change, fds: Sequence[int]) -> None:

@@ -158,7 +158,7 @@ def test_limits_that_cannot_be_had(parent: Parent) -> None:
         parent.reload()
     (event,) = parent.told.objects()
     assert (event["event"], event["problem"].partition(": ")[0]) == (
-        ("reload_refused", "limits.max_connections_per_source is 1, but there is no memory to count in")
+        ("reload_refused", "limits.max_connections_per_source is 1, but clients can't be counted")
     )
     assert (parent.steps, parent.renewal.refused, parent.renewal.terms) == (["begun", "ended"], True, TERMS)
     assert [parent.limits.take_place(0) for _ in range(9)] == [True] * 8 + [False]
