@@ -56,6 +56,42 @@ def test_a_hung_worker_is_replaced(two_workers: Service) -> None:
     check_replacement(two_workers, signal.SIGSTOP)
 
 
+# In the daemon's place: as it is, but a worker's loop never comes back from a client with this port.
+HANG = """\
+import sys, time
+sys.path.insert(0, "/usr/lib/echod")
+from echod import cli, worker
+accepted = worker.Worker._on_accepted
+def on_accepted(self, sock, sockaddr):
+    if sockaddr[1] == 40007:
+        time.sleep(3600)
+    accepted(self, sock, sockaddr)
+worker.Worker._on_accepted = on_accepted
+cli.main()
+"""
+HANG_FILE = "/usr/lib/echod/hang.py"
+
+
+def test_a_hung_loop_is_replaced(service: Service) -> None:
+    """A worker whose loop hangs, though the process is well: the parent sees it, and its successor serves."""
+    service.machine.write(HANG_FILE, HANG)
+    try:
+        service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {HANG_FILE}")
+        service.start()
+        parent, workers = service.parent, service.workers()
+        with journal_of(service) as journal:
+            # The client is over when the worker that has it is.
+            service.machine.run("nc", "-N", "-p", "40007", "127.0.0.1", str(PORT), check=False)
+            exited = journal.wait_for_event("worker_exited")
+            journal.wait_for_event("worker_started")
+        assert exited["reason"] == "it hung, and was killed"
+        assert not alive(service, workers)
+        assert (service.parent, service.show("NRestarts")) == (parent, "0")
+        assert service.echoes()
+    finally:
+        service.machine.run("rm", HANG_FILE)
+
+
 def check_replacement(service: Service, blow: signal.Signals) -> None:
     """Strike one worker down; another must take its place, and every other process be as it was."""
     parent, (struck, spared) = service.parent, sorted(service.workers())
