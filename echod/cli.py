@@ -228,28 +228,27 @@ def _raise_descriptor_limit() -> int:
 
 
 def _complain(problems: Sequence[str]) -> None:
-    """Tell a person what is wrong, or the journal, in which there are events only.
+    """Tell what is wrong."""
+    _tell(problems, "echod: ", Journal.cannot_start)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    """Tell what may be wrong."""
+    _tell(warnings, "echod: warning: ", Journal.config_warning)
+
+
+def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> None:
+    """Tell a person, by sentences that begin with `prefix`, or the journal, in which there are events only.
 
     These have the default form and level: that others are configured is perhaps just what could not be read.
     """
     if goes_to_journal(_STDERR):
         with _journal(Settings()) as journal:
             for problem in problems:
-                journal.cannot_start(problem=problem)
+                event(journal, problem=problem)
     else:
         for problem in problems:
-            _say(f"echod: {problem}\n", _STDERR)
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    """Tell a person, or the journal, what may be wrong."""
-    if goes_to_journal(_STDERR):
-        with _journal(Settings()) as journal:
-            for warning in warnings:
-                journal.config_warning(problem=warning)
-    else:
-        for warning in warnings:
-            _say(f"echod: warning: {warning}\n", _STDERR)
+            _say(f"{prefix}{problem}\n", _STDERR)
 
 
 def _say(text: str, fd: int = _STDOUT) -> None:
