@@ -2,11 +2,19 @@
 
 Standard library only, and of echod nothing but its version: the package also runs by itself, as one file.
 
-    cli.py      argv -> open -> exchange -> exit code
-    echo.py     send, receive and compare at the same time, on a connected socket
-    backlog.py  the bytes that were sent and have not come back
-    connect.py  HOST and PORT -> a connected socket
-    output.py   standard output and standard error
-    words.py    bytes and sockets as text
-    faults.py   what can go wrong, as sentences with an exit code
+    cli.py        argv -> a verb -> exit code
+    send.py       send something, print the echo, and say whether it is identical
+    ping.py       one small message after another, and how long each took
+    load.py       as many as the server takes, or so many a second
+    check.py      one probe, for monitoring
+    options.py    what all verbs take on their command lines
+    connect.py    a target -> a connected socket
+    target.py     HOST and PORT, in all the forms in which they are written
+    echo.py       send, receive and compare at the same time, on a connected socket
+    backlog.py    the bytes that were sent and have not come back
+    pattern.py    bytes to send that tell where in the stream they belong
+    histogram.py  times, counted
+    output.py     standard output and standard error
+    faults.py     what can go wrong, as sentences with an exit code
+    words.py      bytes and sockets as text
 """

@@ -1,41 +1,87 @@
-"""HOST and PORT -> a connected stream socket."""
+"""A target -> a connected stream socket, and what it took."""
 
+from __future__ import annotations
+
+import errno
 import os
 import socket
+import time
+from collections.abc import Callable
 
-from echod.client.faults import UntestableError, reason
-
-UNIX = "unix:"
-"""What a HOST begins with that names a unix socket: unix:/path, or unix:@name for an abstract one."""
+from echod.client.faults import ConnectError, reason
+from echod.client.target import UNIX, Target
+from echod.client.words import endpoint
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
+SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
+"""An address as socket(7) takes it: of IPv4, of IPv6, or of a unix socket."""
 
-def open_connection(host: str, port: int, timeout: float) -> socket.socket:
-    """Connect to `host`: a name or an address, at `port`, or `unix:/path` or `unix:@abstract`, which have none.
 
-    Every address that a name resolves to is tried, for `timeout` seconds each; resolving takes as long as the
-    resolver is configured to.  "localhost" is 127.0.0.1 and ::1 without asking anyone (RFC 6761, section
-    6.3): a system without /etc/hosts does not know the name.  Raises UntestableError, with every reason.
+class Attempt:
+    """One try to connect: to `address`, in words, for `seconds`, and the `failure` that it ended with, if any."""
+
+    def __init__(self, address: str, seconds: float, failure: str) -> None:
+        self.address, self.seconds, self.failure = address, seconds, failure
+
+    def __str__(self) -> str:
+        outcome = self.failure or "connected"
+        return f"{self.address}: {outcome} after {self.seconds * 1000:.3f} ms"
+
+    def fields(self) -> dict[str, object]:
+        """The attempt as `--json` tells it."""
+        return {"address": self.address, "seconds": self.seconds, "failure": self.failure or None}
+
+
+def open_connection(
+    target: Target, timeout: float, on_attempt: Callable[[Attempt], None] = lambda attempt: None
+) -> socket.socket:
+    """Connect to `target`; the socket keeps `timeout`.
+
+    Every address that a name resolves to is tried in turn, as socket.create_connection does, for `timeout`
+    seconds each; resolving takes as long as the resolver is configured to.  `on_attempt` is told of each, the
+    one that succeeds too.  Raises ConnectError, with every reason.
     """
-    if host.startswith(UNIX):
-        return _open_unix(host, timeout)
-    reasons: list[str] = []
-    for name in _LOOPBACK if host.lower() == "localhost" else (host,):
+    attempts: list[Attempt] = []
+    for address in resolve(target):
+        began = time.monotonic()
+        connection: socket.socket | None = None
+        failure = ""
         try:
-            connection = socket.create_connection((name, port), timeout, all_errors=True)
-        except ExceptionGroup as group:
-            reasons += [reason(error) for error in group.exceptions if isinstance(error, OSError)]
+            connection = _connect(address, target.source, timeout)
         except OSError as error:
-            reasons.append(reason(error))
+            failure = reason(error)
+        attempts.append(Attempt(endpoint(address), time.monotonic() - began, failure))
+        on_attempt(attempts[-1])
+        if connection:
+            return connection
+    raise ConnectError(str(target), [(attempt.address, attempt.failure) for attempt in attempts])
+
+
+def resolve(target: Target) -> list[SockAddr]:
+    """The addresses of `target`, in the order in which they are to be tried; at least one.
+
+    "localhost" is 127.0.0.1 and ::1 without asking anyone (RFC 6761, section 6.3): a system without /etc/hosts
+    does not know the name.  Raises ConnectError where a name has no address.
+    """
+    if target.host.startswith(UNIX):
+        path = os.fsencode(target.host.removeprefix(UNIX))
+        return [b"\0" + path[1:] if path.startswith(b"@") else path]
+    found: list[SockAddr] = []
+    failure = ""
+    for name in _LOOPBACK if target.host.lower() == "localhost" else (target.host,):
+        try:
+            answers = socket.getaddrinfo(name, target.port, target.family, socket.SOCK_STREAM)
+        except OSError as error:
+            failure = reason(error)
         except UnicodeError:
-            reasons.append("that is not a valid host name")
+            failure = "that is not a valid host name"
         else:
-            if not connected_to_itself(connection):
-                return connection
-            connection.close()
-            reasons.append("nobody listens there")
-    raise UntestableError(f"cannot connect to {host!r} port {port}: {', '.join(dict.fromkeys(reasons))}")
+            # typeshed reckons with a Python that was built without IPv6.
+            found += [address for *_, address in answers]  # type: ignore[misc]
+    if not found:
+        raise ConnectError(str(target), [("", failure)])
+    return found
 
 
 def connected_to_itself(connection: socket.socket) -> bool:
@@ -50,13 +96,38 @@ def connected_to_itself(connection: socket.socket) -> bool:
         return False
 
 
-def _open_unix(host: str, timeout: float) -> socket.socket:
-    path = os.fsencode(host.removeprefix(UNIX))
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout)
+def open_socket(address: SockAddr, source: str) -> socket.socket:
+    """A stream socket of the family of `address`, which comes from the address `source`, if there is one.
+
+    Raises OSError.
+    """
+    if isinstance(address, bytes):
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # IPv6 addresses have a flow label and a scope besides (ipv6(7)).
+    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if source:
+        try:
+            # The port is chosen when it is known where to: else all connections of this machine share 28,000.
+            connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((source, 0))
+        except OSError as error:
+            connection.close()
+            raise OSError(error.errno, f"cannot use --source {source}: {reason(error)}") from error
+    return connection
+
+
+_IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module has no name for it
+
+
+def _connect(address: SockAddr, source: str, timeout: float) -> socket.socket:
+    connection = open_socket(address, source)
     try:
-        connection.connect(b"\0" + path[1:] if path.startswith(b"@") else path)
-    except OSError as error:
+        connection.settimeout(timeout)
+        connection.connect(address)
+        if connected_to_itself(connection):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+    except BaseException:
         connection.close()
-        raise UntestableError(f"cannot connect to {host!r}: {reason(error)}") from error
+        raise
     return connection

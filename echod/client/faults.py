@@ -9,15 +9,32 @@ _ENOUGH = 4  # bytes that must agree again before a guess is worth telling
 
 
 class ClientError(Exception):
-    """Anything that keeps echoc from saying "identical"."""
+    """Anything that keeps echoc from saying "identical"; its `kind` is a word for programs."""
 
     exit_code: int
+    kind: str
+
+    def fields(self) -> dict[str, object]:
+        """The error as `--json` tells it."""
+        return {"kind": self.kind, "message": str(self)}
 
 
 class UntestableError(ClientError):
     """Nothing can be said about the echo: no connection, bad usage, unreadable input, unwritable output."""
 
     exit_code = 2
+    kind = "untestable"
+
+
+class ConnectError(UntestableError):
+    """No address of `target` could be connected to; `failures` has each, with its reason."""
+
+    kind = "connect"
+
+    def __init__(self, target: str, failures: list[tuple[str, str]]) -> None:
+        self.failures = failures
+        reasons = [f"{address}: {why}" if address not in ("", target) else why for address, why in failures]
+        super().__init__(f"cannot connect to {target}: {', '.join(dict.fromkeys(reasons))}")
 
 
 class EchoError(ClientError):
@@ -29,6 +46,8 @@ class EchoError(ClientError):
 class MismatchError(EchoError):
     """A byte came back as another: `sent` and `came` are the bytes from `offset` on, at least one each."""
 
+    kind = "mismatch"
+
     def __init__(self, offset: int, sent: bytes, came: bytes) -> None:
         self.offset, self.sent, self.came = offset, sent[:WINDOW], came[:WINDOW]
         guess = _guess(self.sent, self.came)
@@ -38,9 +57,15 @@ class MismatchError(EchoError):
             f"received {quoted(self.came)}" + (guess and f"; {guess}")
         )
 
+    def fields(self) -> dict[str, object]:
+        """The bytes in hexadecimal."""
+        return super().fields() | {"offset": self.offset, "sent": self.sent.hex(), "came": self.came.hex()}
+
 
 class SurplusError(EchoError):
     """Bytes came that had not been sent: `came` begins at `offset`, the number of bytes sent."""
+
+    kind = "surplus"
 
     def __init__(self, offset: int, came: bytes) -> None:
         self.offset, self.came = offset, came
@@ -49,9 +74,15 @@ class SurplusError(EchoError):
             f"{_bytes(len(came))} more, {quoted(came[:WINDOW])}"
         )
 
+    def fields(self) -> dict[str, object]:
+        """The bytes in hexadecimal."""
+        return super().fields() | {"offset": self.offset, "came": self.came[:WINDOW].hex()}
+
 
 class ShortfallError(EchoError):
     """The server ended the connection before everything had come back, or before everything was sent."""
+
+    kind = "shortfall"
 
     def __init__(self, sent: int, received: int) -> None:
         self.sent, self.received = sent, received
@@ -62,6 +93,8 @@ class ShortfallError(EchoError):
 class BrokenConnectionError(EchoError):
     """The connection broke, for the `reason` that the system gave, usually a reset."""
 
+    kind = "broken"
+
     def __init__(self, reason: str, sent: int, received: int) -> None:
         self.reason, self.sent, self.received = reason, sent, received
         super().__init__(f"the connection broke ({reason}): {_tally(sent, received)}")
@@ -69,6 +102,8 @@ class BrokenConnectionError(EchoError):
 
 class SilenceError(EchoError):
     """For `seconds` the server neither took nor returned a byte, although it owed some, or the end."""
+
+    kind = "silence"
 
     def __init__(self, seconds: float, sent: int, received: int) -> None:
         self.seconds, self.sent, self.received = seconds, sent, received

@@ -10,6 +10,9 @@ from contextlib import suppress
 
 from echod.client.faults import UntestableError, reason
 
+SCHEMA = 1
+"""The version of what `--json` prints: another when a field changes its meaning or goes, not when one is added."""
+
 
 def fill_standard_descriptors() -> None:
     """Open /dev/null on descriptors 0, 1 and 2 where they are closed; raises OSError when there is none.
@@ -39,6 +42,26 @@ def print_bytes(data: bytes) -> None:
             raise
         except OSError as error:
             raise UntestableError(f"cannot write to standard output: {reason(error)}") from error
+
+
+def print_line(line: str) -> None:
+    """Print a line of text on standard output; raises as `print_bytes`."""
+    print_bytes(line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def print_json(kind: str, fields: dict[str, object]) -> None:
+    """Print an object of the `kind` that echoc.schema.json describes, on a line of its own; raises as `print_bytes`."""
+    import json  # costs as much as a fifth of echoc's start
+
+    print_line(json.dumps({"schema": SCHEMA, "kind": kind, **fields}, ensure_ascii=True, allow_nan=False))
+
+
+def has_colours(descriptor: int) -> bool:
+    """Whether text for `descriptor` may be coloured: it is a terminal that can, and nobody objects.
+
+    As https://no-color.org has it, NO_COLOR objects when it is set and not empty.
+    """
+    return os.isatty(descriptor) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Screen:

@@ -16,28 +16,30 @@ def quoted(data: bytes) -> str:
     return f'"{text}"' if len(data) <= _SHOWN else f'"{text}"... ({len(data)} bytes)'
 
 
-def described(connection: socket.socket) -> list[str]:
-    """The connection's family, type, protocol and two ends, one line each."""
-    return [
-        f"Family  : {socket.AddressFamily(connection.family).name}",
-        f"Type    : {socket.SocketKind(connection.type).name}",
-        f"Protocol: {_PROTOCOLS.get(connection.proto, connection.proto)}",
-        f"Local   : {_endpoint(connection.getsockname())}",
-        f"Remote  : {_remote(connection)}",
-    ]
+def described(connection: socket.socket) -> dict[str, object]:
+    """The connection's family, type, protocol and two ends."""
+    return {
+        "family": socket.AddressFamily(connection.family).name,
+        "type": socket.SocketKind(connection.type).name,
+        "protocol": _PROTOCOLS.get(connection.proto, str(connection.proto)),
+        "local": endpoint(connection.getsockname()),
+        "remote": _remote(connection),
+    }
 
 
 def _remote(connection: socket.socket) -> str:
     try:
-        return _endpoint(connection.getpeername())
+        return endpoint(connection.getpeername())
     except OSError:
         # ENOTCONN: the other end has reset the connection already, and the kernel forgot who it was.
         return "gone already"
 
 
-def _endpoint(address: tuple[str, int] | str | bytes) -> str:
+def endpoint(address: tuple[str, int] | tuple[str, int, int, int] | str | bytes) -> str:
+    """An address of socket(7) as echoc's users write it."""
     if isinstance(address, bytes):
-        return "unix:@" + address[1:].decode("utf-8", "backslashreplace")
+        path = address.removeprefix(b"\0").decode("utf-8", "backslashreplace")
+        return f"unix:@{path}" if address.startswith(b"\0") else f"unix:{path}"
     if isinstance(address, str):
         return f"unix:{address}" if address else "unix: (unnamed)"
     # getnameinfo, for the zone of a link-local address; the flags keep it from asking anyone for names.

@@ -127,7 +127,7 @@ def test_no_server() -> None:
         port = listener.getsockname()[1]
     done = echoc("127.0.0.1", port)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == f"echoc: cannot connect to '127.0.0.1' port {port}: Connection refused\n".encode()
+    assert done.stderr == f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode()
 
 
 @contextmanager

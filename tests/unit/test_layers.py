@@ -22,10 +22,11 @@ FLOORS = [
     ["__main__"],
 ]
 CLIENT_FLOORS = [
-    ["client.words"],
+    ["client.histogram", "client.pattern", "client.words"],
     ["client.faults"],
-    ["client.backlog", "client.connect", "client.output"],
-    ["client.echo"],
+    ["client.backlog", "client.output", "client.target"],
+    ["client.connect", "client.echo", "client.options"],
+    ["client.check", "client.load", "client.ping", "client.send"],
     ["client.cli"],
 ]
 """A house of its own, which shares nothing with the daemon but the version."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from echod.client.connect import connected_to_itself, open_connection
-from echod.client.faults import UntestableError
+from echod.client import connect
+from echod.client.connect import Attempt, connected_to_itself, open_connection
+from echod.client.faults import ConnectError
+from echod.client.target import Target
 from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
 
 
@@ -23,7 +25,7 @@ def closed_port() -> int:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
 def test_connects(host: str) -> None:
     """An address and a name lead to the server."""
-    with serving(faithful()) as port, open_connection(host, port, DEADLINE) as connection:
+    with serving(faithful()) as port, open_connection(Target(host, port), DEADLINE) as connection:
         assert connection.getpeername() == ("127.0.0.1", port)
 
 
@@ -33,7 +35,7 @@ def test_connects_to_ipv6(host: str) -> None:
     """An IPv6 address does, and a name whose first address refuses leads on to its second one."""
     with (
         serving(faithful(), socket.AF_INET6) as port,
-        open_connection(host, port, DEADLINE) as connection,
+        open_connection(Target(host, port), DEADLINE) as connection,
     ):
         assert connection.getpeername()[:2] == ("::1", port)
 
@@ -44,18 +46,31 @@ def test_connects_to_unix(abstract: bool, tmp_path: Path) -> None:
     path = str(tmp_path / "\udcff")  # a name need not be text
     with (
         serving_unix(faithful(), ("\0" if abstract else "") + path),
-        open_connection(("unix:@" if abstract else "unix:") + path, 0, DEADLINE) as connection,
+        open_connection(Target(("unix:@" if abstract else "unix:") + path, 0), DEADLINE) as connection,
     ):
         assert os.fsencode(path) in os.fsencode(connection.getpeername())
 
 
 def test_refused() -> None:
-    """Nobody listening is told once, with host and port, however many addresses refused."""
+    """Nobody listening is told with host and port, and not twice."""
     port = closed_port()
-    with pytest.raises(UntestableError, match=rf"^cannot connect to '127.0.0.1' port {port}: Connection refused$"):
-        open_connection("127.0.0.1", port, DEADLINE)
-    with pytest.raises(UntestableError, match=rf"^cannot connect to 'localhost' port {port}: Connection refused"):
-        open_connection("localhost", port, DEADLINE)
+    with pytest.raises(ConnectError, match=rf"^cannot connect to 127.0.0.1:{port}: Connection refused$"):
+        open_connection(Target("127.0.0.1", port), DEADLINE)
+
+
+@pytest.mark.usefixtures("ipv6")
+def test_every_address_refused() -> None:
+    """Every address that was tried is told with its reason, as an attempt and in the error."""
+    port = closed_port()
+    attempts: list[Attempt] = []
+    with pytest.raises(ConnectError) as caught:
+        open_connection(Target("localhost", port), DEADLINE, attempts.append)
+    tried = [f"127.0.0.1:{port}", f"[::1]:{port}"]
+    assert str(caught.value) == (
+        f"cannot connect to localhost:{port}: {tried[0]}: Connection refused, {tried[1]}: Connection refused"
+    )
+    assert [(attempt.address, attempt.failure) for attempt in attempts] == caught.value.failures
+    assert [attempt.address for attempt in attempts] == tried
 
 
 @pytest.mark.parametrize(
@@ -69,8 +84,8 @@ def test_refused() -> None:
 )
 def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
     """What is not a host is told with the reason; these names are refused without asking any server."""
-    with pytest.raises(UntestableError, match=rf"^cannot connect to .* port 7: {why}$"):
-        open_connection(host, 7, DEADLINE)
+    with pytest.raises(ConnectError, match=rf"^cannot connect to .*:7: {why}$"):
+        open_connection(Target(host, 7), DEADLINE)
 
 
 def test_timeout() -> None:
@@ -79,17 +94,17 @@ def test_timeout() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         # One connection fills the queue of length 0; the kernel drops further requests without a word (listen(2)).
-        with socket.create_connection(listener.getsockname()), pytest.raises(UntestableError, match="timed out"):
-            open_connection("127.0.0.1", listener.getsockname()[1], 0.05)
+        with socket.create_connection(listener.getsockname()), pytest.raises(ConnectError, match="timed out"):
+            open_connection(Target("127.0.0.1", listener.getsockname()[1]), 0.05)
 
 
 def test_unix_refused(tmp_path: Path) -> None:
     """A unix socket that is not there, and a name too long for one, are told with the whole HOST."""
     path = f"unix:{tmp_path}/missing"
-    with pytest.raises(UntestableError, match=f"^cannot connect to '{path}': No such file or directory$"):
-        open_connection(path, 0, DEADLINE)
-    with pytest.raises(UntestableError, match=r"AF_UNIX path too long$"):
-        open_connection("unix:" + "x" * 200, 0, DEADLINE)
+    with pytest.raises(ConnectError, match=f"^cannot connect to {path}: No such file or directory$"):
+        open_connection(Target(path, 0), DEADLINE)
+    with pytest.raises(ConnectError, match=r"AF_UNIX path too long$"):
+        open_connection(Target("unix:" + "x" * 200, 0), DEADLINE)
 
 
 def test_connected_to_itself() -> None:
@@ -119,9 +134,8 @@ def test_refuses_a_connection_to_itself(monkeypatch: pytest.MonkeyPatch) -> None
     """Connected to itself is not connected: it is closed, and told as nobody listening."""
     loop = socket.socket()
     loop.bind(("127.0.0.1", 0))
-    loop.connect(loop.getsockname())
     # The kernel chooses that port about once in 28,000 times; here it has.
-    monkeypatch.setattr(socket, "create_connection", lambda *args, **options: loop)
-    with pytest.raises(UntestableError, match="nobody listens there"):
-        open_connection("127.0.0.1", loop.getsockname()[1], DEADLINE)
+    monkeypatch.setattr(connect, "open_socket", lambda address, source: loop)
+    with pytest.raises(ConnectError, match="nobody listens there"):
+        open_connection(Target("127.0.0.1", loop.getsockname()[1]), DEADLINE)
     assert loop.fileno() == -1

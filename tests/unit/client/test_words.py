@@ -30,13 +30,13 @@ def test_quoted(data: bytes, shown: str) -> None:
 def test_described_tcp() -> None:
     """A TCP connection is told in the tutorial's words, with both of its ends."""
     with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        assert described(connection) == [
-            "Family  : AF_INET",
-            "Type    : SOCK_STREAM",
-            "Protocol: IPPROTO_TCP",
-            f"Local   : 127.0.0.1:{connection.getsockname()[1]}",
-            f"Remote  : 127.0.0.1:{port}",
-        ]
+        assert described(connection) == {
+            "family": "AF_INET",
+            "type": "SOCK_STREAM",
+            "protocol": "IPPROTO_TCP",
+            "local": f"127.0.0.1:{connection.getsockname()[1]}",
+            "remote": f"127.0.0.1:{port}",
+        }
 
 
 @pytest.mark.usefixtures("ipv6")
@@ -46,9 +46,9 @@ def test_described_tcp6() -> None:
         serving(faithful(), socket.AF_INET6) as port,
         socket.create_connection(("::1", port)) as connection,
     ):
-        lines = described(connection)
-        assert lines[0] == "Family  : AF_INET6"
-        assert lines[4] == f"Remote  : [::1]:{port}"
+        fields = described(connection)
+        assert fields["family"] == "AF_INET6"
+        assert fields["remote"] == f"[::1]:{port}"
 
 
 @pytest.mark.parametrize("first", ["", "\0"], ids=["path", "abstract"])
@@ -57,13 +57,13 @@ def test_described_unix(first: str, tmp_path: Path) -> None:
     name = f"{first}{tmp_path}/echo"
     with serving_unix(faithful(), name), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(name)
-        assert described(connection) == [
-            "Family  : AF_UNIX",
-            "Type    : SOCK_STREAM",
-            "Protocol: 0 (the family's own)",
-            "Local   : unix: (unnamed)",
-            f"Remote  : unix:{name}".replace("\0", "@"),
-        ]
+        assert described(connection) == {
+            "family": "AF_UNIX",
+            "type": "SOCK_STREAM",
+            "protocol": "0 (the family's own)",
+            "local": "unix: (unnamed)",
+            "remote": f"unix:{name}".replace("\0", "@"),
+        }
 
 
 def test_described_when_reset() -> None:
@@ -76,4 +76,4 @@ def test_described_when_reset() -> None:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         assert poll.poll(DEADLINE * 1000)
-        assert described(connection)[4] == "Remote  : gone already"
+        assert described(connection)["remote"] == "gone already"

@@ -1,0 +1,79 @@
+"""Times, counted in buckets: constant memory, whatever their number, and percentiles within a hundredth."""
+
+_BITS = 6
+"""A power of two is cut into 2**6 buckets: no time is further than 1/128 from the middle of its own."""
+
+
+class Histogram:
+    """How many times of each length there were; lengths in whole nanoseconds.
+
+    The sum, the sum of squares, the least and the greatest are exact.
+    """
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.count = 0
+        self.total = 0
+        self.squares = 0
+        self.least = 0
+        self.greatest = 0
+
+    def record(self, nanoseconds: int) -> None:
+        """Count one time; less than 0 counts as 0."""
+        if nanoseconds < 0:
+            nanoseconds = 0
+        # As HdrHistogram (Gil Tene) does it: the leading bits of the number are the number of its bucket.
+        shift = nanoseconds.bit_length() - _BITS - 1
+        if shift < 0:
+            shift = 0
+        bucket = (shift << _BITS) + (nanoseconds >> shift)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        if not self.count or nanoseconds < self.least:
+            self.least = nanoseconds
+        if nanoseconds > self.greatest:
+            self.greatest = nanoseconds
+        self.count += 1
+        self.total += nanoseconds
+        self.squares += nanoseconds * nanoseconds
+
+    def add(self, other: "Histogram") -> None:
+        """Count all that `other` counted."""
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        if other.count:
+            self.least = min(self.least, other.least) if self.count else other.least
+        self.greatest = max(self.greatest, other.greatest)
+        self.count += other.count
+        self.total += other.total
+        self.squares += other.squares
+
+    @property
+    def mean(self) -> float:
+        """The average; 0 where nothing was counted."""
+        return self.total / self.count if self.count else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """ping(8)'s mdev, which is the standard deviation; 0 where nothing was counted."""
+        if not self.count:
+            return 0.0
+        # In whole numbers, which don't lose the difference of two large squares.
+        return float((self.squares * self.count - self.total**2) ** 0.5) / self.count
+
+    def percentile(self, percent: float) -> float:
+        """The time that `percent` of all were at most as long as; 0 where nothing was counted."""
+        wanted = max(percent * self.count / 100, 1)
+        seen = 0
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
+            if seen >= wanted:
+                low, high = bounds(bucket)
+                return min(max((low + high) / 2, self.least), self.greatest)
+        return 0.0
+
+
+def bounds(bucket: int) -> tuple[int, int]:
+    """The least and the greatest time of a bucket."""
+    shift = max((bucket >> _BITS) - 1, 0)
+    low = (bucket - (shift << _BITS)) << shift
+    return low, low + (1 << shift) - 1

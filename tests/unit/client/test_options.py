@@ -1,0 +1,74 @@
+"""echod.client.options."""
+
+import argparse
+import socket
+
+import pytest
+
+from echod.client.faults import UntestableError
+from echod.client.options import Parser, add_common_arguments, seconds, seconds_or_none, target_of, whole_number
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    """The common arguments, from a command line."""
+    parser = Parser("ping")
+    add_common_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is localhost, port 10000, over either family, and ten seconds for each address."""
+    monkeypatch.delenv("ECHOC_HOST", raising=False)
+    monkeypatch.delenv("ECHOC_PORT", raising=False)
+    options = parsed()
+    assert str(target_of(options)) == "localhost:10000"
+    assert (options.family, options.source, options.connect_timeout) == (socket.AF_UNSPEC, "", 10.0)
+
+
+@pytest.mark.parametrize(("flag", "family"), [("-4", socket.AF_INET), ("-6", socket.AF_INET6)])
+def test_family(flag: str, family: socket.AddressFamily) -> None:
+    """-4 and -6 choose one."""
+    assert target_of(parsed("echo.example", "7", flag)).family == family
+
+
+def test_error() -> None:
+    """A wrong command line is one sentence, without the usage, and leads to the verb's own --help."""
+    with pytest.raises(UntestableError, match=r"^unrecognized arguments: --nonsense \(see echoc ping --help\)$"):
+        parsed("--nonsense")
+
+
+@pytest.mark.parametrize("text", ["0.001", "86400"])
+def test_seconds(text: str) -> None:
+    """A time is a number of seconds up to a day."""
+    assert seconds(text) == seconds_or_none(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "86401", "nan", "inf", "soon", ""])
+def test_no_seconds(text: str) -> None:
+    """Anything else is none, and what would be is said."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        seconds(text)
+    assert str(caught.value) == f"{text!r} is not a time; say seconds, more than 0 and at most 86400"
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        seconds_or_none(text)
+    assert str(caught.value) == f"{text!r} is not a time; say seconds, from 0 to 86400"
+
+
+def test_zero_seconds() -> None:
+    """0 is a time only where it can be."""
+    assert seconds_or_none("0") == 0
+    with pytest.raises(argparse.ArgumentTypeError):
+        seconds("0")
+
+
+def test_whole_number() -> None:
+    """Both ends of the range are in it."""
+    assert [whole_number(1, 20)(text) for text in ("1", "07", "20")] == [1, 7, 20]
+
+
+@pytest.mark.parametrize("text", ["0", "21", "-1", "1.5", "1_0", "\u0661", "", "9" * 5000])
+def test_no_whole_number(text: str) -> None:
+    """What is none, or beyond the range, is told with the range."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        whole_number(1, 20)(text)
+    assert str(caught.value) == f"{text!r} is not a number from 1 to 20"

@@ -1,0 +1,189 @@
+"""echod.client.send, in this process."""
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from echod.client.cli import main
+from echod.client.send import SENTENCE
+from tests.unit.client.peers import (
+    altering,
+    faithful,
+    greeting,
+    serving,
+    serving_unix,
+    silent,
+    standing_in,
+    stepping,
+)
+
+Capture = pytest.CaptureFixture[bytes]
+
+
+def test_sentence(capfdbinary: Capture) -> None:
+    """Without more, the tutorial's sentence is sent, and its echo alone is printed."""
+    assert SENTENCE == "This is the message.  It will be repeated."
+    with serving(faithful()) as port:
+        assert main(["localhost", str(port)]) == 0
+    assert capfdbinary.readouterr() == (SENTENCE.encode(), b"")
+
+
+def test_message(capfdbinary: Capture) -> None:
+    """-m sends the bytes of its argument, also when they are no text."""
+    with serving(faithful()) as port:
+        assert main(["127.0.0.1", str(port), "-m", "caf\xe9 \udcff"]) == 0
+    assert capfdbinary.readouterr().out == b"caf\xc3\xa9 \xff"
+
+
+def test_file(tmp_path: Path, capfdbinary: Capture) -> None:
+    """-f sends a file."""
+    data = os.urandom(100_000)
+    (tmp_path / "file").write_bytes(data)
+    with serving(faithful()) as port:
+        assert main(["127.0.0.1", str(port), "-f", str(tmp_path / "file")]) == 0
+    assert capfdbinary.readouterr().out == data
+
+
+def test_standard_input(capfdbinary: Capture) -> None:
+    """`-f -` sends standard input."""
+    reading, writing = os.pipe()
+    os.write(writing, b"from a pipe")
+    os.close(writing)
+    with serving(faithful()) as port, standing_in(0, reading):
+        os.close(reading)
+        assert main(["127.0.0.1", str(port), "-f", "-"]) == 0
+    assert capfdbinary.readouterr().out == b"from a pipe"
+
+
+def test_what_is_piped_in_is_sent(capfdbinary: Capture) -> None:
+    """`echo hello | echoc` sends what it was given, without a word more."""
+    reading, writing = os.pipe()
+    os.write(writing, b"hello")
+    os.close(writing)
+    with serving(faithful()) as port, standing_in(0, reading):
+        os.close(reading)
+        assert main(["127.0.0.1", str(port)]) == 0
+    assert capfdbinary.readouterr().out == b"hello"
+
+
+def test_a_file_that_is_redirected_is_sent(tmp_path: Path, capfdbinary: Capture) -> None:
+    """`echoc <file` sends the file."""
+    (tmp_path / "file").write_bytes(b"from a file")
+    with serving(faithful()) as port, (tmp_path / "file").open("rb") as file, standing_in(0, file.fileno()):
+        assert main(["127.0.0.1", str(port)]) == 0
+    assert capfdbinary.readouterr().out == b"from a file"
+
+
+def test_a_message_leaves_standard_input_alone(capfdbinary: Capture) -> None:
+    """With -m, as a loop over a list of hosts needs it, a standard input that holds something is not eaten."""
+    reading, writing = os.pipe()
+    os.write(writing, b"the next host")
+    with serving(faithful()) as port, standing_in(0, reading):
+        assert main(["127.0.0.1", str(port), "-m", "hi"]) == 0
+    assert capfdbinary.readouterr().out == b"hi"
+    assert os.read(reading, 100) == b"the next host"
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("options", [["-f", "/dev/null"], ["-m", ""]])
+def test_empty_input(options: list[str], capfdbinary: Capture) -> None:
+    """To have sent nothing proves nothing, and does not pass for an identical echo."""
+    with serving(faithful()) as port:
+        assert main(["127.0.0.1", str(port), *options]) == 2
+    assert capfdbinary.readouterr() == (
+        b"",
+        b"echoc: the input was empty: nothing was sent, so nothing was tested; give -m TEXT\n",
+    )
+
+
+def test_unix(tmp_path: Path, capfdbinary: Capture) -> None:
+    """A unix socket is a HOST that needs no PORT."""
+    with serving_unix(faithful(), str(tmp_path / "echo")):
+        assert main([f"unix:{tmp_path}/echo"]) == 0
+    assert capfdbinary.readouterr().out == SENTENCE.encode()
+
+
+def test_verbose(capfdbinary: Capture) -> None:
+    """-v tells on standard error what the tutorial's client prints, and leaves standard output alone."""
+    printed, output = os.pipe()
+    with serving(stepping(16, printed)) as port, standing_in(1, output):
+        assert main(["127.0.0.1", str(port), "-v"]) == 0
+    os.close(output)
+    assert os.read(printed, 1) == b""
+    os.close(printed)
+    first, *lines = capfdbinary.readouterr().err.decode().splitlines()
+    assert re.fullmatch(rf"127.0.0.1:{port}: connected after \d+\.\d{{3}} ms", first)
+    assert lines[3].startswith("Local   : 127.0.0.1:")
+    assert [*lines[:3], *lines[4:]] == [
+        "Family  : AF_INET",
+        "Type    : SOCK_STREAM",
+        "Protocol: IPPROTO_TCP",
+        f"Remote  : 127.0.0.1:{port}",
+        "",
+        'sending "This is the message.  It will be repeated."',
+        'received "This is the mess"',
+        'received "age.  It will be"',
+        'received " repeated."',
+        "closing socket",
+    ]
+
+
+def test_wrong_echo(capfdbinary: Capture) -> None:
+    """A wrong echo is printed as it came, told in one sentence, and ends with 1."""
+    with serving(altering(lambda data: data.replace(b"message", b"massage"))) as port:
+        assert main(["127.0.0.1", str(port)]) == 1
+    out, err = capfdbinary.readouterr()
+    assert out == b"This is the massage.  It will be repeated."
+    assert err == (
+        b"echoc: the echo is wrong at byte 13 (counted from 0): sent 0x65, received 0x61; "
+        b'from there on sent "essage.  It will be repeated.", received "assage.  It will be repeated."; '
+        b"only that byte was changed\n"
+    )
+
+
+def test_silent_server(capfdbinary: Capture) -> None:
+    """--timeout bounds the wait for the echo."""
+    with serving(silent) as port:
+        assert main(["127.0.0.1", str(port), "--timeout", "0.1"]) == 1
+    assert capfdbinary.readouterr().err == (
+        b"echoc: the server was silent for 0.1 s: 0 of 42 bytes sent came back, 42 missing\n"
+    )
+
+
+def test_unreadable_file(tmp_path: Path, capfdbinary: Capture) -> None:
+    """A file that can't be opened is told before anything is connected."""
+    assert main(["127.0.0.1", "1", "-f", f"{tmp_path}/missing"]) == 2
+    assert capfdbinary.readouterr().err == (
+        f"echoc: cannot read '{tmp_path}/missing': No such file or directory\n".encode()
+    )
+
+
+def test_no_connection(capfdbinary: Capture) -> None:
+    """No connection is told in one sentence, and ends with 2."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert main(["127.0.0.1", str(port)]) == 2
+    assert capfdbinary.readouterr() == (
+        b"",
+        f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode(),
+    )
+
+
+def test_unwritable_output(capfdbinary: Capture) -> None:
+    """An echo that can't be printed is not called identical."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    with serving(faithful()) as port, standing_in(1, full):
+        os.close(full)
+        assert main(["127.0.0.1", str(port)]) == 2
+    assert capfdbinary.readouterr().err == b"echoc: cannot write to standard output: No space left on device\n"
+
+
+def test_greeting_is_told_safely(capfdbinary: Capture) -> None:
+    """What a server sends reaches standard error with its control characters escaped."""
+    with serving(greeting) as port:
+        assert main(["127.0.0.1", str(port), "-v"]) == 1
+    assert b"\\r\\n" in capfdbinary.readouterr().err

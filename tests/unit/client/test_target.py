@@ -1,0 +1,106 @@
+"""echod.client.target."""
+
+import socket
+
+import pytest
+
+from echod.client.faults import UntestableError
+from echod.client.target import HOST_FORMS, parse_target
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "port", "written"),
+    [
+        ((None, None), "localhost", 10000, "localhost:10000"),
+        (("echo.example", None), "echo.example", 10000, "echo.example:10000"),
+        (("echo.example", "7"), "echo.example", 7, "echo.example:7"),
+        (("echo.example:7", None), "echo.example", 7, "echo.example:7"),
+        (("192.0.2.1:7", None), "192.0.2.1", 7, "192.0.2.1:7"),
+        (("2001:db8::7", None), "2001:db8::7", 10000, "[2001:db8::7]:10000"),
+        (("2001:db8::7", "7"), "2001:db8::7", 7, "[2001:db8::7]:7"),
+        (("[2001:db8::7]", "7"), "2001:db8::7", 7, "[2001:db8::7]:7"),
+        (("[2001:db8::7]:7", None), "2001:db8::7", 7, "[2001:db8::7]:7"),
+        (("[fe80::1%eth0]:7", None), "fe80::1%eth0", 7, "[fe80::1%eth0]:7"),
+        (("::1", None), "::1", 10000, "[::1]:10000"),
+        (("unix:/run/echo.sock", None), "unix:/run/echo.sock", 0, "unix:/run/echo.sock"),
+        (("unix:@echo:1", None), "unix:@echo:1", 0, "unix:@echo:1"),
+    ],
+)
+def test_forms(words: tuple[str | None, str | None], host: str, port: int, written: str) -> None:
+    """Every form in which a person writes a host and a port is understood, and written back in one."""
+    target = parse_target(*words, environment={})
+    assert (target.host, target.port, str(target)) == (host, port, written)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "written"),
+    [
+        ({"ECHOC_HOST": "a", "ECHOC_PORT": "7"}, (None, None), "a:7"),
+        ({"ECHOC_HOST": "a:8", "ECHOC_PORT": "7"}, (None, None), "a:8"),
+        ({"ECHOC_HOST": "a:8", "ECHOC_PORT": "7"}, ("b", None), "b:7"),
+        ({"ECHOC_HOST": "a", "ECHOC_PORT": "7"}, ("b", "9"), "b:9"),
+        ({"ECHOC_PORT": "7"}, ("b:9", None), "b:9"),
+        ({"ECHOC_HOST": "unix:/run/echo", "ECHOC_PORT": "7"}, (None, None), "unix:/run/echo"),
+        ({"ECHOC_HOST": "", "ECHOC_PORT": ""}, (None, None), "localhost:10000"),
+    ],
+)
+def test_environment(environment: dict[str, str], words: tuple[str | None, str | None], written: str) -> None:
+    """What the command line leaves open comes from ECHOC_HOST and ECHOC_PORT; empty is as good as unset."""
+    assert str(parse_target(*words, environment=environment)) == written
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "environment", "sentence"),
+    [
+        ("", None, {}, f"HOST: '' is no host; say {HOST_FORMS}"),
+        (":7", None, {}, f"HOST: ':7' is no host; say {HOST_FORMS}"),
+        ("unix:", None, {}, f"HOST: 'unix:' is no host; say {HOST_FORMS}"),
+        ("unix:@", None, {}, f"HOST: 'unix:@' is no host; say {HOST_FORMS}"),
+        ("[::1", None, {}, f"HOST: '[::1' is no host; say {HOST_FORMS}"),
+        ("[::1]7", None, {}, f"HOST: '[::1]7' is no host; say {HOST_FORMS}"),
+        ("[name]:7", None, {}, f"HOST: '[name]:7' is no host; say {HOST_FORMS}"),
+        ("a:7:8", None, {}, f"HOST: 'a:7:8' is no host; say {HOST_FORMS}"),
+        ("a:", None, {}, "HOST: '' is not a port; say a number from 1 to 65535"),
+        ("a:http", None, {}, "HOST: 'http' is not a port; say a number from 1 to 65535"),
+        ("[::1]:0", None, {}, "HOST: '0' is not a port; say a number from 1 to 65535"),
+        ("a", "0", {}, "PORT: '0' is not a port; say a number from 1 to 65535"),
+        ("a", "65536", {}, "PORT: '65536' is not a port; say a number from 1 to 65535"),
+        ("a", "echo", {}, "PORT: 'echo' is not a port; say a number from 1 to 65535"),
+        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; say a number from 1 to 65535"),
+        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; say a number from 1 to 65535"),
+        ("a:7", "8", {}, "the port is said twice, 7 in 'a:7' and '8'; say one"),
+        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is said twice, 7 in 'ECHOC_HOST' and '8'; say one"),
+        ("unix:/run/echo", "7", {}, "'unix:/run/echo' is a unix socket and has no port; leave out '7'"),
+        (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is no host; say {HOST_FORMS}"),
+        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; say a number from 1 to 65535"),
+        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; say a number from 1 to 65535"),
+    ],
+)
+def test_wrong(host: str | None, port: str | None, environment: dict[str, str], sentence: str) -> None:
+    """What is no host or no port is told with the argument or the variable that has it, and what would be right."""
+    with pytest.raises(UntestableError) as caught:
+        parse_target(host, port, environment=environment)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(("source", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
+def test_source(source: str, family: socket.AddressFamily) -> None:
+    """An address to come from decides the family of the address to go to."""
+    target = parse_target("a", None, source=source, environment={})
+    assert (target.source, target.family) == (source, family)
+
+
+@pytest.mark.parametrize(
+    ("host", "source", "family", "sentence"),
+    [
+        ("a", "eth0", socket.AF_UNSPEC, "--source: 'eth0' is no address; say an IPv4 or IPv6 address of this machine"),
+        ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 asks for"),
+        ("unix:/a", "192.0.2.1", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
+        ("unix:/a", "", socket.AF_INET, "'unix:/a' is a unix socket: leave out -4 and -6"),
+    ],
+)
+def test_wrong_source(host: str, source: str, family: socket.AddressFamily, sentence: str) -> None:
+    """One that can't be meant is told."""
+    with pytest.raises(UntestableError) as caught:
+        parse_target(host, None, source=source, family=family, environment={})
+    assert str(caught.value) == sentence
