@@ -152,7 +152,8 @@ def test_one_by_one_from_all_sides(victim: Daemon) -> None:
 
 
 def test_gone_when_echod_stops() -> None:
-    """A client that closes without reading, just as echod stops, has reset the connection, and that is no error."""
+    """A client that closes without reading, just as echod stops, is no error: it was at its end, or has reset the
+    connection, by which of the two the worker saw first."""
     with Daemon() as daemon:
         freeze(daemon.workers[0])
         try:
@@ -164,7 +165,9 @@ def test_gone_when_echod_stops() -> None:
         finally:
             os.kill(daemon.workers[0], signal.SIGCONT)
         assert daemon.read_to_end() == 0
-        assert [event["reason"] for event in daemon.of("connection_closed")] == ["reset"] * 20
+        reasons = [event["reason"] for event in daemon.of("connection_closed")]
+        assert len(reasons) == 20
+        assert set(reasons) <= {"eof", "reset"}
 
 
 @contextlib.contextmanager
