@@ -2,46 +2,25 @@
 
 One process opens them all, and every worker accepts from the same ones.  Not SO_REUSEPORT: measured, closing one of
 two such sockets reset the 25 connections queued on it, and it would hide a second daemon on the port.
-
-What every connection needs is set on the listening socket, from which the kernel copies it into each that is accepted.
 """
 
 import errno
-import math
 import os
 import socket
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from echod import address
 from echod.address import Endpoint
 from echod.errors import CannotListen
+from echod.tuning import Tuning, tune
 
 BACKLOG = 4096
 """Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
-PROBES = 9
-"""Keepalive probes without an answer that end a connection, and"""
-PROBE_INTERVAL = 75
-"""seconds between two of them: the defaults of tcp(7).  TCP_USER_TIMEOUT must not undercut the two together."""
-UNSENT_MAX = 128 << 10
-"""Bytes of a client that may lie in the kernel unsent (TCP_NOTSENT_LOWAT).
-
-Measured without: 2.9 MB for a client that does not read.
-"""
-
 _ATTEMPTS = 16
 """Ports tried until one is free for every address, when the kernel chooses."""
 _SOCKET_MODE = 0o666
 """An echo is for everyone who can reach it; who can reach a unix socket is for the directory it lies in to say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What is set on every connection, in seconds or infinity: quiet before a keepalive probe, and before a stall."""
-
-    keepalive: float
-    stall: float
 
 
 class Listener:
@@ -217,35 +196,6 @@ def _identity(sock: socket.socket) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def tune(sock: socket.socket, tuning: Tuning) -> None:
-    """Set what every accepted connection is to inherit (the kernel's inet_csk_clone_lock copies it), tcp(7).
-
-    Or set it on a connection that is there already.
-    """
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A byte sent as urgent is data like any other, to be echoed in its place (RFC 6093 section 6).
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
-    silence = 0.0
-    if math.isfinite(tuning.keepalive):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, math.ceil(tuning.keepalive))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        silence = tuning.keepalive + PROBES * PROBE_INTERVAL
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-    timeout = 0.0
-    if math.isfinite(tuning.stall):
-        # The backstop for a session's own judgement, so longer than that takes.  Longer than keepalive too: with this
-        # option the first probe without an answer ends a connection that was quiet for as long, whatever TCP_KEEPCNT
-        # says, and one lost packet must not do that (RFC 1122 section 4.2.3.6).
-        timeout = max(2 * tuning.stall, silence)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
 
 
 def _kernel_has(family: socket.AddressFamily) -> bool:

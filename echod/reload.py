@@ -7,10 +7,10 @@ resolved again: where echod listens is settled at the start, and a change of tha
 from collections.abc import Callable
 
 from echod.config import Settings, keys, worker_count
-from echod.listeners import Tuning
 from echod.session import Timeouts
 from echod.sources import ConfigPath, Loaded
 from echod.terms import Change, Telling, Terms
+from echod.tuning import Tuning
 
 LINGER = 2.0
 """Seconds to wait for the client's end of a connection that the server ends."""

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from echod.listeners import Tuning
 from echod.session import Timeouts
+from echod.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from echod.balance import Balance, on_ring
 from echod.errors import EX_OK
 from echod.journal import Journal
 from echod.limits import Limits
-from echod.listeners import Listener, tune
+from echod.listeners import Listener
 from echod.loop import READ, Loop
 from echod.session import Session
 from echod.stats import Stats
 from echod.terms import Terms
+from echod.tuning import tune
 
 READY = b"ready"
 TAKEN = b"taken"

@@ -12,7 +12,7 @@ from pathlib import Path
 import echod
 
 FLOORS = [
-    ["errors", "forms", "journald", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers"],
+    ["errors", "forms", "journald", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers", "tuning"],
     ["address", "balance", "journal", "kinds", "limits", "loop", "slot", "status"],
     ["config", "listeners", "session"],
     ["acceptor", "sources", "terms"],

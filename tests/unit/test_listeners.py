@@ -19,16 +19,12 @@ from echod.address import endpoints
 from echod.errors import CannotListen
 from echod.listeners import (
     BACKLOG,
-    PROBE_INTERVAL,
-    PROBES,
-    UNSENT_MAX,
     Listener,
-    Tuning,
     adopt_listeners,
     check_endpoints,
     open_listeners,
-    tune,
 )
+from echod.tuning import UNSENT_MAX, Tuning
 
 TUNING = Tuning(keepalive=7200.0, stall=60.0)
 ABSTRACT = f"unix:@echod-test-{os.getpid()}"
@@ -102,7 +98,8 @@ import fcntl, os, socket, struct
 from pathlib import Path
 from echod.address import endpoints
 from echod.errors import CannotListen
-from echod.listeners import Tuning, check_endpoints, open_listeners
+from echod.listeners import check_endpoints, open_listeners
+from echod.tuning import Tuning
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 with socket.socket() as sock:
@@ -371,55 +368,7 @@ class TestUnix:
         assert not os.path.lexists(path)
 
 
-class TestTuning:
-    @pytest.mark.usefixtures("ipv6")
-    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-    def test_connections_inherit_it(self, host: str) -> None:
-        """The kernel copies it into every connection that is accepted."""
-        with listening(host, tuning=Tuning(keepalive=600.5, stall=60.0)) as (listener,), accepted(listener) as server:
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX
-            assert server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 601
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == PROBE_INTERVAL
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == PROBES
-
-    @pytest.mark.parametrize(("keepalive", "stall"), [(10.0, 60.0), (7200.0, 1.0), (math.inf, 0.5), (10.0, 604800.0)])
-    def test_the_kernel_gives_up_later_than_we(self, keepalive: float, stall: float) -> None:
-        """TCP_USER_TIMEOUT is above the stall time-out, and cuts no keepalive probe short (RFC 1122 4.2.3.6)."""
-        with listening("127.0.0.1", tuning=Tuning(keepalive, stall)) as (listener,), accepted(listener) as server:
-            seconds = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) / 1000
-        assert seconds >= 2 * stall
-        assert math.isinf(keepalive) or seconds >= keepalive + PROBES * PROBE_INTERVAL
-
-    def test_never_is_never(self) -> None:
-        """Without time-outs the kernel ends no connection by itself, but after its own retransmissions."""
-        never = Tuning(keepalive=math.inf, stall=math.inf)
-        with listening("127.0.0.1", tuning=never) as (listener,), accepted(listener) as server:
-            assert not server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
-
-    @pytest.mark.parametrize("other", [Tuning(math.inf, math.inf), Tuning(10.0, 60.0), Tuning(math.inf, 5.0)])
-    def test_other_tuning(self, other: Tuning) -> None:
-        """For those who come from now on, and for one who is there, as if it had been so from the beginning."""
-        options = [
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
-        ]
-        if math.isinf(other.keepalive):
-            del options[1]
-        with listening("127.0.0.1", tuning=other) as (listener,), accepted(listener) as server:
-            expected = [server.getsockopt(*option) for option in options]
-        with listening("127.0.0.1", tuning=Tuning(600.5, 7.0)) as (listener,), accepted(listener) as server:
-            listener.tune(other)
-            assert [server.getsockopt(*option) for option in options] != expected
-            tune(server, other)
-            assert [server.getsockopt(*option) for option in options] == expected
-            with accepted(listener) as later:
-                assert [later.getsockopt(*option) for option in options] == expected
-
+class TestOpened:
     def test_the_queue_is_as_long_as_the_kernel_allows(self) -> None:
         """Tcpi_sacked of a listening socket is the limit of its queue (tcp_diag)."""
         somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())

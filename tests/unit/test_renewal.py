@@ -11,12 +11,12 @@ import pytest
 
 from echod.errors import ConfigError
 from echod.limits import Limits
-from echod.listeners import Tuning
 from echod.renewal import Renewal
 from echod.session import Timeouts
 from echod.slot import Slot
 from echod.stats import Stats
 from echod.terms import Change, Telling, Terms
+from echod.tuning import Tuning
 from tests.unit.events import telling
 
 TERMS = Terms(1000, Timeouts(1, 2, 3), Tuning(4, 5), False, 6, 7, 8, 0, Telling("info", "json", True, False))

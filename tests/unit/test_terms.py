@@ -5,9 +5,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.listeners import Tuning
 from echod.session import Timeouts
 from echod.terms import Telling, Terms
+from echod.tuning import Tuning
 
 seconds = st.one_of(st.floats(0, 604800), st.just(math.inf))
 counts = st.integers(0, 1_000_000)
