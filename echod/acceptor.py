@@ -6,6 +6,7 @@ own leaves, and after `RETRY` seconds.  One event tells that accepting pauses, a
 gone on for a while: under pressure the door opens and closes a thousand times a second, and nobody wants to read that.
 """
 
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -32,6 +33,8 @@ REFUSALS_EVERY = 10.0
 
 NO_CAPACITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """accept(2): no descriptor or no memory.  Trying again at once would fail again at once."""
+NOBODY = {errno.EAGAIN, errno.EINVAL}
+"""accept(2): the queue is empty, or was shut down, by another worker that stops too."""
 GONE = {
     errno.ECONNABORTED,
     errno.EPERM,
@@ -101,15 +104,21 @@ class Acceptor:
         else:
             self.open()
 
-    def close(self) -> None:
-        """Accept no more.  Who is in the queue of a socket that ends with us is still let in; the others can wait."""
+    def close(self, *, leaves: bool) -> None:
+        """Accept no more.  Who is in the queue of a socket that ends with us is still let in; the others can wait.
+
+        With `leaves` no socket ends with us.
+        """
         self._row.available = False
         self._shut()
         for listener in self._listeners:
-            if not listener.adopted:
+            if not (leaves or listener.adopted):
                 for _ in range(BACKLOG):
                     if not self._accept(listener.sock):
                         break
+                # Not by closing alone: systemd may have a copy, in whose queue clients would wait for nobody.
+                with contextlib.suppress(OSError):
+                    listener.sock.shutdown(socket.SHUT_RDWR)
             listener.sock.close()
         self._listeners = []
         for timer in (self._retry, self._calm, self._refusals):
@@ -158,7 +167,7 @@ class Acceptor:
                 self._pause(errno.errorcode[error.errno])
             elif error.errno in GONE:
                 return True
-            elif not isinstance(error, BlockingIOError):
+            elif error.errno not in NOBODY:
                 raise
             return False
         sock.setblocking(False)

@@ -16,7 +16,7 @@ from echod.config import Key, Settings, as_toml, keys, worker_count
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
 from echod.journal import Journal, goes_to_journal, open_sink
 from echod.limits import Limits
-from echod.listeners import adopt_listeners, check_endpoints, open_listeners
+from echod.listeners import STORED_AS, adopt_kept, adopt_listeners, check_endpoints, open_listeners
 from echod.reload import Configuration
 from echod.signals import held_back
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
@@ -167,19 +167,27 @@ def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMap
     with _journal(settings) as journal:
         with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
             journal.starting(version=__version__, config_files=loaded.files)
-            fds = listen_fds(environ)
+            passed = listen_fds(environ)
+            activated = [fd for fd, name in passed if name != STORED_AS]
+            kept = adopt_kept(fd for fd, name in passed if name == STORED_AS)
             configuration = Configuration(
                 loaded,
                 load_again,
                 tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
                 descriptors=_raise_descriptor_limit(),
-                adopted=bool(fds),
+                adopted=bool(activated),
             )
             start = configuration.start
             for warning in start.warnings:
                 journal.config_warning(problem=warning)
             tuning = start.terms.tuning
-            listeners = adopt_listeners(fds, tuning) or open_listeners(endpoints(settings.host), settings.port, tuning)
+            listeners = adopt_listeners(activated, tuning)
+            wanted = [] if listeners else endpoints(settings.host)
+            listeners += open_listeners(wanted, settings.port, tuning, kept)
+            if any(sock.fileno() < 0 for sock in kept):
+                notifier.discard(STORED_AS)
+            stored = [listener.sock.fileno() for listener in listeners if not listener.adopted]
+            notifier.store(STORED_AS, stored)
             for listener in listeners:
                 journal.listening(address=listener.address, adopted=listener.adopted)
             workers = worker_count(settings)

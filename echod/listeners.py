@@ -4,23 +4,24 @@ One process opens them all, and every worker accepts from the same ones.  Not SO
 two such sockets reset the 25 connections queued on it, and it would hide a second daemon on the port.
 """
 
+import contextlib
 import errno
 import os
 import socket
-import stat
 from collections.abc import Iterable
 
-from echod import address
+from echod import address, unixfile
 from echod.address import Endpoint
 from echod.errors import CannotListen
 from echod.tuning import Tuning, tune
 
 BACKLOG = 4096
 """Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
+STORED_AS = "echod-listener"
+"""The name of listening sockets in systemd's descriptor store."""
+
 _ATTEMPTS = 16
 """Ports tried until one is free for every address, when the kernel chooses."""
-_SOCKET_MODE = 0o666
-"""An echo is for everyone who can reach it; who can reach a unix socket is for the directory it lies in to say."""
 
 
 class Listener:
@@ -31,32 +32,44 @@ class Listener:
         self.adopted = adopted
         self.address = address.show(sock.family, sock.getsockname())
         """What it is bound to, for people."""
-        self._file = None if adopted else _identity(sock)
+        self._file = None if adopted else unixfile.identity(sock)
 
     def tune(self, tuning: Tuning) -> None:
         """Set what connections get that come from now on; those in the kernel's queue keep what they came with."""
         tune(self.sock, tuning)
 
+    def leave(self) -> None:
+        """Close the socket, which others hold too, and leave its file."""
+        self.sock.close()
+
     def close(self) -> None:
         """Close the socket, and remove its file if it has one and that is still this one."""
-        if self._file is not None and self._file == _identity(self.sock):
+        if self._file is not None and self._file == unixfile.identity(self.sock):
             os.unlink(self.sock.getsockname())
         self.sock.close()
 
 
-def open_listeners(endpoints: Iterable[Endpoint], port: int, tuning: Tuning) -> list[Listener]:
+def open_listeners(
+    endpoints: Iterable[Endpoint], port: int, tuning: Tuning, kept: Iterable[socket.socket] = ()
+) -> list[Listener]:
     """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
 
-    An address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen`, with
-    everything closed again, if one can't be had.
+    Where one of `kept` listens already, which a predecessor has left, it goes on, queue and all; the others of these
+    are closed.  An address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen`,
+    with everything closed again, if one can't be had.
     """
     usable = _usable(endpoints)
+    remaining = _sorted_out(usable, port, kept)
     for attempt in range(_ATTEMPTS):
         listeners: list[Listener] = []
-        chosen = port
+        chosen = port or _port_of(remaining.values())
         try:
             for endpoint in usable:
-                listeners.append(_open_listener(endpoint, chosen, tuning))
+                if (sock := remaining.pop(endpoint, None)) is None:
+                    listeners.append(_open_listener(endpoint, chosen, tuning))
+                else:
+                    tune(sock, tuning)
+                    listeners.append(Listener(sock, adopted=False))
                 if not chosen and endpoint.family != socket.AF_UNIX:
                     chosen = listeners[-1].sock.getsockname()[1]
             return listeners
@@ -65,6 +78,8 @@ def open_listeners(endpoints: Iterable[Endpoint], port: int, tuning: Tuning) -> 
                 listener.close()
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             if port or not chosen or not taken or attempt == _ATTEMPTS - 1:
+                for sock in remaining.values():
+                    sock.close()
                 raise
     raise AssertionError("the last attempt returns or raises")
 
@@ -75,7 +90,7 @@ def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
     for endpoint in _usable(endpoints):
         try:
             if endpoint.family == socket.AF_UNIX:
-                _check_unix(endpoint.address)
+                unixfile.check(endpoint.address)
             else:
                 with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,6 +99,18 @@ def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
             if error.errno != errno.EADDRINUSE:
                 problems.append(_problem(endpoint, port, error))
     return problems
+
+
+def adopt_kept(fds: Iterable[int]) -> list[socket.socket]:
+    """Take over what a predecessor has left: listening sockets, for `open_listeners`; whatever else it is is closed."""
+    socks = []
+    for fd in fds:
+        try:
+            socks.append(_adopt(fd))
+        except CannotListen:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+    return socks
 
 
 def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
@@ -103,6 +130,39 @@ def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
         sock.setblocking(False)
         tune(sock, tuning)
     return [Listener(sock, adopted=True) for sock in socks]
+
+
+def _sorted_out(endpoints: list[Endpoint], port: int, kept: Iterable[socket.socket]) -> dict[Endpoint, socket.socket]:
+    """Which of `kept` listen at which of `endpoints`; the others are ended, and so are the clients in their queues."""
+    found: dict[Endpoint, socket.socket] = {}
+    for sock in kept:
+        for endpoint in endpoints:
+            if endpoint not in found and _listens_at(sock, endpoint, port):
+                found[endpoint] = sock
+                sock.setblocking(False)
+                break
+        else:
+            # Not by closing alone: whoever keeps a copy would keep the address, and another of ours may want it.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+    return found
+
+
+def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
+    """Whether clients of `endpoint` at `port`, or at any if that is 0, come to `sock`."""
+    name = sock.getsockname()
+    if sock.family != endpoint.family:
+        return False
+    if sock.family == socket.AF_UNIX:
+        path = os.fsdecode(name)
+        return path == endpoint.address and (path.startswith("\0") or os.path.lexists(path))
+    return bool(name == endpoint.sockaddr(port or name[1]))
+
+
+def _port_of(socks: Iterable[socket.socket]) -> int:
+    """The port of the first that has one, else 0."""
+    return next((sock.getsockname()[1] for sock in socks if sock.family != socket.AF_UNIX), 0)
 
 
 def _adopt(fd: int) -> socket.socket:
@@ -125,7 +185,7 @@ def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if endpoint.family == socket.AF_UNIX:
-                _bind_unix(sock, endpoint.address)
+                unixfile.bind(sock, endpoint.address)
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if endpoint.family == socket.AF_INET6:
@@ -140,62 +200,6 @@ def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
             raise
     except OSError as error:
         raise CannotListen(_problem(endpoint, port, error)) from error
-
-
-def _bind_unix(sock: socket.socket, path: str) -> None:
-    """Bind to `path`, in place of the socket of a daemon that is dead; nothing else that is there is touched.
-
-    Two daemons that start on one path in the same instant can still race; a service manager starts one.
-    """
-    if path.startswith("\0"):
-        sock.bind(path)
-        return
-    try:
-        sock.bind(path)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        _check_unix(path)
-        if _answers(path):
-            raise
-        os.unlink(path)
-        sock.bind(path)
-    os.chmod(path, _SOCKET_MODE)
-
-
-def _check_unix(path: str) -> None:
-    """Raise OSError if no socket can be made at `path`, whoever may listen there now."""
-    if path.startswith("\0"):
-        return
-    directory = os.path.dirname(path)
-    os.stat(os.path.join(directory, ""))
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody listens on the unix socket at `path`; one whose queue is full (EAGAIN) does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
-
-
-def _identity(sock: socket.socket) -> tuple[int, int] | None:
-    """Device and inode of the file that a unix socket's name leads to; None where there is none."""
-    if sock.family != socket.AF_UNIX:
-        return None
-    try:
-        status = os.lstat(sock.getsockname())
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _kernel_has(family: socket.AddressFamily) -> bool:

@@ -31,8 +31,9 @@ class Signals:
             signal.signal(signum, _nothing)
 
     def on_readable(self) -> None:
-        """Call back for the signals that have come."""
-        for number in os.read(self.fd, 512):
+        """Call back for the signals that have come, by their numbers: of several at once the kernel runs the handler of
+        the first one last."""
+        for number in sorted(os.read(self.fd, 512)):
             if number in self._signums:
                 self._on_signal(signal.Signals(number))
 

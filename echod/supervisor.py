@@ -13,23 +13,21 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from echod import status
 from echod.balance import open_bell
 from echod.errors import EX_OK, EX_SOFTWARE
 from echod.journal import Journal
 from echod.limits import Limits
-from echod.listeners import Listener
+from echod.listeners import STORED_AS, Listener
 from echod.loop import READ, Loop
 from echod.renewal import Renewal
+from echod.report import Report
 from echod.signals import Signals
 from echod.slot import Slot
 from echod.stats import Stats
 from echod.systemd import Notifier
 from echod.terms import Change
-from echod.worker import DRAIN, READY, TAKEN, Worker, enter
+from echod.worker import DRAIN, LEAVE, READY, TAKEN, Worker, enter
 
-STATUS_EVERY = 1.0
-"""Seconds between two updates of the status, at least; there is none while nothing changes."""
 GRACE = 1.0
 """Seconds that a worker may take to end, after those for draining; and once more to have its last events written."""
 GROWN_UP = 10.0
@@ -68,8 +66,9 @@ class Supervisor:
         self._stats = stats
         self._limits = limits
         self._notifier = notifier
-        self._watchdog = watchdog
-        self._watchdog_at = 0.0
+        self._report = Report(
+            notifier, stats, self._addresses, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick
+        )
         self._slots = [Slot(number) for number in range(workers)]
         self._hangup_stops = hangup_stops
         self._renewal = Renewal(
@@ -85,12 +84,12 @@ class Supervisor:
         )
         self._bells = [open_bell() for _ in self._slots]
         self._loop = Loop(self._on_bug)
-        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._handle_signal)
+        signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+        self._signals = Signals(signums, self._handle_signal)
         self._started = self._loop.now
-        self._status = ""
-        self._status_at = 0.0
         self._ready = False
         self._stopping = False
+        self._restarts = False
 
     def run(self) -> None:
         """Serve until told to stop and everything is closed."""
@@ -170,7 +169,6 @@ class Supervisor:
         if not self._ready and not self._stopping and all(slot.ready for slot in self._slots):
             self._ready = True
             self._tell_ready()
-            self._watchdog_at = self._loop.now
             self._journal.ready(addresses=self._addresses, workers=len(self._slots))
             if (failed := self._notifier.failed) is not None:
                 problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
@@ -178,8 +176,7 @@ class Supervisor:
             self._renew()
 
     def _tell_ready(self) -> None:
-        self._status, self._status_at = self._sentence(), self._loop.now
-        self._notifier.ready(self._status)
+        self._report.ready(self._loop.now, overruled=self._renewal.overruled, refused=self._renewal.refused)
 
     def _renew(self) -> None:
         """Go on with reloading, but not before systemd may be told READY=1, nor after STOPPING=1."""
@@ -218,50 +215,41 @@ class Supervisor:
 
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
-        self._notifier.send_late()
         for slot in self._slots:
             slot.beat(self._stats.rows[slot.number].ticks)
-        well = all(slot.well for slot in self._slots)
-        due = self._watchdog and now - self._watchdog_at >= self._watchdog / 2 - self._renewal.terms.tick / 2
-        if due and well and self._notifier.watchdog():
-            self._watchdog_at = now
-        if self._ready and now - self._status_at >= STATUS_EVERY:
-            sentence = self._sentence()
-            if sentence != self._status and self._notifier.status(sentence):
-                self._status, self._status_at = sentence, now
+        self._report.beat(now, well=all(slot.well for slot in self._slots))
         self._loop.call_later(self._renewal.terms.tick, self._on_beat)
 
-    def _sentence(self) -> str:
-        totals = self._stats.totals()
-        if self._stopping:
-            return f"Stopping: {status.clients(totals.clients_now)} to finish."
-        return status.sentence(
-            self._addresses,
-            totals,
-            adopted=self._adopted,
-            overruled=self._renewal.overruled,
-            reload_refused=self._renewal.refused,
-        )
-
     def _handle_signal(self, signum: signal.Signals) -> None:
-        """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else."""
+        """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else.
+
+        SIGUSR2 says that the next one is the first half of a restart, which SIGTERM does not tell from a stop.
+        """
         if signum == signal.SIGHUP and not self._hangup_stops:
             self._renewal.want()
             self._renew()
-            return
-        if self._stopping:
+        elif signum == signal.SIGUSR2:
+            self._restarts = True
+        elif self._stopping:
             self._kill(self._loop.now)
-            return
+        else:
+            self._stop(signum)
+
+    def _stop(self, signum: signal.Signals) -> None:
+        """Drain; the listening sockets end too, unless systemd has them for a successor."""
         self._stopping = True
-        self._notifier.stopping(self._sentence())
+        self._report.stopping()
+        leaves = self._restarts and self._notifier.stores()
+        if not (leaves or self._adopted):
+            self._notifier.discard(STORED_AS)
         clients = self._stats.clients_now()
         self._journal.draining(signal=signum.name, clients=clients, timeout=self._renewal.terms.drain)
         for listener in self._listeners:
-            listener.close()
+            listener.leave() if leaves else listener.close()
         for slot in self._slots:
             if slot.restart is not None:
                 slot.restart.cancel()
-            slot.order(DRAIN)
+            slot.order(LEAVE if leaves else DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
         self._loop.call_later(self._renewal.terms.drain + 2 * GRACE, self._kill)
@@ -279,7 +267,7 @@ class Supervisor:
                 os.waitpid(slot.pid, 0)
             slot.close()
         for listener in self._listeners:
-            listener.close()
+            listener.leave()
         for bell in self._bells:
             os.close(bell)
         self._journal.sink.detach()

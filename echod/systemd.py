@@ -5,14 +5,22 @@ sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).  Only the parent process
 
 import contextlib
 import os
+import select
+import socket
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
+from typing import NamedTuple
 
 import sdnotify
 
 _FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
+_FDS_MAX = 253
+"""Descriptors in one message (SCM_MAX_FD, unix(7))."""
+_PATIENCE = 1.0
+"""Seconds to wait for systemd where it has to be waited for: with descriptors, which can't be sent later."""
+_PROBE = "echod-probe"
 _LATE_MAX = 3
 """Messages that may wait: the beginning and the end of the last reload, and the end of all.  Older ones say no more."""
 
@@ -61,6 +69,60 @@ class Notifier:
         """Say that the service is going down."""
         self._keep(f"STOPPING=1\n{_status(status)}")
 
+    def store(self, name: str, fds: Sequence[int]) -> None:
+        """Have systemd keep copies of `fds`, which it passes under `name` to the process that it starts after this one.
+
+        For as long as the service is meant to run: it forgets them when that is stopped.  One that it has already is
+        not kept twice.  Without a store (FileDescriptorStoreMax=) nothing happens, and nobody says so.
+        """
+        for start in range(0, len(fds), _FDS_MAX):
+            # FDPOLL=0: systemd would drop a connection of which the other end is gone, and then nobody would tell.
+            self._pass(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds[start : start + _FDS_MAX])
+
+    def discard(self, name: str) -> None:
+        """Have systemd close its copies of what is stored under `name`."""
+        self._pass(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+    def stores(self) -> bool:
+        """Whether systemd keeps what it is given; what it was given before, it has then.
+
+        systemd 252 does not answer FDSTORE=1.  But one end of a pipe that it did not keep is closed, and its other end
+        says so.
+        """
+        read, write = os.pipe()
+        try:
+            self.store(_PROBE, [write])
+            os.close(write)
+            kept = self._settle() and not select.select([read], [], [], 0)[0]
+        finally:
+            os.close(read)
+        if kept:
+            self.discard(_PROBE)
+        return kept
+
+    def _settle(self) -> bool:
+        """Wait until systemd has done all that it was told to; False if it is not there, or takes too long."""
+        read, write = os.pipe()
+        try:
+            sent = self._pass("BARRIER=1", [write])
+            os.close(write)
+            return sent and bool(select.select([read], [], [], _PATIENCE)[0])
+        finally:
+            os.close(read)
+
+    def _pass(self, state: str, fds: Sequence[int]) -> bool:
+        """Say something that can't be said later, with descriptors; sdnotify has no way to send those."""
+        if self._notifier is None:
+            return False
+        sock = self._notifier.socket
+        try:
+            select.select([], [sock], [], _PATIENCE)
+            socket.send_fds(sock, [state.encode()], fds)
+        except OSError as error:
+            self.failed = self.failed or error
+            return False
+        return True
+
     def send_late(self) -> bool:
         """Say what could not be said in time; False if some of it still can't."""
         while self._late and self._notify(self._late[0]):
@@ -104,17 +166,26 @@ def watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:
     return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
 
 
-def listen_fds(environ: MutableMapping[str, str]) -> list[int]:
+class Passed(NamedTuple):
+    """A descriptor that was passed to this process, and its name: of the .socket unit, or what it was stored under."""
+
+    fd: int
+    name: str
+
+
+def listen_fds(environ: MutableMapping[str, str]) -> list[Passed]:
     """The descriptors that were passed to this process, none of them inheritable any more.
 
     The variables are removed, so that no child takes them for its own.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    fds = list(range(_FIRST_FD, _FIRST_FD + int(count)))
+    fds = range(_FIRST_FD, _FIRST_FD + int(count))
     for fd in fds:
         with contextlib.suppress(OSError):  # One that is not open: whoever adopts it will say so.
             os.set_inheritable(fd, False)
-    return fds
+    if len(names) != len(fds):
+        names = [""] * len(fds)
+    return list(map(Passed, fds, names))

@@ -1,9 +1,9 @@
 """A worker: one process, one loop, its acceptor and its sessions.
 
-It takes orders from the parent alone, over one socket: `DRAIN`, other terms, or the end of the socket, which is the end
-of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms, and shows that it is alive by ticking
-in shared memory.  Signals are not for it: a Ctrl-C at the terminal reaches every process of the group, and the parent
-decides what it means.
+It takes orders from the parent alone, over one socket: `DRAIN`, `LEAVE`, other terms, or the end of the socket, which
+is the end of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms, and shows that it is alive
+by ticking in shared memory.  Signals are not for it: a Ctrl-C at the terminal reaches every process of the group, and
+the parent decides what it means.
 """
 
 import ctypes
@@ -31,6 +31,8 @@ from echod.tuning import tune
 READY = b"ready"
 TAKEN = b"taken"
 DRAIN = b"drain"
+LEAVE = b"leave"
+"""To drain, and leave who waits in the listening sockets' queues to a successor, who gets those sockets."""
 
 _ORDER_MAX = 4096
 """Bytes of an order, at most."""
@@ -119,7 +121,8 @@ class Worker:
     def _on_order(self) -> None:
         self._release_reserve()
         order, fds, _, _ = socket.recv_fds(self._orders, _ORDER_MAX, 1)
-        if order == DRAIN:
+        if order in (DRAIN, LEAVE):
+            self._acceptor.close(leaves=order == LEAVE)
             self._drain()
         elif order:
             self._take(Terms.decode(order), fds)
@@ -152,7 +155,6 @@ class Worker:
                 tune(session.sock, terms.tuning)
 
     def _drain(self) -> None:
-        self._acceptor.close()
         self._draining = True
         for session in list(self._sessions.values()):
             session.drain()
@@ -188,7 +190,7 @@ class Worker:
 def enter(parent: int) -> None:
     """Turn a process that was just forked by `parent` into one that can be a worker; signals are blocked until the end
     of it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     # prctl(2): the kernel kills this process when its parent dies, however that dies, and also if this loop hangs

@@ -101,7 +101,7 @@ put_library() {
     find "$new" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
     cp "$source"/echod/*.py "$new/echod"  # no client: it has an executable of its own
     find "$new" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
-    install -m 755 "$source/packaging/systemd/back-off" "$new"
+    install -m 755 "$source/packaging/systemd/announce-restart" "$source/packaging/systemd/back-off" "$new"
     [ "$staged" ] || "$interpreter" -m compileall -q -s "$new" -p "$lib" "$new"
     rm -rf "$root$lib"
     mv "$new" "$root$lib"

@@ -39,7 +39,8 @@ def unread(
         with Daemon(
             "--host", address, *arguments, environment=environment, prefix=prefix, stderr=stderr, wait=False
         ) as daemon:
-            assert listener.recv(1 << 16).startswith(b"READY=1\n")
+            while not listener.recv(1 << 16).startswith(b"READY=1\n"):
+                pass  # it has its sockets stored before
             daemon.events.append({"event": "listening", "address": address})
             yield daemon
             assert daemon.stop() == os.EX_OK

@@ -65,10 +65,13 @@ class Systemd:
         self._socket.bind("\0" + name[1:] if name.startswith("@") else name)
 
     def receive(self) -> dict[str, str]:
-        """The next message, by its keys."""
-        lines = self._socket.recv(1 << 16).decode().split("\n")
-        self.messages.append(dict(line.split("=", 1) for line in lines))
-        return self.messages[-1]
+        """The next message, by its keys, but for those about the descriptor store, of which this one has none."""
+        while True:
+            lines = self._socket.recv(1 << 16).decode().split("\n")
+            message = dict(line.split("=", 1) for line in lines)
+            if not message.keys() & {"FDSTORE", "FDSTOREREMOVE", "BARRIER"}:
+                self.messages.append(message)
+                return message
 
     def wait_for(self, key: str, value: str) -> dict[str, str]:
         """Read messages until one says so."""

@@ -17,7 +17,8 @@ def activated(machine: Machine, service: Service) -> Service:
     machine.run("systemctl", "start", UNIT)
     service.use("socket-activated.conf")
     machine.run("systemctl", "enable", "echod.socket")
-    machine.run("systemctl", "restart", UNIT)
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("systemctl", "start", UNIT)
     return service
 
 

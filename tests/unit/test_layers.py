@@ -12,9 +12,22 @@ from pathlib import Path
 import echod
 
 FLOORS = [
-    ["errors", "forms", "journald", "quantities", "relay", "signals", "sink", "stats", "systemd", "timers", "tuning"],
+    [
+        "errors",
+        "forms",
+        "journald",
+        "quantities",
+        "relay",
+        "signals",
+        "sink",
+        "stats",
+        "systemd",
+        "timers",
+        "tuning",
+        "unixfile",
+    ],
     ["address", "balance", "journal", "kinds", "limits", "loop", "slot", "status"],
-    ["config", "listeners", "session"],
+    ["config", "listeners", "report", "session"],
     ["acceptor", "sources", "terms"],
     ["reload", "renewal", "worker"],
     ["supervisor"],

@@ -194,7 +194,7 @@ class TestListenFds:
                 os.dup2(old, new, inheritable=True)
         try:
             environ = {"LISTEN_FDS": "2", "LISTEN_PID": ME, "LISTEN_FDNAMES": "a:b"}
-            assert listen_fds(environ) == [3, 4]
+            assert listen_fds(environ) == [(3, "a"), (4, "b")]
             assert not any(os.get_inheritable(fd) for fd in numbers)
             assert environ == {}
         finally:
@@ -207,9 +207,9 @@ class TestListenFds:
     def test_one_that_is_not_open(self) -> None:
         """It is named all the same: whoever adopts it says what is wrong."""
         count = max(map(int, os.listdir("/proc/self/fd")))
-        fds = listen_fds({"LISTEN_FDS": str(count), "LISTEN_PID": ME})
-        assert fds[-1] == count + 2
-        assert not _is_open(fds[-1])
+        fd, name = listen_fds({"LISTEN_FDS": str(count), "LISTEN_PID": ME})[-1]
+        assert (fd, name) == (count + 2, "")
+        assert not _is_open(fd)
 
 
 def _is_open(fd: int) -> bool:

@@ -1,0 +1,109 @@
+"""systemd's descriptor store, with a thread of the test in the place of systemd: it keeps what a daemon gives it, and
+passes that to the next."""
+
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.integration.daemon import DEADLINE, Daemon
+
+PASSING = """
+import fcntl, os, sys
+count = int(sys.argv[1])
+fds, command = sys.argv[2:2 + count], sys.argv[2 + count:]
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 1000) for fd in fds]
+for number, fd in enumerate(fds, 3):
+    os.dup2(fd, number)
+    os.close(fd)
+os.environ |= {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid())}
+os.execv(command[0], command)
+"""
+
+
+class Store:
+    """Keeps descriptors by their names, in the order in which they came; with no `room` it keeps none."""
+
+    def __init__(self, directory: Path, *, room: bool = True) -> None:
+        self.kept: dict[str, list[int]] = {}
+        self.said: list[str] = []
+        """What else was said."""
+        self._room = room
+        self._changed = threading.Condition()
+        self._path = str(directory / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self._path)
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="store")
+        self._thread.start()
+
+    def names(self) -> list[str]:
+        """The names under which something is kept, each as often as something is."""
+        with self._changed:
+            return self._names()
+
+    def wait_for(self, *names: str) -> None:
+        """Wait until just these are kept."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
+
+    def daemon(self, *arguments: str, wait: bool = True) -> Daemon:
+        """Start a daemon with what is kept."""
+        with self._changed:
+            fds = tuple(fd for kept in self.kept.values() for fd in kept)
+            environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(self._names())}
+        prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
+        return Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=wait)
+
+    def close(self) -> None:
+        """Keep nothing any more, and end."""
+        os.close(self._end)
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+        os.close(self._ended)
+        self._socket.close()
+        for fds in self.kept.values():
+            for fd in fds:
+                os.close(fd)
+
+    def _names(self) -> list[str]:
+        return [name for name, fds in self.kept.items() for _ in fds]
+
+    def _run(self) -> None:
+        while self._ended not in select.select([self._socket.fileno(), self._ended], [], [])[0]:
+            data, fds, _, _ = socket.recv_fds(self._socket, 1 << 16, 253)
+            words = dict(line.split("=", 1) for line in data.decode().split("\n"))
+            with self._changed:
+                self._take(words, fds)
+                self._changed.notify_all()
+
+    def _take(self, words: dict[str, str], fds: list[int]) -> None:
+        if "FDSTORE" in words and self._room:
+            known = [os.fstat(fd) for kept in self.kept.values() for fd in kept]
+            for fd in fds:
+                if os.fstat(fd) in known:
+                    os.close(fd)
+                else:
+                    self.kept.setdefault(words["FDNAME"], []).append(fd)
+            return
+        if "FDSTOREREMOVE" in words:
+            fds += self.kept.pop(words["FDNAME"], [])
+        elif "BARRIER" not in words:
+            self.said += [f"{name}={value}" for name, value in words.items()]
+        for fd in fds:
+            os.close(fd)
+
+
+@contextmanager
+def storing(directory: Path, *, room: bool = True) -> Iterator[Store]:
+    """A store that is closed again."""
+    store = Store(directory, room=room)
+    try:
+        yield store
+    finally:
+        with suppress(OSError):
+            store.close()

@@ -1,0 +1,188 @@
+"""The listening sockets in systemd's descriptor store: nobody is refused, whatever becomes of the daemon."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, receive_all, send_and_get, until_gone
+from tests.integration.store import Store, storing
+
+LISTENER = "echod-listener"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """One with room."""
+    with storing(tmp_path) as store:
+        yield store
+
+
+def restart(daemon: Daemon) -> None:
+    """What systemd and the unit's ExecStop= do in the first half of a restart."""
+    daemon.process.send_signal(signal.SIGUSR2)
+    daemon.process.send_signal(signal.SIGTERM)
+
+
+def is_echoed(client: socket.socket) -> bool:
+    """Whether a client that has sent something before it is served gets that back, and the end."""
+    client.shutdown(socket.SHUT_WR)
+    return receive_all(client) == b"early"
+
+
+def test_stored_at_once(store: Store) -> None:
+    """They are there before echod is ready, one for each address."""
+    with store.daemon("--host", "127.0.0.1", "--host", "127.0.0.2", wait=False) as daemon:
+        daemon.wait_for("listening")
+        store.wait_for(LISTENER, LISTENER)
+        daemon.wait_for("ready")
+
+
+def test_killed(store: Store) -> None:
+    """kill -9 of the parent: who connects before the next echod runs is served by it."""
+    with store.daemon() as daemon, until_gone(*daemon.workers.values()):
+        address, port = daemon.addresses[0], daemon.port
+        daemon.process.kill()
+        assert daemon.read_to_end() == -signal.SIGKILL
+    with daemon.connect(address) as client:
+        client.sendall(b"early")
+        with store.daemon("--port", str(port)) as successor:
+            assert address in successor.addresses
+            assert is_echoed(client)
+
+
+def test_restarted(store: Store, tmp_path: Path) -> None:
+    """A restart leaves them, a unix socket's file too: whoever connects meanwhile is served by the successor."""
+    where = ("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo")
+    with store.daemon(*where) as daemon, daemon.connect() as served:
+        send_and_get(served, b"served")
+        addresses = daemon.addresses
+        restart(daemon)
+        served.close()
+        assert daemon.read_to_end() == os.EX_OK
+    assert store.names() == [LISTENER] * 2
+    clients = [daemon.connect(address) for address in addresses]
+    for client in clients:
+        client.sendall(b"early")
+    with store.daemon(*where) as successor:
+        assert successor.addresses == addresses
+        for client in clients:
+            with client:
+                assert is_echoed(client)
+
+
+def test_stopped(store: Store, tmp_path: Path) -> None:
+    """A stop ends them: nothing is left in the store, no file, and whoever connects is refused."""
+    with store.daemon("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo") as daemon:
+        assert daemon.stop() == os.EX_OK
+    assert store.names() == []
+    with pytest.raises(ConnectionRefusedError):
+        daemon.connect()
+    assert not os.path.lexists(tmp_path / "echo")
+
+
+def test_refused_while_it_stops(store: Store) -> None:
+    """The store is emptied before clients are waited for, so nobody waits in a queue that is never served."""
+    with store.daemon() as daemon, daemon.connect() as served:
+        send_and_get(served, b"served")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert receive_all(served) == b""
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+
+
+def test_another_address(store: Store) -> None:
+    """Where the configuration says another address, the old one is given up, and the new one stored."""
+    with store.daemon("--host", "127.0.0.1", "--host", "127.0.0.2") as daemon:
+        port = daemon.port
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    with store.daemon("--host", "127.0.0.2", "--host", "127.0.0.3", "--port", str(port)) as successor:
+        assert successor.addresses == [f"127.0.0.2:{port}", f"127.0.0.3:{port}"]
+        store.wait_for(LISTENER, LISTENER)
+        with pytest.raises(ConnectionRefusedError):
+            successor.connect(f"127.0.0.1:{port}")
+
+
+def test_a_narrower_address(store: Store) -> None:
+    """The port is free for one address where all of the machine's had it."""
+    with store.daemon("--host", "0.0.0.0") as daemon:
+        port = daemon.port
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    with store.daemon("--host", "127.0.0.1", "--port", str(port)) as successor:
+        assert successor.addresses == [f"127.0.0.1:{port}"]
+
+
+def test_a_file_that_is_gone(store: Store, tmp_path: Path) -> None:
+    """A stored unix socket whose file somebody has removed can't be reached, so another is made."""
+    where = ("--host", f"unix:{tmp_path}/echo")
+    with store.daemon(*where) as daemon:
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    (tmp_path / "echo").unlink()
+    with store.daemon(*where) as successor, successor.connect() as client:
+        send_and_get(client, b"found again")
+
+
+def test_no_room(tmp_path: Path) -> None:
+    """Where systemd keeps nothing, a restart is a stop and a start: the file is removed, and clients are refused."""
+    with (
+        storing(tmp_path, room=False) as store,
+        store.daemon("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo") as daemon,
+    ):
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        assert not os.path.lexists(tmp_path / "echo")
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGUSR2, signal.SIGTERM], [signal.SIGTERM, signal.SIGUSR2]])
+def test_signals_at_once(store: Store, signals: list[signal.Signals]) -> None:
+    """A restart is known as one though systemd sends both signals at once, whatever the kernel does first."""
+    with store.daemon() as daemon:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        for signum in signals:
+            daemon.process.send_signal(signum)
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert daemon.read_to_end() == os.EX_OK
+    assert set(store.names()) == {LISTENER}
+
+
+def test_passed_sockets_are_not_stored(store: Store) -> None:
+    """Those of a .socket unit are systemd's already."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        store.kept["echod.socket"] = [os.dup(listener.fileno())]
+        with store.daemon() as daemon:
+            assert daemon.of("listening")[0]["adopted"]
+            restart(daemon)
+            assert daemon.read_to_end() == os.EX_OK
+        assert store.names() == ["echod.socket"]
+
+
+def test_passed_sockets_in_place_of_stored_ones(store: Store) -> None:
+    """Where a .socket unit comes to be used, echod's own sockets are given up."""
+    with store.daemon() as daemon:
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store.kept["echod.socket"] = [os.dup(listener.fileno())]
+        with store.daemon() as successor:
+            assert [event["adopted"] for event in successor.of("listening")] == [True]
+            store.wait_for("echod.socket")
+            with pytest.raises(ConnectionRefusedError):
+                daemon.connect()
+
+
+def test_nonsense_in_the_store(store: Store) -> None:
+    """What is stored under their name and is no listening socket is thrown away."""
+    read, write = os.pipe()
+    os.close(write)
+    store.kept[LISTENER] = [read]
+    with store.daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"all the same")

@@ -1,0 +1,105 @@
+"""The listening sockets in systemd's descriptor store: whatever becomes of the daemon, nobody is refused."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.system.machine import kill
+from tests.system.service import CONFIG, UNIT, Service
+from tests.system.test_failures import journal_of, send
+
+# One connection after the other, a fresh one every 5 ms, until a line comes: each sends, half-closes, reads to the end.
+# Then it says how many were right, and what went wrong how often.
+CLIENTS = """
+import collections, json, select, socket, sys
+counts = collections.Counter()
+family, address = (socket.AF_UNIX, sys.argv[1]) if "/" in sys.argv[1] else (socket.AF_INET, (sys.argv[1], 10000))
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    try:
+        with socket.socket(family) as client:
+            client.settimeout(20)
+            client.connect(address)
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            counts["right" if b"".join(iter(lambda: client.recv(100), b"")) == b"hello" else "wrong"] += 1
+    except OSError as error:
+        counts[type(error).__name__] += 1
+print(json.dumps(counts), flush=True)
+"""
+
+
+class Clients:
+    """What became of the clients, when the block is left."""
+
+    counts: dict[str, int]
+
+
+@contextmanager
+def connecting(service: Service, address: str = "127.0.0.1") -> Iterator[Clients]:
+    """Clients that come all the time, until the block is left; the first has been served when it is entered."""
+    clients = Clients()
+    process = service.machine.start("python3", "-c", CLIENTS, address, stdin=-1)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        yield clients
+        process.stdin.write("enough\n")
+        process.stdin.flush()
+        clients.counts = json.loads(process.stdout.readline())
+    finally:
+        kill(process)
+
+
+def stored(service: Service) -> int:
+    """How many descriptors systemd keeps for the unit."""
+    return int(service.show("NFileDescriptorStore"))
+
+
+def test_restarts_refuse_nobody(served: Service) -> None:
+    """Whoever connects while the service is restarted, three times, is echoed by the old daemon or by the new one."""
+    with connecting(served) as clients:
+        for _ in range(3):
+            served.machine.run("systemctl", "restart", UNIT)
+    assert clients.counts.keys() == {"right"}, clients.counts
+
+
+def test_killing_the_parent_refuses_nobody(served: Service) -> None:
+    """kill -9: connections may be lost, but none is refused."""
+    with connecting(served) as clients, journal_of(served) as journal:
+        send(served, signal.SIGKILL, served.parent)
+        journal.wait_for_event("ready")
+    assert clients.counts.keys() <= {"right", "wrong", "ConnectionResetError"}, clients.counts
+    assert clients.counts.get("wrong", 0) + clients.counts.get("ConnectionResetError", 0) <= 1
+
+
+def test_a_unix_socket_survives_a_restart(service: Service) -> None:
+    """Its file too, where the unit's directory does (RuntimeDirectoryPreserve=restart)."""
+    service.machine.write(CONFIG, "host = ['unix:/run/echod/socket']\n")
+    service.configure(RuntimeDirectory="echod", RuntimeDirectoryPreserve="restart")
+    service.start()
+    with connecting(service, "/run/echod/socket") as clients:
+        service.machine.run("systemctl", "restart", UNIT)
+    assert clients.counts.keys() == {"right"}, clients.counts
+    service.machine.run("systemctl", "stop", UNIT)
+    assert service.machine.run("test", "-e", "/run/echod/socket", check=False).returncode == 1
+
+
+def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
+    """It is empty, and clients are refused."""
+    assert stored(served) == 2
+    served.machine.run("systemctl", "stop", UNIT)
+    assert stored(served) == 0
+    assert not served.echoes()
+
+
+def test_a_start_that_fails_keeps_them(served: Service) -> None:
+    """Where only one of the addresses can't be had, the clients of the others wait until it can."""
+    served.machine.write(CONFIG, "host = ['127.0.0.1', '192.0.2.1']\n")
+    with connecting(served) as clients, journal_of(served) as journal:
+        served.machine.run("systemctl", "restart", UNIT, check=False)
+        served.machine.write(CONFIG, "")
+        journal.wait_for_event("ready")
+    assert clients.counts.keys() == {"right"}, clients.counts
