@@ -41,13 +41,21 @@ class Backlog:
             self._spill(data)
         self._length += len(data)
 
+    def begins_with(self, data: bytes | memoryview) -> bool:
+        """Whether `data` is what comes first."""
+        self._fetch(len(data))
+        return self._head.startswith(data)
+
     def peek(self, count: int) -> bytes:
         """The first `count` bytes, or all where there are fewer."""
+        self._fetch(count)
+        return bytes(self._head[:count])
+
+    def _fetch(self, count: int) -> None:
         while self._tail and len(self._head) < count:
             self._head += self._tail[0].read(_REFILL)
             if self._tail[0].unread == 0:
                 self._tail.popleft().close()
-        return bytes(self._head[:count])
 
     def discard(self, count: int) -> None:
         """Drop the first `count` bytes, which `peek` has shown."""

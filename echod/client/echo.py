@@ -31,7 +31,7 @@ from echod.client.faults import (
     reason,
 )
 
-_CHUNK = 64 * 1024
+_CHUNK = 256 * 1024  # a gigabyte takes half as long as by 64 KiB; more gains nothing
 
 
 def exchange(
@@ -172,9 +172,8 @@ class _Exchange:
             self._end()
             return
         self._on_received(data)
-        expected = self._owed.peek(len(data))
-        if data != expected:
-            raise self._fault(expected, data)
+        if not self._owed.begins_with(data):
+            raise self._fault(self._owed.peek(len(data)), data)
         self._owed.discard(len(data))
         self.received += len(data)
         self._progress = time.monotonic()

@@ -24,6 +24,8 @@ def test_is_a_queue(steps: list[bytes | int]) -> None:
             else:
                 taken = backlog.peek(step)
                 assert taken == expected[:step]
+                assert backlog.begins_with(taken)
+                assert not backlog.begins_with(expected + b"x")
                 backlog.discard(len(taken))
                 expected = expected[step:]
             assert len(backlog) == len(expected)
