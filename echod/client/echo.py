@@ -7,10 +7,13 @@ Rules:
   owed by the server, when the kernel has taken it; what comes before that was not its echo.
 - The server is waited for while it owes bytes or, after our half-close, the end.  A slow input is not its
   fault and may take for ever.
+- Where our side is to stay open, the exchange is over when all has come back; what the server sends beyond
+  that is found only if it is there by then.
 - A connection that can't be written to may still hold bytes to be read: a failed send is told when reading
   ends.
 """
 
+import math
 import os
 import select
 import socket
@@ -23,6 +26,7 @@ from echod.client.faults import (
     WINDOW,
     BrokenConnectionError,
     EchoError,
+    LateError,
     MismatchError,
     ShortfallError,
     SilenceError,
@@ -41,20 +45,23 @@ def exchange(
     timeout: float,
     on_sending: Callable[[bytes], None],
     on_received: Callable[[bytes], None],
+    half_close: bool = True,
+    deadline: float = math.inf,
 ) -> int:
     """Send `source`, half-close, and compare what comes back until its end; return how many bytes that was.
 
     `source` is the message itself, or a descriptor that is read until its end (and left open).  `on_sending`
     sees each chunk of input before it is sent, `on_received` each chunk that came before it is compared, the
-    wrong one too.  `connection` is left open and non-blocking.
+    wrong one too.  Without `half_close` our side stays open, and the echo ends with its last byte.
+    `connection` is left open and non-blocking.
 
-    Raises an EchoError at the first byte that is wrong, missing or too many, or when the server, while it
-    owes something, neither takes nor returns a byte for `timeout` seconds; UntestableError when the
-    input can't be read.
+    Raises an EchoError at the first byte that is wrong, missing or too many, when the server, while it owes
+    something, neither takes nor returns a byte for `timeout` seconds, or when it is not done by `deadline`
+    (of time.monotonic()); UntestableError when the input can't be read.
     """
     connection.setblocking(False)
     with closing(Backlog()) as owed:
-        run = _Exchange(connection, owed, timeout, on_sending, on_received)
+        run = _Exchange(connection, owed, timeout, on_sending, on_received, half_close, deadline)
         run.start(source)
         while not run.ended:
             run.turn()
@@ -69,6 +76,8 @@ class _Exchange:
         timeout: float,
         on_sending: Callable[[bytes], None],
         on_received: Callable[[bytes], None],
+        half_close: bool,
+        deadline: float,
     ) -> None:
         self.received = 0
         self.ended = False
@@ -77,10 +86,12 @@ class _Exchange:
         self._timeout = timeout
         self._on_sending = on_sending
         self._on_received = on_received
+        self._half_close = half_close
+        self._deadline = deadline
         self._input: int | None = None
         self._pending = memoryview(b"")
         self._sent = 0
-        self._half_closed = False
+        self._done_sending = False
         self._send_failure = ""
         self._progress = time.monotonic()
 
@@ -106,11 +117,14 @@ class _Exchange:
         poll.register(self._connection, select.POLLIN | (select.POLLOUT if self._pending else 0))
         if self._input is not None and not self._pending:
             poll.register(self._input, select.POLLIN)
-        if not (self._owed or self._pending or self._half_closed):
-            return dict(poll.poll())
-        left = self._progress + self._timeout - time.monotonic()
-        ready = poll.poll(max(left, 0) * 1000)
-        if not ready:
+        now = time.monotonic()
+        left = self._deadline - now
+        if left <= 0:
+            raise LateError(self._sent, self.received)
+        if self._owed or self._pending or self._done_sending:
+            left = min(left, self._progress + self._timeout - now)
+        ready = poll.poll(None if left == math.inf else max(left, 0) * 1000)
+        if not ready and time.monotonic() < self._deadline:
             raise SilenceError(self._timeout, self._sent, self.received)
         return dict(ready)
 
@@ -125,7 +139,7 @@ class _Exchange:
 
     def _offer(self, data: bytes) -> None:
         if not data:
-            self._half_close()
+            self._finish_sending()
             return
         self._on_sending(data)
         self._pending = memoryview(data)
@@ -147,11 +161,14 @@ class _Exchange:
         self._sent += count
         self._pending = self._pending[count:]
         if not self._pending and self._input is None:
-            self._half_close()
+            self._finish_sending()
 
-    def _half_close(self) -> None:
-        self._half_closed = True
+    def _finish_sending(self) -> None:
+        self._done_sending = True
         self._progress = time.monotonic()
+        if not self._half_close:
+            self._finish_receiving()
+            return
         try:
             self._connection.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -161,11 +178,13 @@ class _Exchange:
         self._send_failure = reason(error)
         self._pending = memoryview(b"")
         self._input = None
-        self._half_closed = True
+        self._done_sending = True
 
     def _receive(self) -> None:
         try:
             data = self._connection.recv(_CHUNK)
+        except BlockingIOError:
+            return
         except OSError as error:
             raise BrokenConnectionError(reason(error), self._sent, self.received) from error
         if not data:
@@ -177,11 +196,19 @@ class _Exchange:
         self._owed.discard(len(data))
         self.received += len(data)
         self._progress = time.monotonic()
+        if self._done_sending and not self._half_close:
+            self._finish_receiving()
+
+    def _finish_receiving(self) -> None:
+        """Where there is no end to wait for: end with the last byte, but not without a look at what follows it."""
+        if not self._owed and not self._send_failure:
+            self.ended = True
+            self._receive()
 
     def _end(self) -> None:
         if self._send_failure:
             raise BrokenConnectionError(self._send_failure, self._sent, self.received)
-        if self._owed or not self._half_closed:
+        if self._owed or not self._done_sending:
             raise ShortfallError(self._sent, self.received)
         self.ended = True
 

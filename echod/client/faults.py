@@ -79,36 +79,57 @@ class SurplusError(EchoError):
         return super().fields() | {"offset": self.offset, "came": self.came[:WINDOW].hex()}
 
 
-class ShortfallError(EchoError):
+class LostError(EchoError):
+    """Not everything came back: of `sent` bytes only the first `received`; or everything, but not the end."""
+
+    def __init__(self, what: str, sent: int, received: int) -> None:
+        self.sent, self.received = sent, received
+        super().__init__(f"{what}: {_tally(sent, received)}")
+
+    def fields(self) -> dict[str, object]:
+        """With the offset of the first byte that is missing, if any is."""
+        return super().fields() | ({"offset": self.received} if self.sent > self.received else {})
+
+
+class ShortfallError(LostError):
     """The server ended the connection before everything had come back, or before everything was sent."""
 
     kind = "shortfall"
 
     def __init__(self, sent: int, received: int) -> None:
-        self.sent, self.received = sent, received
         early = "too early" if sent > received else "before the end of the input"
-        super().__init__(f"the server closed the connection {early}: {_tally(sent, received)}")
+        super().__init__(f"the server closed the connection {early}", sent, received)
 
 
-class BrokenConnectionError(EchoError):
+class BrokenConnectionError(LostError):
     """The connection broke, for the `reason` that the system gave, usually a reset."""
 
     kind = "broken"
 
     def __init__(self, reason: str, sent: int, received: int) -> None:
-        self.reason, self.sent, self.received = reason, sent, received
-        super().__init__(f"the connection broke ({reason}): {_tally(sent, received)}")
+        self.reason = reason
+        super().__init__(f"the connection broke ({reason})", sent, received)
 
 
-class SilenceError(EchoError):
+class SilenceError(LostError):
     """For `seconds` the server neither took nor returned a byte, although it owed some, or the end."""
 
     kind = "silence"
 
     def __init__(self, seconds: float, sent: int, received: int) -> None:
-        self.seconds, self.sent, self.received = seconds, sent, received
+        self.seconds = seconds
         what = "was silent for" if sent > received else "did not end the connection for"
-        super().__init__(f"the server {what} {seconds:g} s: {_tally(sent, received)}")
+        super().__init__(f"the server {what} {seconds:g} s", sent, received)
+
+
+class LateError(LostError):
+    """The time for the whole exchange was over before the exchange was."""
+
+    kind = "late"
+
+    def __init__(self, sent: int, received: int) -> None:
+        what = "the echo was not whole in time" if sent > received else "the connection was not ended in time"
+        super().__init__(what, sent, received)
 
 
 def reason(error: OSError) -> str:
@@ -123,7 +144,8 @@ def _bytes(count: int) -> str:
 def _tally(sent: int, received: int) -> str:
     if sent == received:
         return f"all of {_bytes(sent)} sent came back"
-    return f"{received} of {_bytes(sent)} sent came back, {sent - received} missing"
+    missing = f"{sent - received} missing from byte {received} on (counted from 0)"
+    return f"{received} of {_bytes(sent)} sent came back, {missing}"
 
 
 def _guess(sent: bytes, came: bytes) -> str:

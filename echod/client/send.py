@@ -43,6 +43,13 @@ def make_parser(verb: str = "send") -> Parser:
         "(default: %(default)g)",
     )
     parser.add_argument(
+        "--no-half-close",
+        action="store_true",
+        help="keep our side of the connection open after the last byte, and be done when that has come back: for "
+        "servers and proxies that stop answering when the client has nothing more to say; bytes that come after "
+        "the echo may then go unnoticed",
+    )
+    parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
@@ -120,7 +127,14 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
         tell("")
         began = time.monotonic()
         try:
-            exchange(connection, source, timeout=options.timeout, on_sending=on_sending, on_received=on_received)
+            exchange(
+                connection,
+                source,
+                timeout=options.timeout,
+                on_sending=on_sending,
+                on_received=on_received,
+                half_close=not options.no_half_close,
+            )
         finally:
             result.seconds = time.monotonic() - began
             screen.end_line()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.unit.client.peers import (
 
 # What the installed command does.
 COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())"]
+ROOT = Path(echod.__file__).parent.parent
 SENTENCE = b"This is the message.  It will be repeated."
 
 
@@ -89,27 +91,59 @@ def test_server_that_reads_everything_first(tmp_path: Path) -> None:
             ),
         ),
         (
+            altering(lambda data: data[:14] + data[13:]),
+            (
+                b"the echo is wrong at byte 14 (counted from 0): sent 0x73, received 0x65; from there on sent "
+                b'"ssage.  It will be repeated.", received "essage.  It will be repeated."; '
+                b"it looks as if 1 byte had been inserted there"
+            ),
+        ),
+        (
             altering(lambda data: data + b"\n"),
             b'the server sent more than it was given: after 42 bytes came at least 1 byte more, "\\n"',
         ),
         (
             returning(20),
-            b"the server closed the connection too early: 20 of 42 bytes sent came back, 22 missing",
+            (
+                b"the server closed the connection too early: 20 of 42 bytes sent came back, 22 missing from byte 20 "
+                b"on (counted from 0)"
+            ),
         ),
         (
             resetting(0),
-            b"the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, 42 missing",
+            (
+                b"the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, 42 missing from "
+                b"byte 0 on (counted from 0)"
+            ),
         ),
-        (silent, b"the server was silent for 0.8 s: 0 of 42 bytes sent came back, 42 missing"),
+        (
+            silent,
+            (
+                b"the server was silent for 0.8 s: 0 of 42 bytes sent came back, 42 missing from byte 0 on "
+                b"(counted from 0)"
+            ),
+        ),
         (endless, b"the server did not end the connection for 0.8 s: all of 42 bytes sent came back"),
     ],
-    ids=["flips", "drops", "adds", "stops", "resets", "silent", "endless"],
+    ids=["flips", "drops", "repeats", "adds", "stops", "resets", "silent", "endless"],
 )
 def test_faulty_server(behaviour: Behaviour, sentence: bytes) -> None:
     """Each fault is found, told in one sentence, and ends with 1."""
     with serving(behaviour) as port:
         done = echoc("127.0.0.1", port, "--timeout", 0.8 if behaviour in (silent, endless) else DEADLINE)
     assert (done.returncode, done.stderr) == (1, b"echoc: " + sentence + b"\n")
+
+
+def test_slow_server() -> None:
+    """A server that takes its time within the --timeout is not faulty."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        over.wait(0.1)  # the delay that is tested
+        faithful()(connection, over)
+
+    with serving(behave) as port:
+        done = echoc("127.0.0.1", port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, SENTENCE, b"")
 
 
 def test_server_that_speaks_first() -> None:
@@ -201,14 +235,34 @@ print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main_
 print(all(name.startswith("echod.client") for name in sys.modules if name.startswith("echod.")))
 sys.exit(code)
 """
-    root = Path(echod.__file__).parent.parent
     with serving(faithful()) as port:
         # -S keeps away what an environment loads at each start, a coverage tool for one.
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", program, str(root), "127.0.0.1", str(port)], capture_output=True
+            [sys.executable, "-I", "-S", "-c", program, str(ROOT), "127.0.0.1", str(port)], capture_output=True
         )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == SENTENCE + b"[] ['echod']\nTrue\n"
+
+
+@pytest.mark.parametrize("behaviour", [faithful(), altering(bytes)], ids=["at once", "at the end"])
+def test_memory(behaviour: Behaviour) -> None:
+    """64 MiB pass through less than 32 MiB of memory, whenever the server returns them."""
+    program = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from echod.client.cli import main
+code = main()
+with open("/proc/self/status") as status:
+    [peak] = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+print(peak, file=sys.stderr)
+sys.exit(code)
+"""
+    size = 64 * 1024 * 1024
+    command = [sys.executable, "-I", "-S", "-c", program, str(ROOT)]  # -S: a coverage tool would take its own memory
+    with serving(behaviour) as port:
+        done = subprocess.run([*command, "127.0.0.1", str(port)], input=bytes(size), capture_output=True)
+    assert (done.returncode, len(done.stdout)) == (0, size)
+    assert int(done.stderr) < 32 * 1024
 
 
 @contextmanager

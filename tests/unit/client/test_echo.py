@@ -1,9 +1,11 @@
 """echod.client.echo, against real servers, faithful and faulty."""
 
+import math
 import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ from echod.client.echo import exchange
 from echod.client.faults import (
     BrokenConnectionError,
     EchoError,
+    LateError,
     MismatchError,
     ShortfallError,
     SilenceError,
@@ -52,7 +55,15 @@ class Talk:
         self.sending: list[bytes] = []
         self.received: list[bytes] = []
 
-    def run(self, connection: socket.socket, source: bytes | int, timeout: float = DEADLINE) -> int:
+    def run(
+        self,
+        connection: socket.socket,
+        source: bytes | int,
+        timeout: float = DEADLINE,
+        *,
+        half_close: bool = True,
+        deadline: float = math.inf,
+    ) -> int:
         """Exchange `source` over `connection`."""
         return exchange(
             connection,
@@ -60,6 +71,8 @@ class Talk:
             timeout=timeout,
             on_sending=self.sending.append,
             on_received=self.received.append,
+            half_close=half_close,
+            deadline=deadline,
         )
 
     @property
@@ -196,13 +209,13 @@ def test_shifted(change: Callable[[bytes], bytes], words: str) -> None:
 
 def test_missing_end() -> None:
     """An echo that ends early is told with the number of bytes that came and that are missing."""
-    with pytest.raises(ShortfallError, match="too early: 41 of 42 bytes sent came back, 1 missing"):
+    with pytest.raises(ShortfallError, match="too early: 41 of 42 bytes sent came back, 1 missing from byte 41 on"):
         talk_to(altering(lambda data: data[:-1]), MESSAGE)
 
 
 def test_stops_half_way() -> None:
     """So is a server that takes everything and returns half."""
-    with pytest.raises(ShortfallError, match="20 of 42 bytes sent came back, 22 missing"):
+    with pytest.raises(ShortfallError, match="20 of 42 bytes sent came back, 22 missing from byte 20 on"):
         talk_to(returning(20), MESSAGE)
 
 
@@ -280,7 +293,9 @@ def test_reset_before_half_close() -> None:
 
 def test_silent_server() -> None:
     """A server that never answers is waited for only so long."""
-    with pytest.raises(SilenceError, match=r"was silent for 0.2 s: 0 of 42 bytes sent came back, 42 missing"):
+    with pytest.raises(
+        SilenceError, match=r"was silent for 0.2 s: 0 of 42 bytes sent came back, 42 missing from byte 0 on"
+    ):
         talk_to(silent, MESSAGE, SOON)
 
 
@@ -294,6 +309,83 @@ def test_server_without_end() -> None:
     """An echo that is whole, but never ends, is no proof: more might come."""
     with pytest.raises(SilenceError, match=r"did not end the connection for .* all of 42 bytes sent came back"):
         talk_to(endless, MESSAGE, LATER)
+
+
+@pytest.mark.parametrize("message", [MESSAGE, b""])
+def test_without_half_close(message: bytes, talk: Talk) -> None:
+    """Our side can stay open: then the last byte of the echo ends it."""
+    with paired(faithful()) as connection:
+        assert talk.run(connection, message, half_close=False) == len(message)
+        connection.sendall(b"more")  # EPIPE, were it not open
+        connection.close()
+
+
+def test_without_half_close_from_a_pipe() -> None:
+    """The echo of what came before the input ended is not taken for the whole."""
+    data = scrambled(1_000_000)
+    with feeding(data) as pipe, paired(faithful()) as connection:
+        assert Talk().run(connection, pipe, half_close=False) == len(data)
+        connection.close()
+
+
+def test_surplus_without_half_close() -> None:
+    """What the server has sent beyond the echo by the time of its last byte is found."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(receive_exactly(connection, len(MESSAGE)))
+        assert whole.wait(DEADLINE)
+        connection.sendall(b"extra")
+        surplus.set()
+        over.wait(DEADLINE)
+
+    def on_received(data: bytes) -> None:
+        whole.set()
+        assert surplus.wait(DEADLINE)
+
+    whole, surplus = threading.Event(), threading.Event()
+    with paired(behave) as connection, pytest.raises(SurplusError, match='5 bytes more, "extra"'):
+        exchange(
+            connection,
+            MESSAGE,
+            timeout=DEADLINE,
+            on_sending=lambda data: None,
+            on_received=on_received,
+            half_close=False,
+        )
+
+
+def test_missing_end_without_half_close() -> None:
+    """A server that leaves before the echo is whole is told all the same."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(receive_exactly(connection, len(MESSAGE))[:20])
+
+    with paired(behave) as connection, pytest.raises(ShortfallError, match="22 missing from byte 20 on"):
+        Talk().run(connection, MESSAGE, half_close=False)
+
+
+def test_late() -> None:
+    """A server that never stays silent for long, but is not done in the time for all, is late."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        message = receive_all(connection)
+        while not over.wait(SOON / 10):
+            connection.sendall(message[:1])
+
+    with paired(behave) as connection, pytest.raises(LateError):
+        Talk().run(connection, bytes(1_000_000), deadline=time.monotonic() + SOON)
+
+
+def test_late_end() -> None:
+    """So is one that has returned everything and does not end."""
+    with paired(endless) as connection, pytest.raises(LateError, match="was not ended in time: all of 42 bytes"):
+        Talk().run(connection, MESSAGE, deadline=time.monotonic() + LATER)
+
+
+def test_late_from_the_start() -> None:
+    """Where no time is left, nothing is waited for."""
+    with paired(silent) as connection, pytest.raises(LateError, match="0 of 42 bytes"):
+        Talk().run(connection, MESSAGE, deadline=0)
 
 
 def test_silent_server_under_trickling_input() -> None:

@@ -4,7 +4,9 @@ import pytest
 
 from echod.client.faults import (
     BrokenConnectionError,
+    ClientError,
     EchoError,
+    LateError,
     MismatchError,
     ShortfallError,
     SilenceError,
@@ -32,7 +34,10 @@ SENT = b"This is the message.  It will be repeated."
         ),
         (
             ShortfallError(42, 20),
-            "the server closed the connection too early: 20 of 42 bytes sent came back, 22 missing",
+            (
+                "the server closed the connection too early: 20 of 42 bytes sent came back, "
+                "22 missing from byte 20 on (counted from 0)"
+            ),
         ),
         (
             ShortfallError(42, 42),
@@ -40,19 +45,52 @@ SENT = b"This is the message.  It will be repeated."
         ),
         (
             BrokenConnectionError("Connection reset by peer", 42, 0),
-            "the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, 42 missing",
+            (
+                "the connection broke (Connection reset by peer): 0 of 42 bytes sent came back, "
+                "42 missing from byte 0 on (counted from 0)"
+            ),
         ),
-        (SilenceError(10, 42, 41), "the server was silent for 10 s: 41 of 42 bytes sent came back, 1 missing"),
+        (
+            SilenceError(10, 42, 41),
+            "the server was silent for 10 s: 41 of 42 bytes sent came back, 1 missing from byte 41 on (counted from 0)",
+        ),
         (
             SilenceError(0.5, 42, 42),
             "the server did not end the connection for 0.5 s: all of 42 bytes sent came back",
         ),
+        (
+            LateError(42, 41),
+            (
+                "the echo was not whole in time: 41 of 42 bytes sent came back, "
+                "1 missing from byte 41 on (counted from 0)"
+            ),
+        ),
+        (LateError(42, 42), "the connection was not ended in time: all of 42 bytes sent came back"),
     ],
 )
 def test_sentence(error: EchoError, sentence: str) -> None:
     """Each wrong echo is one sentence with its numbers, and exit code 1."""
     assert str(error) == sentence
     assert error.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "more"),
+    [
+        (
+            MismatchError(12, b"message", b"M\x00ssage"),
+            {"offset": 12, "sent": b"message".hex(), "came": "4d007373616765"},
+        ),
+        (SurplusError(1, b"!"), {"offset": 1, "came": "21"}),
+        (ShortfallError(42, 20), {"offset": 20}),
+        (BrokenConnectionError("why", 42, 0), {"offset": 0}),
+        (SilenceError(10, 42, 42), {}),
+        (UntestableError("why"), {}),
+    ],
+)
+def test_fields(error: ClientError, more: dict[str, object]) -> None:
+    """A program is told the kind, the sentence, and at which byte, if at one."""
+    assert error.fields() == {"kind": error.kind, "message": str(error)} | more
 
 
 def test_untestable_exit_code() -> None:

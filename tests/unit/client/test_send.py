@@ -11,6 +11,7 @@ from echod.client.cli import main
 from echod.client.send import SENTENCE
 from tests.unit.client.peers import (
     altering,
+    endless,
     faithful,
     greeting,
     serving,
@@ -19,6 +20,7 @@ from tests.unit.client.peers import (
     standing_in,
     stepping,
 )
+from tests.unit.client.schema import validated
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -132,6 +134,62 @@ def test_verbose(capfdbinary: Capture) -> None:
     ]
 
 
+def test_verbose_about_every_address(capfdbinary: Capture) -> None:
+    """-v tells each address when it has been tried, also those that fail."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert main(["127.0.0.1", str(port), "-v"]) == 2
+    lines = capfdbinary.readouterr().err.decode().splitlines()
+    assert re.fullmatch(rf"127.0.0.1:{port}: Connection refused after \d+\.\d{{3}} ms", lines[0])
+    assert lines[1:] == [f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused"]
+
+
+def test_no_half_close(capfdbinary: Capture) -> None:
+    """--no-half-close is content with a server that returns everything and then waits for more."""
+    with serving(endless) as port:
+        assert main(["127.0.0.1", str(port), "--no-half-close"]) == 0
+    assert capfdbinary.readouterr() == (SENTENCE.encode(), b"")
+
+
+def test_json(capfdbinary: Capture) -> None:
+    """--json prints one object in place of the echo."""
+    with serving(faithful()) as port:
+        assert main(["127.0.0.1", str(port), "--json"]) == 0
+    out, err = capfdbinary.readouterr()
+    [told] = validated(out)
+    assert err == b""
+    assert (told["kind"], told["ok"], told["error"], told["target"]) == ("send", True, None, f"127.0.0.1:{port}")
+    assert (told["sent"], told["received"]) == (42, 42)
+    assert [(attempt["address"], attempt["failure"]) for attempt in told["attempts"]] == [(f"127.0.0.1:{port}", None)]
+    assert told["connection"]["remote"] == f"127.0.0.1:{port}"
+
+
+def test_json_of_a_fault(capfdbinary: Capture) -> None:
+    """It has the sentence that is told on standard error, and where the echo was wrong."""
+    with serving(altering(lambda data: data[:20])) as port:
+        assert main(["127.0.0.1", str(port), "--json"]) == 1
+    out, err = capfdbinary.readouterr()
+    [told] = validated(out)
+    assert (told["ok"], told["sent"], told["received"]) == (False, 42, 20)
+    assert (told["error"]["kind"], told["error"]["offset"]) == ("shortfall", 20)
+    assert err.decode() == f"echoc: {told['error']['message']}\n"
+
+
+def test_json_without_a_connection(capfdbinary: Capture) -> None:
+    """What never came to be is null."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert main(["127.0.0.1", str(port), "--json"]) == 2
+    [told] = validated(capfdbinary.readouterr().out)
+    assert (told["connection"], told["seconds"], told["error"]["kind"]) == (None, None, "connect")
+
+
+def test_usage_is_no_object(capfdbinary: Capture) -> None:
+    """A command line that can't be meant has no result."""
+    assert main(["127.0.0.1", "0", "--json"]) == 2
+    assert capfdbinary.readouterr().out == b""
+
+
 def test_wrong_echo(capfdbinary: Capture) -> None:
     """A wrong echo is printed as it came, told in one sentence, and ends with 1."""
     with serving(altering(lambda data: data.replace(b"message", b"massage"))) as port:
@@ -150,7 +208,8 @@ def test_silent_server(capfdbinary: Capture) -> None:
     with serving(silent) as port:
         assert main(["127.0.0.1", str(port), "--timeout", "0.1"]) == 1
     assert capfdbinary.readouterr().err == (
-        b"echoc: the server was silent for 0.1 s: 0 of 42 bytes sent came back, 42 missing\n"
+        b"echoc: the server was silent for 0.1 s: 0 of 42 bytes sent came back, "
+        b"42 missing from byte 0 on (counted from 0)\n"
     )
 
 
