@@ -14,6 +14,7 @@ Standard library only, and of echod nothing but its version: the package also ru
     backlog.py    the bytes that were sent and have not come back
     pattern.py    bytes to send that tell where in the stream they belong
     histogram.py  times, counted
+    threshold.py  ranges outside which a time is an alert
     output.py     standard output and standard error
     faults.py     what can go wrong, as sentences with an exit code
     words.py      bytes and sockets as text

@@ -12,6 +12,7 @@ from echod.client.faults import ConnectError, reason
 from echod.client.target import UNIX, Target
 from echod.client.words import endpoint
 
+_NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
 _LOOPBACK = ("127.0.0.1", "::1")
 
 SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
@@ -36,26 +37,43 @@ class Attempt:
 def open_connection(
     target: Target, timeout: float, on_attempt: Callable[[Attempt], None] = lambda attempt: None
 ) -> socket.socket:
-    """Connect to `target`; the socket keeps `timeout`.
+    """Resolve `target` and connect to it, as `connect_to_any` does; resolving takes as long as the resolver is
+    configured to.  Raises ConnectError, with every reason."""
+    return connect_to_any(resolve(target), target, timeout, on_attempt)
 
-    Every address that a name resolves to is tried in turn, as socket.create_connection does, for `timeout`
-    seconds each; resolving takes as long as the resolver is configured to.  `on_attempt` is told of each, the
-    one that succeeds too.  Raises ConnectError, with every reason.
+
+def connect_to_any(
+    addresses: list[SockAddr],
+    target: Target,
+    timeout: float,
+    on_attempt: Callable[[Attempt], None],
+    deadline: float = _NEVER,
+) -> socket.socket:
+    """Connect to the first of `addresses` that can be; the socket keeps the timeout.
+
+    Each is tried in turn, as socket.create_connection does, for `timeout` seconds, and none after `deadline` (of
+    time.monotonic()).  `on_attempt` is told of each, the one that succeeds too.  Raises ConnectError, which
+    names `target` and every reason.
     """
     attempts: list[Attempt] = []
-    for address in resolve(target):
+    asked = False
+    for address in addresses:
         began = time.monotonic()
         connection: socket.socket | None = None
         failure = ""
         try:
-            connection = _connect(address, target.source, timeout)
+            if began >= deadline:
+                raise TimeoutError("no time was left to try")
+            unconnected = open_socket(address, target.source)
+            asked = True
+            connection = _connect(unconnected, address, min(timeout, deadline - began))
         except OSError as error:
             failure = reason(error)
         attempts.append(Attempt(endpoint(address), time.monotonic() - began, failure))
         on_attempt(attempts[-1])
         if connection:
             return connection
-    raise ConnectError(str(target), [(attempt.address, attempt.failure) for attempt in attempts])
+    raise ConnectError(str(target), [(attempt.address, attempt.failure) for attempt in attempts], asked)
 
 
 def resolve(target: Target) -> list[SockAddr]:
@@ -80,7 +98,7 @@ def resolve(target: Target) -> list[SockAddr]:
             # typeshed reckons with a Python that was built without IPv6.
             found += [address for *_, address in answers]  # type: ignore[misc]
     if not found:
-        raise ConnectError(str(target), [("", failure)])
+        raise ConnectError(str(target), [("", failure)], asked=False)
     return found
 
 
@@ -120,8 +138,8 @@ def open_socket(address: SockAddr, source: str) -> socket.socket:
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module has no name for it
 
 
-def _connect(address: SockAddr, source: str, timeout: float) -> socket.socket:
-    connection = open_socket(address, source)
+def _connect(connection: socket.socket, address: SockAddr, timeout: float) -> socket.socket:
+    """Connect, or close the socket and raise OSError."""
     try:
         connection.settimeout(timeout)
         connection.connect(address)

@@ -13,7 +13,6 @@ Rules:
   ends.
 """
 
-import math
 import os
 import select
 import socket
@@ -35,6 +34,7 @@ from echod.client.faults import (
     reason,
 )
 
+_NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
 _CHUNK = 256 * 1024  # a gigabyte takes half as long as by 64 KiB; more gains nothing
 
 
@@ -46,7 +46,7 @@ def exchange(
     on_sending: Callable[[bytes], None],
     on_received: Callable[[bytes], None],
     half_close: bool = True,
-    deadline: float = math.inf,
+    deadline: float = _NEVER,
 ) -> int:
     """Send `source`, half-close, and compare what comes back until its end; return how many bytes that was.
 
@@ -123,7 +123,7 @@ class _Exchange:
             raise LateError(self._sent, self.received)
         if self._owed or self._pending or self._done_sending:
             left = min(left, self._progress + self._timeout - now)
-        ready = poll.poll(None if left == math.inf else max(left, 0) * 1000)
+        ready = poll.poll(None if left == _NEVER else max(left, 0) * 1000)
         if not ready and time.monotonic() < self._deadline:
             raise SilenceError(self._timeout, self._sent, self.received)
         return dict(ready)

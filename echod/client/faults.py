@@ -27,12 +27,16 @@ class UntestableError(ClientError):
 
 
 class ConnectError(UntestableError):
-    """No address of `target` could be connected to; `failures` has each, with its reason."""
+    """No address of `target` could be connected to; `failures` has each, with its reason.
+
+    `asked` tells whether any was asked at all: a name without an address, or a socket that this machine can't
+    make, says nothing about the service.
+    """
 
     kind = "connect"
 
-    def __init__(self, target: str, failures: list[tuple[str, str]]) -> None:
-        self.failures = failures
+    def __init__(self, target: str, failures: list[tuple[str, str]], asked: bool) -> None:
+        self.failures, self.asked = failures, asked
         reasons = [f"{address}: {why}" if address not in ("", target) else why for address, why in failures]
         super().__init__(f"cannot connect to {target}: {', '.join(dict.fromkeys(reasons))}")
 

@@ -35,7 +35,7 @@ FLOORS = [
     ["__main__"],
 ]
 CLIENT_FLOORS = [
-    ["client.histogram", "client.pattern", "client.words"],
+    ["client.histogram", "client.pattern", "client.threshold", "client.words"],
     ["client.faults"],
     ["client.backlog", "client.output", "client.target"],
     ["client.connect", "client.echo", "client.options"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from echod.client import connect
-from echod.client.connect import Attempt, connected_to_itself, open_connection
+from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection
 from echod.client.faults import ConnectError
 from echod.client.target import Target
 from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
@@ -86,6 +86,33 @@ def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
     """What is not a host is told with the reason; these names are refused without asking any server."""
     with pytest.raises(ConnectError, match=rf"^cannot connect to .*:7: {why}$"):
         open_connection(Target(host, 7), DEADLINE)
+
+
+def test_no_time_left() -> None:
+    """After the deadline no address is tried any more, and that is told as well."""
+    with serving(faithful()) as port, pytest.raises(ConnectError) as caught:
+        connect_to_any([("127.0.0.1", port)], Target("127.0.0.1", port), DEADLINE, lambda attempt: None, deadline=0)
+    assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: no time was left to try"
+
+
+def test_asked() -> None:
+    """Whether a service refused is told from what this machine refuses: an address to come from that it lacks."""
+    port = closed_port()
+    with pytest.raises(ConnectError) as caught:
+        open_connection(Target("127.0.0.1", port), DEADLINE)
+    assert caught.value.asked
+    with pytest.raises(ConnectError, match="cannot use --source 192.0.2.1: Cannot assign requested") as caught:
+        open_connection(Target("127.0.0.1", port, source="192.0.2.1"), DEADLINE)
+    assert not caught.value.asked
+
+
+def test_source() -> None:
+    """A connection comes from the address that is asked for."""
+    with (
+        serving(faithful()) as port,
+        open_connection(Target("127.0.0.1", port, source="127.0.0.2"), DEADLINE) as connection,
+    ):
+        assert connection.getsockname()[0] == "127.0.0.2"
 
 
 def test_timeout() -> None:
