@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -63,8 +64,7 @@ def check(capture: Capture, *words: object) -> tuple[int, str]:
     try:
         code: int = main(["check", *map(str, words)])
     except SystemExit as exit_:  # as argparse leaves
-        assert isinstance(exit_.code, int)
-        code = exit_.code
+        code = cast("int", exit_.code)
     out, err = capture.readouterr()
     assert err == b""
     assert out.endswith(b"\n")

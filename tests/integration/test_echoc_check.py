@@ -1,0 +1,52 @@
+"""`echoc check` as a process of its own, as monitoring and container runtimes start it."""
+
+import re
+import subprocess
+import sys
+
+from tests.unit.client.peers import altering, faithful, serving
+
+COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "check"]
+
+
+def test_as_an_exec_probe() -> None:
+    """Without a terminal, a standard input, an environment or a home directory, 0 means that the echo is identical."""
+    with serving(faithful()) as port:
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "127.0.0.1", str(port)],
+            env={},
+            cwd="/",
+            start_new_session=True,
+            capture_output=True,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(rb"ECHO OK - 64 bytes back from [^|\n]* \| [^|\n]*\n", done.stdout)
+
+
+def test_exec_probe_of_a_faulty_service() -> None:
+    """And anything else that it is not."""
+    with serving(altering(lambda data: data[:-1])) as port:
+        done = subprocess.run([*COMMAND, "127.0.0.1", str(port)], env={}, cwd="/", capture_output=True)
+    assert (done.returncode, done.stderr) == (2, b"")
+    assert done.stdout.startswith(b"ECHO CRITICAL - ")
+
+
+def test_resolver_that_never_answers() -> None:
+    """The process ends in time, although the resolver still has its thread."""
+    program = """
+import socket, sys, time
+from echod.client.cli import main
+socket.getaddrinfo = lambda *arguments: time.sleep(1000)
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", program, "check", "echo.example", "-t", "0.1"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: its name was not resolved in time\n"
+
+
+def test_without_standard_output() -> None:
+    """Where nobody can read the line, the exit code is the same."""
+    with serving(faithful()) as port:
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "127.0.0.1", str(port)])
+    assert done.returncode == 0
