@@ -40,8 +40,9 @@ def parse_target(
 ) -> Target:
     """What the words `host` and `port` mean, and where they are missing ECHOC_HOST, ECHOC_PORT, and localhost:10000.
 
-    A port in `host` is overruled by none: to say it twice is an error.  Raises UntestableError, which names the
-    argument or the variable.
+    A port in `host` is overruled by none: to say it twice is an error.  ECHOC_PORT=tcp://... counts as missing, since
+    Kubernetes sets that for a service that is named echoc.  Raises UntestableError, which names the argument or the
+    variable.
     """
     if host is None:
         name, own_port = _split(environment.get("ECHOC_HOST") or "localhost", "ECHOC_HOST")
@@ -56,12 +57,13 @@ def parse_target(
     if source:
         family = _family_of(source, family)
     if own_port is not None and port is not None:
-        raise UntestableError(f"the port is said twice, {own_port} in {host or 'ECHOC_HOST'!r} and {port!r}; say one")
+        where = "ECHOC_HOST" if host is None else repr(host)
+        raise UntestableError(f"the port is said twice, {own_port} in {where} and {port!r}; say one")
     if own_port is not None:
         number = own_port
     elif port is not None:
         number = _port(port, "PORT")
-    elif environment.get("ECHOC_PORT"):
+    elif environment.get("ECHOC_PORT") and "://" not in environment["ECHOC_PORT"]:
         number = _port(environment["ECHOC_PORT"], "ECHOC_PORT")
     else:
         number = PORT

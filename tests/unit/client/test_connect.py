@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from echod.client import connect
-from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection
+from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection, resolve
 from echod.client.faults import ConnectError
 from echod.client.target import Target
+from echod.client.words import endpoint
 from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
 
 
@@ -38,6 +39,26 @@ def test_connects_to_ipv6(host: str) -> None:
         open_connection(Target(host, port), DEADLINE) as connection,
     ):
         assert connection.getpeername()[:2] == ("::1", port)
+
+
+@pytest.mark.usefixtures("ipv6")
+@pytest.mark.parametrize(
+    ("family", "addresses"),
+    [
+        (socket.AF_UNSPEC, ["127.0.0.1:7", "[::1]:7"]),
+        (socket.AF_INET, ["127.0.0.1:7"]),
+        (socket.AF_INET6, ["[::1]:7"]),
+    ],
+)
+def test_family(family: socket.AddressFamily, addresses: list[str]) -> None:
+    """Only addresses of the family that is asked for are tried."""
+    assert [endpoint(address) for address in resolve(Target("localhost", 7, family))] == addresses
+
+
+def test_address_of_another_family() -> None:
+    """An address that can't be of that family is told."""
+    with pytest.raises(ConnectError, match=r"^cannot connect to 127.0.0.1:7: .*[Aa]ddress family"):
+        resolve(Target("127.0.0.1", 7, socket.AF_INET6))
 
 
 @pytest.mark.parametrize("abstract", [False, True])

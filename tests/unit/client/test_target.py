@@ -41,11 +41,13 @@ def test_forms(words: tuple[str | None, str | None], host: str, port: int, writt
         ({"ECHOC_HOST": "a", "ECHOC_PORT": "7"}, ("b", "9"), "b:9"),
         ({"ECHOC_PORT": "7"}, ("b:9", None), "b:9"),
         ({"ECHOC_HOST": "unix:/run/echo", "ECHOC_PORT": "7"}, (None, None), "unix:/run/echo"),
+        ({"ECHOC_PORT": "tcp://10.0.0.1:7"}, ("a", None), "a:10000"),
         ({"ECHOC_HOST": "", "ECHOC_PORT": ""}, (None, None), "localhost:10000"),
     ],
 )
 def test_environment(environment: dict[str, str], words: tuple[str | None, str | None], written: str) -> None:
-    """What the command line leaves open comes from ECHOC_HOST and ECHOC_PORT; empty is as good as unset."""
+    """What the command line leaves open comes from ECHOC_HOST and ECHOC_PORT; empty is as good as unset, and so is what
+    Kubernetes sets."""
     assert str(parse_target(*words, environment=environment)) == written
 
 
@@ -69,7 +71,7 @@ def test_environment(environment: dict[str, str], words: tuple[str | None, str |
         ("a", "\uff17", {}, "PORT: '\uff17' is not a port; say a number from 1 to 65535"),
         ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; say a number from 1 to 65535"),
         ("a:7", "8", {}, "the port is said twice, 7 in 'a:7' and '8'; say one"),
-        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is said twice, 7 in 'ECHOC_HOST' and '8'; say one"),
+        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is said twice, 7 in ECHOC_HOST and '8'; say one"),
         ("unix:/run/echo", "7", {}, "'unix:/run/echo' is a unix socket and has no port; leave out '7'"),
         (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is no host; say {HOST_FORMS}"),
         (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; say a number from 1 to 65535"),
