@@ -223,6 +223,32 @@ def test_on_a_terminal() -> None:
         assert (done.returncode, seen(screen, 44)) == (0, SENTENCE + b"\r\n")
 
 
+def test_verbose_on_a_terminal() -> None:
+    """What is told begins on lines of its own, and so does the echo."""
+    with serving(faithful()) as port, terminal() as (screen, program):
+        done = subprocess.run([*COMMAND, "127.0.0.1", str(port), "-v"], stdin=program, stdout=program, stderr=program)
+        text = seen(screen, 1)
+        while b"closing socket\r\n" not in text:
+            text += seen(screen, 1)
+    assert done.returncode == 0
+    quoted = SENTENCE.decode().replace(".", r"\.")
+    assert re.fullmatch(
+        rf"""127\.0\.0\.1:{port}: connected after \d+\.\d\d\d ms
+Family  : AF_INET
+Type    : SOCK_STREAM
+Protocol: IPPROTO_TCP
+Local   : 127\.0\.0\.1:\d+
+Remote  : 127\.0\.0\.1:{port}
+
+sending "{quoted}"
+received "{quoted}"
+{quoted}
+closing socket
+""",
+        text.decode().replace("\r\n", "\n"),
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [(["localhost", "PORT"], 0), (["check", "localhost", "PORT"], 0), (["--version"], 0), (["check", "--help"], 3)],
@@ -413,6 +439,13 @@ def test_lossy_foreign_server(program: Program, size: int, tmp_path: Path) -> No
         assert re.search(
             rb": %d of \d+ bytes sent came back, \d+ missing from byte %d on" % (count, count), done.stderr
         )
+
+
+@pytest.mark.parametrize("program", [nc, ncat], ids=["nc", "ncat"])
+def test_lossy_foreign_server_without_half_close(program: Program, tmp_path: Path) -> None:
+    """With --no-half-close they give back what they were sent."""
+    done, data = with_foreign(program, 42, tmp_path, "--no-half-close")
+    assert (done.returncode, done.stdout, done.stderr) == (0, data, b"")
 
 
 def with_foreign(

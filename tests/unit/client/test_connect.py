@@ -109,6 +109,26 @@ def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
         open_connection(Target(host, 7), DEADLINE)
 
 
+@pytest.mark.usefixtures("ipv6")
+def test_timeout_of_one_address() -> None:
+    """It leads on to the next."""
+    attempts: list[Attempt] = []
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        with (
+            socket.create_connection(full.getsockname()),
+            socket.create_server(("::1", port), family=socket.AF_INET6),
+            open_connection(Target("localhost", port), 0.05, attempts.append) as connection,
+        ):
+            assert connection.getpeername()[:2] == ("::1", port)
+    assert [(attempt.address, attempt.failure) for attempt in attempts] == [
+        (f"127.0.0.1:{port}", "timed out"),
+        (f"[::1]:{port}", ""),
+    ]
+
+
 def test_no_time_left() -> None:
     """After the deadline no address is tried any more, and that is told as well."""
     with serving(faithful()) as port, pytest.raises(ConnectError) as caught:
