@@ -138,7 +138,7 @@ class _Probe:
                 connection,
                 os.urandom(_SIZE),
                 timeout=options.timeout,
-                on_sending=lambda data: None,
+                on_sent=lambda data: None,
                 on_received=self._on_received,
                 half_close=not options.no_half_close,
                 deadline=self._deadline,

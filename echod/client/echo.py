@@ -43,15 +43,15 @@ def exchange(
     source: bytes | int,
     *,
     timeout: float,
-    on_sending: Callable[[bytes], None],
+    on_sent: Callable[[memoryview], None],
     on_received: Callable[[bytes], None],
     half_close: bool = True,
     deadline: float = _NEVER,
 ) -> int:
     """Send `source`, half-close, and compare what comes back until its end; return how many bytes that was.
 
-    `source` is the message itself, or a descriptor that is read until its end (and left open).  `on_sending`
-    sees each chunk of input before it is sent, `on_received` each chunk that came before it is compared, the
+    `source` is the message itself, or a descriptor that is read until its end (and left open).  `on_sent`
+    sees each chunk that the kernel has taken, `on_received` each chunk that came before it is compared, the
     wrong one too.  Without `half_close` our side stays open, and the echo ends with its last byte.
     `connection` is left open and non-blocking.
 
@@ -61,7 +61,7 @@ def exchange(
     """
     connection.setblocking(False)
     with closing(Backlog()) as owed:
-        run = _Exchange(connection, owed, timeout, on_sending, on_received, half_close, deadline)
+        run = _Exchange(connection, owed, timeout, on_sent, on_received, half_close, deadline)
         run.start(source)
         while not run.ended:
             run.turn()
@@ -74,7 +74,7 @@ class _Exchange:
         connection: socket.socket,
         owed: Backlog,
         timeout: float,
-        on_sending: Callable[[bytes], None],
+        on_sent: Callable[[memoryview], None],
         on_received: Callable[[bytes], None],
         half_close: bool,
         deadline: float,
@@ -84,7 +84,7 @@ class _Exchange:
         self._connection = connection
         self._owed = owed
         self._timeout = timeout
-        self._on_sending = on_sending
+        self._on_sent = on_sent
         self._on_received = on_received
         self._half_close = half_close
         self._deadline = deadline
@@ -141,7 +141,6 @@ class _Exchange:
         if not data:
             self._finish_sending()
             return
-        self._on_sending(data)
         self._pending = memoryview(data)
         self._send(waited=False)
 
@@ -157,7 +156,9 @@ class _Exchange:
         # the server's doing.
         if waited or not self._owed:
             self._progress = time.monotonic()
-        self._owed.append(self._pending[:count])
+        taken = self._pending[:count]
+        self._on_sent(taken)
+        self._owed.append(taken)
         self._sent += count
         self._pending = self._pending[count:]
         if not self._pending and self._input is None:

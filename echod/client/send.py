@@ -107,7 +107,7 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
         result.attempts.append(attempt)
         tell(str(attempt))
 
-    def on_sending(data: bytes) -> None:
+    def on_sent(data: memoryview) -> None:
         result.sent += len(data)
         tell(f"sending {quoted(data)}")
 
@@ -131,7 +131,7 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
                 connection,
                 source,
                 timeout=options.timeout,
-                on_sending=on_sending,
+                on_sent=on_sent,
                 on_received=on_received,
                 half_close=not options.no_half_close,
             )

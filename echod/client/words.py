@@ -6,13 +6,13 @@ _SHOWN = 64
 _PROTOCOLS = {0: "0 (the family's own)", socket.IPPROTO_TCP: "IPPROTO_TCP"}
 
 
-def quoted(data: bytes) -> str:
+def quoted(data: bytes | memoryview) -> str:
     """`data` between double quotes, every byte outside printable ASCII escaped as Python would.
 
     What a stranger's server sends must not reach a terminal as control sequences by way of a message.  Longer
     data is cut after 64 bytes and its full length told.
     """
-    text = data[:_SHOWN].decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    text = bytes(data[:_SHOWN]).decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return f'"{text}"' if len(data) <= _SHOWN else f'"{text}"... ({len(data)} bytes)'
 
 

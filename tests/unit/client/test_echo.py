@@ -52,7 +52,7 @@ class Talk:
     """One exchange and what its callbacks saw."""
 
     def __init__(self) -> None:
-        self.sending: list[bytes] = []
+        self.sent: list[memoryview] = []
         self.received: list[bytes] = []
 
     def run(
@@ -69,7 +69,7 @@ class Talk:
             connection,
             source,
             timeout=timeout,
-            on_sending=self.sending.append,
+            on_sent=self.sent.append,
             on_received=self.received.append,
             half_close=half_close,
             deadline=deadline,
@@ -102,7 +102,7 @@ def test_identical(talk: Talk) -> None:
     """What came back is counted, and each chunk sent and received is shown."""
     with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
         assert talk.run(connection, MESSAGE) == len(MESSAGE)
-    assert talk.sending == [MESSAGE]
+    assert talk.sent == [MESSAGE]
     assert talk.echo == MESSAGE
 
 
@@ -117,7 +117,7 @@ def test_from_a_pipe(size: int, talk: Talk) -> None:
     data = os.urandom(size)
     with feeding(data) as pipe, paired(faithful()) as connection:
         assert talk.run(connection, pipe) == size
-    assert b"".join(talk.sending) == talk.echo == data
+    assert b"".join(talk.sent) == talk.echo == data
 
 
 def test_from_a_file(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_surplus_without_half_close() -> None:
             connection,
             MESSAGE,
             timeout=DEADLINE,
-            on_sending=lambda data: None,
+            on_sent=lambda data: None,
             on_received=on_received,
             half_close=False,
         )
