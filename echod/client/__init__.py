@@ -11,6 +11,15 @@ Standard library only, and of echod nothing but its version: the package also ru
     connect.py    a target -> a connected socket
     target.py     HOST and PORT, in all the forms in which they are written
     echo.py       send, receive and compare at the same time, on a connected socket
+    crew.py       the processes of a load
+    generator.py  one of them: its connections, what is due, and reports
+    modes.py      what a load does with each connection
+    flow.py       a load's connection, with one life after the other
+    plan.py       what is asked of a load
+    loop.py       descriptors, and times at which something is to be done
+    tally.py      what a load has seen, as numbers that can be added up
+    summary.py    those numbers, as text and as JSON
+    chart.py      a histogram as lines of text
     backlog.py    the bytes that were sent and have not come back
     pattern.py    bytes to send that tell where in the stream they belong
     histogram.py  times, counted

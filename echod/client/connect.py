@@ -20,10 +20,11 @@ SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
 
 
 class Attempt:
-    """One try to connect: to `address`, in words, for `seconds`, and the `failure` that it ended with, if any."""
+    """One try to connect: to `where`, or `address` in words, for `seconds`, and the `failure` it ended with, if any."""
 
-    def __init__(self, address: str, seconds: float, failure: str) -> None:
-        self.address, self.seconds, self.failure = address, seconds, failure
+    def __init__(self, where: SockAddr, seconds: float, failure: str) -> None:
+        self.where, self.address = where, endpoint(where)
+        self.seconds, self.failure = seconds, failure
 
     def __str__(self) -> str:
         outcome = self.failure or "connected"
@@ -69,7 +70,7 @@ def connect_to_any(
             connection = _connect(unconnected, address, min(timeout, deadline - began))
         except OSError as error:
             failure = reason(error)
-        attempts.append(Attempt(endpoint(address), time.monotonic() - began, failure))
+        attempts.append(Attempt(address, time.monotonic() - began, failure))
         on_attempt(attempts[-1])
         if connection:
             return connection

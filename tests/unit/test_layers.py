@@ -35,11 +35,15 @@ FLOORS = [
     ["__main__"],
 ]
 CLIENT_FLOORS = [
-    ["client.histogram", "client.pattern", "client.threshold", "client.words"],
-    ["client.faults"],
-    ["client.backlog", "client.output", "client.target"],
+    ["client.histogram", "client.loop", "client.pattern", "client.threshold", "client.words"],
+    ["client.chart", "client.faults", "client.tally"],
+    ["client.backlog", "client.output", "client.summary", "client.target"],
     ["client.connect", "client.echo", "client.options"],
-    ["client.check", "client.load", "client.ping", "client.send"],
+    ["client.check", "client.ping", "client.plan", "client.send"],
+    ["client.flow"],
+    ["client.generator", "client.modes"],
+    ["client.crew"],
+    ["client.load"],
     ["client.cli"],
 ]
 """A house of its own, which shares nothing with the daemon but the version."""

@@ -1,0 +1,137 @@
+"""One process of a load: its share of the connections, from the first connect to the last echo.
+
+It takes orders from its parent by a socket of packets, and sends reports there.  It never waits for the parent: a
+report that the socket does not take is kept, and goes out as part of the next.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from echod.client.flow import Census, Mode
+from echod.client.loop import READ, Loop, clock
+from echod.client.pattern import Pattern
+from echod.client.plan import Plan
+from echod.client.tally import Tally
+
+READY, INTERVAL, RESULT = b"R", b"I", b"E"
+"""How a report begins: every connection was tried; a tally of an interval, of which the last ends with the load; the
+tally of what came back after that."""
+
+GO, STOP = b"G", b"S"
+"""How an order begins: begin at this time (8 bytes, nanoseconds of the monotonic clock); begin nothing new.
+
+End of file, because the parent is gone or has enough, is the order to leave at once."""
+
+_CONNECTING = 512
+"""Most connections that a process opens at once: more would overflow the server's queue, and wait a second to be sent
+again (RFC 6298)."""
+
+_LOOKS = 10
+"""How many times in a time-out the connections are looked at."""
+
+
+class Generator:
+    """The connections `first`, `first` + `step` and so on of a `plan`, each a flow of `mode`."""
+
+    def __init__(self, plan: Plan, mode: Mode, pattern: Pattern, orders: socket.socket, first: int, step: int) -> None:
+        self._plan, self._orders, self._first, self._step = plan, orders, first, step
+        self._loop = Loop(precise=plan.rate is not None)
+        self._census = Census()
+        self._tally = Tally()
+        self._flows = [
+            mode(number, plan, pattern, self._loop, self._tally, self._census)
+            for number in range(first, plan.connections, step)
+        ]
+        self._running = False
+        self._dealt = 0  # messages that were due so far, of this process's flows
+        self._interval = 0
+        self._look_every = max(min(plan.timeout, plan.connect_timeout) // _LOOKS, 1_000_000)
+
+    def run(self) -> None:
+        """Load until everything has come back or was given up; raises OSError when the parent is gone."""
+        self._orders.setblocking(False)
+        self._loop.watch(self._orders.fileno(), READ, self._on_order)
+        self._loop.call_at(clock() + self._look_every, self._look)
+        self._connect()
+        self._orders.send(READY)
+        while self._census.over < len(self._flows):
+            self._loop.turn()
+        self._orders.setblocking(True)
+        self._orders.send(RESULT + self._tally.packed())
+
+    def _connect(self) -> None:
+        for flow in self._flows:
+            if flow.early:
+                flow.open(clock())
+            while self._census.connecting >= _CONNECTING:
+                self._loop.turn()
+        while self._census.connecting:
+            self._loop.turn()
+
+    def _on_order(self, events: int) -> None:
+        order = self._orders.recv(64)
+        if not order:
+            os._exit(0)
+        if order.startswith(GO):
+            self._begin(int.from_bytes(order.removeprefix(GO), "big"))
+        elif self._running:
+            self._stop(clock())
+
+    def _begin(self, begin: int) -> None:
+        self._plan.begin = begin
+        self._running = True
+        self._loop.call_at(begin, self._start)
+        self._loop.call_at(begin + self._plan.interval, self._tick)
+        self._loop.call_at(begin + self._plan.duration, self._stop)
+
+    def _start(self, now: int) -> None:
+        for flow in self._flows:
+            flow.begin(now)
+        if self._plan.rate is not None:
+            self._deal(now)
+
+    def _deal(self, now: int) -> None:
+        """Give the flows, in turn, what is due."""
+        while self._running:
+            turn, index = divmod(self._dealt, len(self._flows))
+            when = self._plan.due(self._first + index * self._step + turn * self._plan.connections)
+            if when > now:
+                self._loop.call_at(when, self._deal)
+                return
+            self._flows[index].owe(now)
+            self._dealt += 1
+
+    def _look(self, now: int) -> None:
+        for flow in self._flows:
+            flow.look(now)
+        self._loop.call_at(now + self._look_every, self._look)
+
+    def _tick(self, now: int) -> None:
+        if self._running:
+            self._report()
+            self._loop.call_at(self._plan.begin + (self._interval + 1) * self._plan.interval, self._tick)
+
+    def _stop(self, now: int) -> None:
+        if not self._running:
+            return
+        if self._plan.rate is not None:
+            self._deal(min(now, self._plan.begin + self._plan.duration - 1))
+        self._running = False
+        self._report()
+        for flow in self._flows:
+            flow.finish(now)
+        self._loop.call_at(now + self._plan.timeout, self._give_up)
+
+    def _give_up(self, now: int) -> None:
+        for flow in self._flows:
+            flow.give_up()
+
+    def _report(self) -> None:
+        self._interval += 1
+        try:
+            self._orders.send(INTERVAL + self._interval.to_bytes(4, "big") + self._tally.packed())
+        except BlockingIOError:
+            return
+        self._tally.clear()
