@@ -25,7 +25,7 @@ from typing import NoReturn, TextIO
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # in place of this directory: modules are named from the top here, as in all tests
 
-from tests.bench import report  # noqa: E402
+from tests.bench import load, report  # noqa: E402
 from tests.bench.measure import Case, Failed, Plan, measure  # noqa: E402
 from tests.bench.servers import SERVERS, Kind, compile_program, echod_in  # noqa: E402
 
@@ -178,6 +178,9 @@ def main(argv: list[str]) -> int:
                 table = report.Table(case, measure(case, plan, servers, generator))
                 print(f"\n{table.render()}", flush=True)
                 tables.append(table)
+            cpus = sorted(os.sched_getaffinity(0))
+            pair = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
+            print(f"\n{load.report(load.compare(generator, plan.connections, plan.rounds, pair))}", flush=True)
     except Failed as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 70
