@@ -76,7 +76,10 @@ class Crew:
         while self._members:
             for descriptor, _ in poll.poll():
                 member = self._members[descriptor]
-                packet = member.socket.recv(_LARGEST_REPORT)
+                try:
+                    packet = member.socket.recv(_LARGEST_REPORT)
+                except ConnectionResetError:  # it left an order unread; what it had reported comes next, then the end
+                    continue
                 if packet:
                     self._on_report(member, packet)
                 else:

@@ -1,12 +1,8 @@
-"""One of a load's connections, with one life after the other: it connects, sends, compares, ends, or breaks.
+"""One of a load's connections, with one life after the other: it connects, echoes, ends, or breaks.
 
-Rules:
-- Sending never waits for the echo, nor the echo for sending: no order in which a server reads and writes stops it.
-- What is sent is a part of the pattern, which says what must come back at any position: the memory that a flow
-  takes does not depend on how much is outstanding.
-- A connection that is refused, breaks, returns a wrong byte or is silent is counted, closed, and after a short
-  while opened again: a load goes on whatever the server does, and counts what that costs.
-- What a mode does with a connection (modes.py) is in the methods that this class leaves empty.
+A connection that is refused, breaks, returns a wrong byte or is silent is counted, closed, and after a short while
+opened again: a load goes on whatever the server does, and counts what that costs.  What a mode does with a connection
+(modes.py) is in the methods that this class leaves empty.
 """
 
 from __future__ import annotations
@@ -17,25 +13,13 @@ import socket
 from collections.abc import Callable
 
 from echod.client.connect import connected_to_itself, open_socket
-from echod.client.faults import (
-    WINDOW,
-    BrokenConnectionError,
-    ClientError,
-    ConnectError,
-    MismatchError,
-    ShortfallError,
-    SilenceError,
-    SurplusError,
-    reason,
-)
+from echod.client.faults import ClientError, ConnectError, EchoError, SilenceError, reason
 from echod.client.loop import READ, WRITE, Loop, clock
 from echod.client.pattern import Pattern
 from echod.client.plan import Plan
 from echod.client.tally import Tally
+from echod.client.wire import Wire
 from echod.client.words import endpoint
-
-PIECE = 64 * 1024
-"""Most bytes sent or received at once: from 128 KiB up malloc(3) maps memory anew for each."""
 
 _BACK_OFF = 200_000_000
 """Nanoseconds before a flow that failed connects again: a server that is down is asked five times a second."""
@@ -61,39 +45,24 @@ class Census:
         self.connecting = self.over = 0
 
 
-class Flow:
+class Flow(Wire):
     """A connection of a load; `number` tells it from the others, over all processes."""
 
     early = True
     """Whether it connects before the load begins."""
 
     def __init__(self, number: int, plan: Plan, pattern: Pattern, loop: Loop, tally: Tally, census: Census) -> None:
+        super().__init__(pattern, number * _STRIDE, plan.size, loop, tally)
         self.state, self.order = CLOSED, WAIT
         self._number = number
         self._plan = plan
-        self._part = pattern.part
-        self._loop = loop
-        self._tally = tally
         self._census = census
-        self._phase = number * _STRIDE  # where in the pattern this life began
-        self._sent = self._received = 0  # in this life
-        self._goal = 0  # up to where the mode wants to send
-        self._socket: socket.socket | None = None
-        self._watched = 0
-        self._send_failure = ""
         self._since = 0  # when it began to connect
-        self._heard = 0  # when the server last took or returned something, or began to owe it
-        self._piece = PIECE
-        # One byte more than a message would show a surplus; 4 KiB cost no more than 64.
-        self._chunk = min(max(plan.size + 1, 4096), PIECE)
 
     # What modes do.
 
     def on_open(self, now: int) -> None:
         """The connection stands; called with `order` RUN or FINISH, or by `begin`."""
-
-    def on_progress(self, now: int) -> None:
-        """More has come back, and it was right."""
 
     def on_end(self, now: int) -> None:
         """The server ended the connection after we did, and everything had come back."""
@@ -161,25 +130,6 @@ class Flow:
             self.on_loss()
         self._leave()
 
-    # Sending and receiving.
-
-    def send(self) -> None:
-        """Send a piece of what is wanted, and if that was not all, the next when there is room and turn."""
-        assert self._socket is not None
-        left = self._goal - self._sent
-        try:
-            count = self._socket.send(self._part(self._phase + self._sent, min(left, self._piece)))
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._send_failure = reason(error)  # to be told when reading ends: there may be bytes to be read
-        else:
-            self._sent += count
-            self._tally.sent += count
-        events = READ | WRITE if self._sent < self._goal and not self._send_failure else READ
-        if events != self._watched:
-            self._watch(events)
-
     def half_close(self, now: int) -> None:
         """End our side, and expect the server to end its own."""
         assert self._socket is not None
@@ -190,57 +140,21 @@ class Flow:
         except OSError as error:
             self._send_failure = reason(error)
 
-    def _on_ready(self, events: int) -> None:
-        if events & WRITE:
-            self._heard = clock()
-            self.send()
-        if events & ~WRITE:
-            self._receive()
+    # What its wire tells.
 
-    def _receive(self) -> None:
-        assert self._socket is not None
-        try:
-            data = self._socket.recv(self._chunk)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._break(reason(error))
-            return
-        count = len(data)
-        received = self._received + count
-        if received > self._sent or data != self._part(self._phase + self._received, count):
-            self._fail(self._fault(data))
-        elif data:
-            self._received = received
-            self._tally.received += count
-            self._heard = now = clock()
-            self.on_progress(now)
-        else:
-            self._end()
+    def on_fault(self, error: EchoError, why: str) -> None:
+        """Count it, and connect again."""
+        self._fail(error, why)
 
-    def _end(self) -> None:
-        if self._send_failure:
-            self._break(self._send_failure)
-        elif self.state != ENDING or self._received < self._sent:
-            self._fail(ShortfallError(self._sent, self._received))
-        else:
-            self._drop()
-            self.on_end(clock())
-            if self.state == CLOSED and not self.wants_more():
-                self._leave()
+    def on_all_returned(self) -> None:
+        """Go on with what the mode does next."""
+        self._drop()
+        self.on_end(clock())
+        if self.state == CLOSED and not self.wants_more():
+            self._leave()
 
-    def _break(self, why: str) -> None:
-        self._fail(BrokenConnectionError(why, self._sent, self._received), why)
-
-    def _fault(self, data: bytes) -> ClientError:
-        outstanding = self._sent - self._received
-        expected = self._part(self._phase + self._received, min(outstanding, len(data)))
-        for index, (sent, came) in enumerate(zip(expected, data, strict=False)):
-            if sent != came:
-                offset = self._received + index
-                window = self._part(self._phase + offset, min(WINDOW, self._sent - offset))
-                return MismatchError(offset, window, data[index:])
-        return SurplusError(self._sent, data[outstanding:])
+    def _is_half_closed(self) -> bool:
+        return self.state == ENDING
 
     def _is_owed(self) -> bool:
         return self._received < self._goal or self.state == ENDING
@@ -329,11 +243,6 @@ class Flow:
                 self._watched = 0
             self._socket.close()
             self._socket = None
-
-    def _watch(self, events: int) -> None:
-        assert self._socket is not None
-        self._watched = events
-        self._loop.rewatch(self._socket.fileno(), events, self._on_ready)
 
     def _enter(self, state: str) -> None:
         self._census.connecting += (state == CONNECTING) - (self.state == CONNECTING)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from echod.client.connect import Attempt, open_connection
 from echod.client.crew import Crew
 from echod.client.faults import UntestableError
-from echod.client.flow import PIECE, Mode
+from echod.client.flow import Mode
 from echod.client.modes import Churn, ClosedLoop, OpenLoop, Stream
 from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of, whole_number
 from echod.client.output import Screen, has_colours, print_json, print_line
@@ -21,6 +21,7 @@ from echod.client.pattern import Pattern
 from echod.client.plan import Plan
 from echod.client.summary import histogram, numbers, progress, sentence, summary
 from echod.client.tally import Tally
+from echod.client.wire import PIECE
 
 _CONNECTIONS = 64
 _SIZE = 64
@@ -115,7 +116,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         finally:
             line.erase()
     if not (crew.total.received or crew.total.lost or crew.total.errors or crew.deaths):
-        raise UntestableError("no message was due in that time: nothing was tested; say a longer --duration")
+        raise UntestableError("nothing was sent in that time, so nothing was tested; say a longer --duration")
     wrong = sentence(crew.total)
     if options.json:
         _print_fields(options, str(target), crew)
@@ -205,7 +206,7 @@ def _print_fields(options: argparse.Namespace, target: str, crew: Crew) -> None:
             "rate": options.rate,
             **numbers(total, crew.within, crew.seconds),
             "histogram": histogram(total.latency),
-            "examples": total.examples,
+            "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],
             "deaths": crew.deaths,
         },
     )
@@ -237,7 +238,7 @@ class _Line:
         """Put `text` in place of what was there, cut to the width of the terminal."""
         if self._is_wanted:
             with suppress(OSError):
-                text = text[: os.get_terminal_size(2).columns - 1]
+                text = text[: (os.get_terminal_size(2).columns or 80) - 1]
                 os.write(2, f"\r{text:<{self._length}}".encode())
                 self._length = len(text)
 

@@ -37,7 +37,7 @@ FLOORS = [
 CLIENT_FLOORS = [
     ["client.histogram", "client.loop", "client.pattern", "client.threshold", "client.words"],
     ["client.chart", "client.faults", "client.tally"],
-    ["client.backlog", "client.output", "client.summary", "client.target"],
+    ["client.backlog", "client.output", "client.summary", "client.target", "client.wire"],
     ["client.connect", "client.echo", "client.options"],
     ["client.check", "client.ping", "client.plan", "client.send"],
     ["client.flow"],

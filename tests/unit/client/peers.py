@@ -57,6 +57,36 @@ def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET,
 
 
 @contextmanager
+def serving_all(behaviour: Behaviour) -> Iterator[int]:
+    """A TCP server for any number of clients at once, each treated by a thread of its own; yields its port."""
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def treat(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.settimeout(DEADLINE)
+            behaviour(connection, over)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=treat, args=(listener.accept()[0],), name="peer"))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        acceptor = threading.Thread(target=accept, name="acceptor")
+        acceptor.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+            for thread in (acceptor, *threads):
+                thread.join(DEADLINE)
+                assert not thread.is_alive()
+
+
+@contextmanager
 def serving_unix(behaviour: Behaviour, path: str) -> Iterator[None]:
     """A unix stream server for one client."""
     with socket.socket(socket.AF_UNIX) as listener:

@@ -1,0 +1,454 @@
+"""`echoc load` as a process of its own, against servers that are faithful, slow and faulty."""
+
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.integration.daemon import Daemon
+from tests.integration.network import inside, own_network
+from tests.unit.client.peers import (
+    DEADLINE,
+    RESET,
+    Behaviour,
+    endless,
+    faithful,
+    greeting,
+    serving_all,
+    silent,
+    terminal,
+)
+from tests.unit.client.schema import validated
+
+COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "load"]
+
+
+def load(port: object, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
+    """Load a server at the loopback address, not for long."""
+    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.2", "--connections", "2", *arguments]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, **settings)
+
+
+def result(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """The result that a load with `--json` told last."""
+    *_, last = validated(done.stdout)
+    assert last["kind"] == "load"
+    return last
+
+
+@contextmanager
+def loading(port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A long load that has told of its first interval."""
+    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "60", "--connections", "2", "--interval", "0.05"]
+    process = subprocess.Popen(
+        [*words, "--json", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert b"load-interval" in process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def faulty(fault: Behaviour, after: int = 3) -> Behaviour:
+    """Return what comes, but from the `after`th time on do something else."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        for _ in range(after):
+            connection.sendall(connection.recv(65536))
+        fault(connection, over)
+
+    return behave
+
+
+def changing(change: Callable[[bytes], bytes]) -> Behaviour:
+    """Return something else than what came."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        if data := connection.recv(65536):
+            connection.sendall(change(data))
+            over.wait(DEADLINE)
+
+    return behave
+
+
+def closing(connection: socket.socket, over: threading.Event) -> None:
+    """Read, and close."""
+    connection.recv(65536)
+
+
+def resetting(connection: socket.socket, over: threading.Event) -> None:
+    """Read, and reset the connection."""
+    connection.recv(65536)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+TEXT = rb"""target         127\.0\.0\.1:\d+
+mode           message
+connections    2
+size           64 bytes
+processes      1
+time           0\.200 s
+messages       \d+
+rate           \d+\.\d messages/s
+throughput     \d+\.\d{3} MB/s each way
+sent           \d+ bytes
+received       \d+ bytes
+p50            \d+\.\d{3} ms
+p90            \d+\.\d{3} ms
+p99            \d+\.\d{3} ms
+p99\.9          \d+\.\d{3} ms
+max            \d+\.\d{3} ms
+lost           0 messages
+errors         0
+
+   latency     messages
+(<= +[\d.]+ (us|ms|s) +\d+ +\d+\.\d\d %(  #{1,40})?
+)+"""
+
+
+def test_text() -> None:
+    """What people read: names, values and units, and the histogram; it fits 80 columns."""
+    with serving_all(faithful()) as port:
+        done = load(port)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(TEXT, done.stdout), done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_json() -> None:
+    """Intervals and the result are as the schema says, and the sums are right."""
+    with serving_all(faithful()) as port:
+        done = load(port, "--json", "--interval", "0.06", "--size", "1K", "--processes", "2")
+    assert (done.returncode, done.stderr) == (0, b"")
+    *intervals, total = validated(done.stdout)
+    assert [interval["began"] for interval in intervals] == pytest.approx([0, 0.06, 0.12, 0.18])
+    assert sum(interval["seconds"] for interval in intervals) == pytest.approx(total["seconds"]) == 0.2
+    assert total["sent"] == total["received"] == 1024 * total["messages"]
+    assert total["messages"] == sum(row["count"] for row in total["histogram"])
+    # After the load came at most what was under way at its end, a message for each connection.
+    assert 0 <= total["messages"] - sum(interval["messages"] for interval in intervals) <= 2
+    assert (total["ok"], total["lost"], total["errors"], total["connections_made"]) == (True, 0, [], 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "reason"),
+    [
+        (changing(lambda data: bytes([data[0] ^ 1]) + data[1:]), "mismatch", None),
+        (changing(lambda data: data[1:]), "mismatch", None),
+        (changing(lambda data: data + b"x"), "surplus", None),
+        (closing, "shortfall", None),
+        (resetting, "broken", "Connection reset by peer"),
+        (silent, "silence", None),
+    ],
+    ids=["flips", "drops", "adds", "closes", "resets", "silent"],
+)
+def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
+    """Each fault is counted by its kind, the connection opened again, the message lost; and the exit code is 1."""
+    with serving_all(faulty(fault)) as port:
+        # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
+        done = load(port, "--json", "--timeout", "0.1", "--duration", "0.5", "--size", "1000")
+    total = result(done)
+    (error,) = total["errors"]
+    assert (done.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
+    assert total["lost"] == error["count"] >= total["connections_made"] - 2 >= 2
+    assert total["messages"] == total["connections_made"] * 3
+    assert [example["kind"] for example in total["examples"]] == [kind]
+    assert f"{error['count']} {kind}".encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_server_that_speaks_first() -> None:
+    """What comes before anything was sent is surplus or, as soon as something is, wrong."""
+    with serving_all(greeting) as port:
+        done = load(port, "--json", "--timeout", "0.2")
+    assert done.returncode == 1
+    assert {error["kind"] for error in result(done)["errors"]} <= {"surplus", "mismatch"}
+
+
+def test_server_that_never_ends_a_connection() -> None:
+    """Everything came back, but not the end: no message is lost, and silence is counted for each connection."""
+    with serving_all(endless) as port:
+        done = load(port, "--json", "--timeout", "0.1")
+    total = result(done)
+    assert (done.returncode, total["lost"], total["sent"] - total["received"]) == (1, 0, 0)
+    assert total["errors"] == [{"kind": "silence", "reason": None, "count": 2}]
+
+
+def test_bytes_of_another_connection() -> None:
+    """A server that returns each message to the other connection is found out, though all of them come back."""
+    others: list[socket.socket] = []
+
+    def cross(connection: socket.socket, over: threading.Event) -> None:
+        others.append(connection)
+        while data := connection.recv(65536):
+            if len(others) < 3:  # the first is that which finds the server
+                connection.sendall(data)
+            else:
+                others[-1 if connection is others[-2] else -2].sendall(data)
+
+    with serving_all(cross) as port:
+        done = load(port, "--json", "--timeout", "0.2", "--size", "1000")
+    assert done.returncode == 1
+    assert "mismatch" in {error["kind"] for error in result(done)["errors"]}
+
+
+def test_nobody_listens_any_more() -> None:
+    """A server that goes away is counted as refusing; what it had returned before is told all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            listener.accept()[0].close()  # that which finds the server
+            connection = listener.accept()[0]
+            listener.close()
+            with connection:
+                faulty(closing)(connection, threading.Event())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = load(listener.getsockname()[1], "--json", "--connections", "1", "--duration", "0.5")
+        thread.join(DEADLINE)
+    total = result(done)
+    assert (done.returncode, total["messages"]) == (1, 3)
+    assert [(error["kind"], error["reason"]) for error in total["errors"]] == [
+        ("shortfall", None),
+        ("connect", "Connection refused"),
+    ]
+
+
+def test_nobody_listens() -> None:
+    """Where nothing can be connected to at all, that is one sentence and 2."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        done = load(port)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mode", "stream"],
+        ["--mode", "churn"],
+        ["--mode", "churn", "--rate", "100"],
+        ["--rate", "100"],
+        ["--size", "1M"],
+        ["--size", "1M", "--rate", "20"],
+    ],
+    ids=" ".join,
+)
+def test_identical(arguments: list[str]) -> None:
+    """In every mode every byte comes back, and is compared."""
+    with serving_all(faithful()) as port:
+        total = result(load(port, "--json", *arguments))
+    assert (total["ok"], total["lost"], total["errors"]) == (True, 0, [])
+    assert total["sent"] == total["received"] > 0
+    if "--rate" in arguments:
+        assert total["messages"] == int(total["rate"] * 0.2)
+    if "churn" in arguments:
+        assert total["messages"] == total["connections_made"]
+
+
+def test_unix_socket(tmp_path: Any) -> None:
+    """A unix socket is loaded as any other; its queue may be full at times, which is no error."""
+    with Daemon("--host", f"unix:{tmp_path}/echo") as daemon:
+        words = [*COMMAND, daemon.addresses[0], "--duration", "0.2", "--connections", "300", "--json"]
+        done = subprocess.run(words, capture_output=True, timeout=60)
+    total = result(done)
+    assert (done.returncode, total["connections_made"], total["errors"]) == (0, 300, [])
+
+
+def test_the_latency_is_the_servers() -> None:
+    """The p50 is what a server takes that waits before each echo, by its own clock."""
+    waits, turns = [], []
+
+    def delaying(connection: socket.socket, over: threading.Event) -> None:
+        returned = 0.0
+        while data := connection.recv(65536):
+            came = time.monotonic()
+            over.wait(0.01)
+            connection.sendall(data)
+            waits.append(time.monotonic() - came)
+            if returned:
+                turns.append(time.monotonic() - returned)
+            returned = time.monotonic()
+
+    with serving_all(delaying) as port:
+        p50 = result(load(port, "--json", "--connections", "1", "--duration", "0.6"))["latency"]["p50"]
+    # From one echo to the next the server also sees echoc's own time, which echoc does not count.
+    assert statistics.median(waits) * 0.85 <= p50 <= statistics.median(turns) * 1.15
+
+
+def test_a_stall_does_not_hide() -> None:
+    """In an open loop all that was due while the server stalled has waited as long as it really did."""
+    stalls = []
+
+    def stalling(connection: socket.socket, over: threading.Event) -> None:
+        count = 0
+        while data := connection.recv(64):
+            count += 1
+            if count == 20:
+                began = time.monotonic()
+                over.wait(0.3)
+                stalls.append(time.monotonic() - began)
+            connection.sendall(data)
+
+    with serving_all(stalling) as port:
+        total = result(load(port, "--json", "--connections", "1", "--duration", "0.6", "--rate", "200"))
+    assert (total["ok"], total["messages"]) == (True, 120)
+    assert total["latency"]["max"] >= stalls[0]
+    # 60 of the 120 were due in those 0.3 s, one each 5 ms: the last of them had hardly to wait.
+    assert total["latency"]["p90"] >= 0.3 - 0.005 * 120 * 0.1 - 0.005
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ended_early(number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end a load with the result so far, and what was under way still comes back."""
+    with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=DEADLINE)
+    total = validated(output)[-1]
+    assert (process.returncode, errors, total["kind"], total["ok"]) == (0, b"", "load", True)
+    assert total["seconds"] < 60
+
+
+def children(pid: int) -> list[int]:
+    """The processes of a load."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return list(map(int, file.read().split()))
+
+
+def test_a_process_dies() -> None:
+    """A process that is killed is told of, the others go on to the end, and the exit code is 1."""
+    with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
+        victim = children(process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE)
+    total = validated(output)[-1]
+    assert (process.returncode, total["ok"], total["lost"]) == (1, False, 0)
+    sentence = f"load process {victim} was killed by SIGKILL; what it had seen since its last report is lost"
+    assert (total["deaths"], errors) == ([sentence], f"echoc: {sentence}\n".encode())
+
+
+def test_the_parent_dies() -> None:
+    """When the parent is killed, its processes leave too."""
+    with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
+        pidfds = [os.pidfd_open(pid) for pid in children(process.pid)]
+        process.kill()
+        try:
+            assert len(pidfds) == 2
+            for pidfd in pidfds:
+                assert select.select([pidfd], [], [], DEADLINE)[0]
+        finally:
+            for pidfd in pidfds:
+                os.close(pidfd)
+
+
+def test_head() -> None:
+    """`echoc load --json | head -1` says nothing more, and leaves with 141."""
+    with serving_all(faithful()) as port, loading(port) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_progress() -> None:
+    """On a terminal a line tells of progress; it is no longer than the terminal is wide, and gone at the end."""
+    with serving_all(faithful()) as port, terminal() as (screen, program):
+        words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.2", "--connections", "2", "--interval", "0.1"]
+        done = subprocess.run(words, stdin=program, stdout=subprocess.PIPE, stderr=program, timeout=60)
+        shown = os.read(screen, 65536)
+    assert done.returncode == 0
+    lines = shown.split(b"\r")
+    assert re.match(rb"0 s, \d+ messages/s, [\d.]+ MB/s, p50 [\d.]+ [mu]?s, max [\d.]+ [mu]?s", lines[1])
+    assert all(len(line) < 80 for line in lines)
+    assert (lines[-2].strip(b" "), lines[-1]) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--size", "17M"], "argument --size: '17M' is not a size; say bytes, from 1 to 16M, as in 64 or 64K"),
+        (["--rate", "nan"], "argument --rate: 'nan' is not a rate; say messages a second, from 0.001 to 10000000"),
+        (["--processes", "3"], "--processes: 3 can't share 2 connections; say fewer"),
+        (
+            ["--mode", "stream", "--rate", "1"],
+            "--rate: a stream goes as fast as it can; leave out --rate, or say another --mode",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage(arguments: list[str], sentence: str) -> None:
+    """What makes no sense is refused in one sentence that says what would."""
+    done = load(1, *arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().removesuffix(" (see echoc load --help)\n").rstrip() == f"echoc: {sentence}"
+
+
+def test_descriptors() -> None:
+    """The soft limit of descriptors is raised as far as needed; the hard one is told of where it is too low."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 200))
+
+    with Daemon() as daemon:
+        done = load(daemon.port, "--connections", "150", preexec_fn=limit)
+        assert (done.returncode, done.stderr) == (0, b"")
+        done = load(daemon.port, "--connections", "1000", preexec_fn=limit)
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"echoc: --connections: 1000 need 1033 descriptors in a process, and 200 is the limit (ulimit -Hn); say fewer, "
+        b"or more --processes\n"
+    )
+
+
+def test_lossy_path() -> None:
+    """Where packets are dropped nothing is lost, and the slowest message shows a retransmission (RFC 6298)."""
+    if not shutil.which("nft"):
+        pytest.skip("nft is not installed")
+    rules = (
+        "add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "
+        "add rule inet lossy in meta l4proto tcp numgen random mod 100 < 5 drop"
+    )
+    prefix = own_network(f"nft '{rules}'")
+    with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
+        done = load(daemon.port, "--json", "--connections", "20", "--duration", "0.5", "--rate", "400")
+    total = result(done)
+    assert (done.returncode, total["messages"], total["lost"]) == (0, 200, 0)
+    assert total["latency"]["max"] >= 0.2
+
+
+def test_narrow_path() -> None:
+    """The throughput is not more than the path's rate, and not much less."""
+    if not shutil.which("tc"):
+        pytest.skip("tc is not installed")
+    megabits, burst = 10, 64 * 1024
+    prefix = own_network(
+        "ip link set lo mtu 1500", f"tc qdisc add dev lo root tbf rate {megabits}mbit burst {burst} latency 50ms"
+    )
+    with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
+        done = load(daemon.port, "--json", "--connections", "4", "--duration", "1", "--size", "16K")
+    total = result(done)
+    assert (done.returncode, total["sent"] - total["received"]) == (0, 0)
+    # Both ways lead through the same device, which lets one burst pass at once.
+    both_ways = 2 * total["bytes_per_second"]
+    assert 0.3 * megabits * 1e6 / 8 <= both_ways <= megabits * 1e6 / 8 + burst
