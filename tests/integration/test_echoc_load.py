@@ -1,5 +1,6 @@
 """`echoc load` as a process of its own, against servers that are faithful, slow and faulty."""
 
+import itertools
 import os
 import re
 import resource
@@ -38,7 +39,7 @@ COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main;
 
 def load(port: object, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
     """Load a server at the loopback address, not for long."""
-    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.2", "--connections", "2", *arguments]
+    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.1", "--connections", "2", *arguments]
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, **settings)
 
 
@@ -103,7 +104,7 @@ mode           message
 connections    2
 size           64 bytes
 processes      1
-time           0\.200 s
+time           0\.100 s
 messages       \d+
 rate           \d+\.\d messages/s
 throughput     \d+\.\d{3} MB/s each way
@@ -134,11 +135,11 @@ def test_text() -> None:
 def test_json() -> None:
     """Intervals and the result are as the schema says, and the sums are right."""
     with serving_all(faithful()) as port:
-        done = load(port, "--json", "--interval", "0.06", "--size", "1K", "--processes", "2")
+        done = load(port, "--json", "--interval", "0.03", "--size", "1K", "--processes", "2")
     assert (done.returncode, done.stderr) == (0, b"")
     *intervals, total = validated(done.stdout)
-    assert [interval["began"] for interval in intervals] == pytest.approx([0, 0.06, 0.12, 0.18])
-    assert sum(interval["seconds"] for interval in intervals) == pytest.approx(total["seconds"]) == 0.2
+    assert [interval["began"] for interval in intervals] == pytest.approx([0, 0.03, 0.06, 0.09])
+    assert sum(interval["seconds"] for interval in intervals) == pytest.approx(total["seconds"]) == 0.1
     assert total["sent"] == total["received"] == 1024 * total["messages"]
     assert total["messages"] == sum(row["count"] for row in total["histogram"])
     # After the load came at most what was under way at its end, a message for each connection.
@@ -162,7 +163,7 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
     """Each fault is counted by its kind, the connection opened again, the message lost; and the exit code is 1."""
     with serving_all(faulty(fault)) as port:
         # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
-        done = load(port, "--json", "--timeout", "0.1", "--duration", "0.5", "--size", "1000")
+        done = load(port, "--json", "--timeout", "0.1", "--duration", "0.35", "--size", "1000")
     total = result(done)
     (error,) = total["errors"]
     assert (done.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
@@ -171,6 +172,22 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
     assert [example["kind"] for example in total["examples"]] == [kind]
     assert f"{error['count']} {kind}".encode() in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--mode", "churn"]], ids=["message", "churn"])
+@pytest.mark.parametrize("fault", [closing, silent])
+def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[str]) -> None:
+    """Whatever the server does, each message that was due came back or is lost, also those between two connections."""
+    after = 0 if arguments else 3
+    clients = itertools.count()
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
+
+    with serving_all(behave) as port:
+        total = result(load(port, "--json", "--duration", "0.3", "--rate", "200", "--timeout", "0.1", *arguments))
+    assert total["messages"] + total["lost"] == 60
+    assert min(total["messages"], total["lost"]) > 0
 
 
 def test_server_that_speaks_first() -> None:
@@ -249,7 +266,6 @@ def test_nobody_listens() -> None:
         ["--mode", "churn", "--rate", "100"],
         ["--rate", "100"],
         ["--size", "1M"],
-        ["--size", "1M", "--rate", "20"],
     ],
     ids=" ".join,
 )
@@ -260,7 +276,7 @@ def test_identical(arguments: list[str]) -> None:
     assert (total["ok"], total["lost"], total["errors"]) == (True, 0, [])
     assert total["sent"] == total["received"] > 0
     if "--rate" in arguments:
-        assert total["messages"] == int(total["rate"] * 0.2)
+        assert total["messages"] == int(total["rate"] * 0.1)
     if "churn" in arguments:
         assert total["messages"] == total["connections_made"]
 
@@ -290,7 +306,7 @@ def test_the_latency_is_the_servers() -> None:
             returned = time.monotonic()
 
     with serving_all(delaying) as port:
-        p50 = result(load(port, "--json", "--connections", "1", "--duration", "0.6"))["latency"]["p50"]
+        p50 = result(load(port, "--json", "--connections", "1", "--duration", "0.4"))["latency"]["p50"]
     # From one echo to the next the server also sees echoc's own time, which echoc does not count.
     assert statistics.median(waits) * 0.85 <= p50 <= statistics.median(turns) * 1.15
 
@@ -431,9 +447,10 @@ def test_lossy_path() -> None:
     )
     prefix = own_network(f"nft '{rules}'")
     with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
-        done = load(daemon.port, "--json", "--connections", "20", "--duration", "0.5", "--rate", "400")
+        done = load(daemon.port, "--json", "--connections", "10", "--duration", "0.5")
     total = result(done)
-    assert (done.returncode, total["messages"], total["lost"]) == (0, 200, 0)
+    assert (done.returncode, total["lost"], total["errors"]) == (0, 0, [])
+    # With nothing under way besides, only a time-out tells that a message was lost: 200 ms at least in Linux.
     assert total["latency"]["max"] >= 0.2
 
 
@@ -441,14 +458,14 @@ def test_narrow_path() -> None:
     """The throughput is not more than the path's rate, and not much less."""
     if not shutil.which("tc"):
         pytest.skip("tc is not installed")
-    megabits, burst = 10, 64 * 1024
+    megabits, burst, seconds = 10, 64 * 1024, 0.5
     prefix = own_network(
         "ip link set lo mtu 1500", f"tc qdisc add dev lo root tbf rate {megabits}mbit burst {burst} latency 50ms"
     )
     with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
-        done = load(daemon.port, "--json", "--connections", "4", "--duration", "1", "--size", "16K")
+        done = load(daemon.port, "--json", "--connections", "4", "--duration", str(seconds), "--size", "16K")
     total = result(done)
     assert (done.returncode, total["sent"] - total["received"]) == (0, 0)
     # Both ways lead through the same device, which lets one burst pass at once.
     both_ways = 2 * total["bytes_per_second"]
-    assert 0.3 * megabits * 1e6 / 8 <= both_ways <= megabits * 1e6 / 8 + burst
+    assert 0.3 * megabits * 1e6 / 8 <= both_ways <= megabits * 1e6 / 8 + burst / seconds

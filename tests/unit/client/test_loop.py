@@ -1,0 +1,61 @@
+"""Descriptors, and times at which something is to be done."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from echod.client.loop import READ, WRITE, Loop, clock
+
+
+@pytest.fixture(params=[True, False], ids=["precise", "plain"])
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    """A loop of each kind."""
+    loop = Loop(request.param)
+    yield loop
+    loop.close()
+
+
+def test_times_come_in_order(loop: Loop) -> None:
+    """What is due first is done first, and of what is due at once what was asked for first; nothing is early."""
+    now, done = clock(), []
+    for name, when in (("c", now + 2000), ("a", now), ("b", now), ("d", now + 2_000_000)):
+        loop.call_at(when, lambda at, name=name, when=when: done.append((name, at >= when)))  # type: ignore[misc]
+    while len(done) < 4:
+        loop.turn()
+    assert done == [("a", True), ("b", True), ("c", True), ("d", True)]
+
+
+def test_it_tells_what_a_descriptor_is_ready_for(loop: Loop) -> None:
+    """Sending and receiving are told apart; who is rewatched is told what is asked for then."""
+    near, far = socket.socketpair()
+    told: list[int] = []
+    with near, far:
+        loop.watch(near.fileno(), READ | WRITE, told.append)
+        loop.turn()
+        far.send(b"x")
+        loop.turn()
+        loop.rewatch(near.fileno(), READ, told.append)
+        loop.turn()
+        loop.unwatch(near.fileno())
+    assert told == [WRITE, READ | WRITE, READ]
+
+
+def test_unwatched_in_the_same_turn(loop: Loop) -> None:
+    """Of two descriptors that are ready, the second is not told of when the first's callback unwatched it."""
+    one, other = socket.socketpair()
+    told = []
+
+    def on_one(events: int) -> None:
+        told.append("one")
+        loop.unwatch(other.fileno())
+
+    def on_other(events: int) -> None:
+        told.append("other")
+        loop.unwatch(one.fileno())
+
+    with one, other:
+        loop.watch(one.fileno(), WRITE, on_one)
+        loop.watch(other.fileno(), WRITE, on_other)
+        loop.turn()
+    assert len(told) == 1
