@@ -47,12 +47,12 @@ def summary(
 def progress(now: float, seconds: float, tally: Tally) -> str:
     """A line about an interval of `seconds` that ended `now`; for a person who waits."""
     latency = tally.latency
-    parts = [f"{now:.0f} s", f"{_each(tally.messages, seconds):.0f} messages/s"]
+    parts = [f"{now:.1f} s", f"{_each(tally.messages, seconds):.0f} messages/s"]
     parts.append(f"{_each(tally.received, seconds) / 1e6:.2f} MB/s")
+    if errors := sum(tally.errors.values()):  # before what a narrow terminal may cut off
+        parts.append(f"{errors} errors")
     if latency.count:
         parts.append(f"p50 {duration(latency.percentile(50) / 1e9)}, max {duration(latency.greatest / 1e9)}")
-    if errors := sum(tally.errors.values()):
-        parts.append(f"{errors} errors")
     return ", ".join(parts)
 
 
