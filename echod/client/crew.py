@@ -155,9 +155,10 @@ class Crew:
         reported = min((member.intervals for member in self._members.values() if not member.is_done), default=0)
         if reported > self._intervals:
             every = self._plan.interval
-            began = self._begin + self._intervals * every
-            ended = min(self._begin + reported * every, self._end)
-            on_interval((began - self._begin) / 1e9, (ended - self._begin) / 1e9, self._interval)
+            began = self._intervals * every
+            # An interval may have ended between the order to stop and its arrival.
+            ended = max(min(reported * every, self._end - self._begin), began)
+            on_interval(began / 1e9, ended / 1e9, self._interval)
             self._interval = Tally()
             self._intervals = reported
 

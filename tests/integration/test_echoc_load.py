@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -190,6 +191,27 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
     assert min(total["messages"], total["lost"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "kinds"),
+    [
+        (changing(lambda data: bytes([data[0] ^ 1]) + data[1:]), {"mismatch"}),
+        # A server that closes with bytes unread resets the connection, sooner or later.
+        (closing, {"shortfall", "broken"}),
+        (resetting, {"broken"}),
+        (silent, {"silence"}),
+    ],
+    ids=["flips", "closes", "resets", "silent"],
+)
+def test_faulty_server_of_a_stream(fault: Behaviour, kinds: set[str]) -> None:
+    """In a stream too each fault is found."""
+    with serving_all(faulty(fault)) as port:
+        done = load(port, "--json", "--timeout", "0.1", "--mode", "stream")
+    total = result(done)
+    found = {error["kind"] for error in total["errors"]}
+    assert (done.returncode, bool(found), found - kinds) == (1, True, set())
+    assert total["sent"] > total["received"]
+
+
 def test_server_that_speaks_first() -> None:
     """What comes before anything was sent is surplus or, as soon as something is, wrong."""
     with serving_all(greeting) as port:
@@ -248,6 +270,31 @@ def test_nobody_listens_any_more() -> None:
     ]
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_full_queue(family: socket.AddressFamily, tmp_path: Path) -> None:
+    """Connections that a server does not accept, because its queue is full, are given up and counted."""
+    with socket.socket(family) as listener:
+        listener.bind(f"{tmp_path}/echo" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        listener.listen(0)  # room for one: that which finds the server
+        name = listener.getsockname()
+        target = f"unix:{name}" if family == socket.AF_UNIX else f"127.0.0.1:{name[1]}"
+        words = [*COMMAND, target, "--duration", "0.1", "--connections", "2", "--connect-timeout", "0.1", "--json"]
+        done = subprocess.run(words, capture_output=True, timeout=60)
+    total = result(done)
+    ((kind, reason),) = {(error["kind"], error["reason"]) for error in total["errors"]}
+    assert (done.returncode, kind, reason, total["sent"]) == (1, "connect", "timed out", 0)
+
+
+def test_no_port_is_left() -> None:
+    """That there are no more local ports is told as what it is."""
+    prefix = own_network("echo 40000 40003 >/proc/sys/net/ipv4/ip_local_port_range")
+    with Daemon("--host", "127.0.0.1", prefix=prefix) as daemon, inside(daemon.pid):
+        done = load(daemon.port, "--json", "--connections", "8")
+    errors = {(error["kind"], error["reason"]) for error in result(done)["errors"]}
+    assert errors == {("connect", "no local port is left (Cannot assign requested address)")}
+    assert done.returncode == 1
+
+
 def test_nobody_listens() -> None:
     """Where nothing can be connected to at all, that is one sentence and 2."""
     with socket.socket() as unused:
@@ -281,7 +328,7 @@ def test_identical(arguments: list[str]) -> None:
         assert total["messages"] == total["connections_made"]
 
 
-def test_unix_socket(tmp_path: Any) -> None:
+def test_unix_socket(tmp_path: Path) -> None:
     """A unix socket is loaded as any other; its queue may be full at times, which is no error."""
     with Daemon("--host", f"unix:{tmp_path}/echo") as daemon:
         words = [*COMMAND, daemon.addresses[0], "--duration", "0.2", "--connections", "300", "--json"]
@@ -342,6 +389,18 @@ def test_ended_early(number: signal.Signals) -> None:
     total = validated(output)[-1]
     assert (process.returncode, errors, total["kind"], total["ok"]) == (0, b"", "load", True)
     assert total["seconds"] < 60
+
+
+def test_ended_at_once() -> None:
+    """A second Ctrl-C does not wait for a server that owes something: it says nothing and leaves with 130."""
+    with serving_all(faulty(silent)) as port, loading(port) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        while validated(process.stdout.readline())[0]["seconds"] > 0.0499:
+            pass  # the interval that Ctrl-C cut short comes when it has been understood
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, output, errors) == (130, b"", b"")
 
 
 def children(pid: int) -> list[int]:
@@ -443,11 +502,11 @@ def test_lossy_path() -> None:
         pytest.skip("nft is not installed")
     rules = (
         "add table inet lossy; add chain inet lossy in { type filter hook input priority 0; }; "
-        "add rule inet lossy in meta l4proto tcp numgen random mod 100 < 5 drop"
+        "add rule inet lossy in tcp flags & syn == 0 numgen random mod 100 < 5 drop"
     )
     prefix = own_network(f"nft '{rules}'")
     with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
-        done = load(daemon.port, "--json", "--connections", "10", "--duration", "0.5")
+        done = load(daemon.port, "--json", "--connections", "4", "--duration", "0.5")
     total = result(done)
     assert (done.returncode, total["lost"], total["errors"]) == (0, 0, [])
     # With nothing under way besides, only a time-out tells that a message was lost: 200 ms at least in Linux.
