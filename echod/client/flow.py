@@ -207,7 +207,7 @@ class Flow(Wire):
 
     def _refuse(self, why: str) -> None:
         address = endpoint(self._plan.address)
-        self._fail(ConnectError(address, [(address, why)]), why)
+        self._fail(ConnectError(address, [(address, why)], asked=True), why)
 
     def _fail(self, error: ClientError, why: str = "") -> None:
         self._count(error, why)
