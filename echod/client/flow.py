@@ -21,8 +21,8 @@ from echod.client.tally import Tally
 from echod.client.wire import Wire
 from echod.client.words import endpoint
 
-_BACK_OFF = 200_000_000
-"""Nanoseconds before a flow that failed connects again: a server that is down is asked five times a second."""
+_BACK_OFF = 100_000_000
+"""Nanoseconds before a flow that failed connects again: a server that is down is asked ten times a second."""
 
 _QUEUE_FULL = 10_000_000
 """Nanoseconds before a unix socket is tried again whose queue of connections is full, for which connect(2) would

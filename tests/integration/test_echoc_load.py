@@ -164,7 +164,7 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
     """Each fault is counted by its kind, the connection opened again, the message lost; and the exit code is 1."""
     with serving_all(faulty(fault)) as port:
         # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
-        done = load(port, "--json", "--timeout", "0.1", "--duration", "0.35", "--size", "1000")
+        done = load(port, "--json", "--timeout", "0.05", "--duration", "0.2", "--size", "1000")
     total = result(done)
     (error,) = total["errors"]
     assert (done.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
@@ -186,8 +186,8 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
         (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
 
     with serving_all(behave) as port:
-        total = result(load(port, "--json", "--duration", "0.3", "--rate", "200", "--timeout", "0.1", *arguments))
-    assert total["messages"] + total["lost"] == 60
+        total = result(load(port, "--json", "--duration", "0.2", "--rate", "200", "--timeout", "0.1", *arguments))
+    assert total["messages"] + total["lost"] == 40
     assert min(total["messages"], total["lost"]) > 0
 
 
@@ -260,7 +260,7 @@ def test_nobody_listens_any_more() -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        done = load(listener.getsockname()[1], "--json", "--connections", "1", "--duration", "0.5")
+        done = load(listener.getsockname()[1], "--json", "--connections", "1", "--duration", "0.3")
         thread.join(DEADLINE)
     total = result(done)
     assert (done.returncode, total["messages"]) == (1, 3)
