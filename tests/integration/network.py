@@ -1,4 +1,5 @@
-"""A network of a daemon's own: a namespace that it is started in, and into which the tests follow it."""
+"""Networks of the tests' own: a namespace that a daemon is started in, and into which the tests follow it; and two
+namespaces joined by a cable, which loses and delays what the tests tell it to."""
 
 import contextlib
 import ctypes
@@ -7,10 +8,31 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
 _CLONE_NEWNET = 0x40000000
+
+
+class Network(NamedTuple):
+    """A namespace with one end of the cable: `pid` is a process in it, for inside(), and `address` its IPv4 address."""
+
+    pid: int
+    address: str
+
+    def run(self, command: str) -> None:
+        """Run a command of ip(8) or tc(8) there; the cable's end is the device "cable"."""
+        with inside(self.pid):
+            subprocess.run(command.split(), check=True)
+
+    def lose_all(self) -> None:
+        """From now on nothing that leaves from here arrives, and nobody is told."""
+        self.run("tc qdisc replace dev cable root pfifo limit 0")
+
+    def lose_nothing(self) -> None:
+        """All that leaves from here arrives again."""
+        self.run("tc qdisc del dev cable root")
 
 
 def own_network(*commands: str) -> tuple[str, ...]:
@@ -44,6 +66,36 @@ def inside(pid: int) -> Iterator[None]:
             enter(f"/proc/self/fd/{own}")
     finally:
         os.close(own)
+
+
+@contextlib.contextmanager
+def joined_networks() -> Iterator[tuple[Network, Network]]:
+    """Two namespaces with a cable between them (veth(4)); the addresses are of a network for documentation (RFC 5737).
+
+    Skips the test where that is not permitted.
+    """
+    with _held_network() as near, _held_network() as far:
+        one, other = Network(near, "192.0.2.1"), Network(far, "192.0.2.2")
+        one.run(f"ip link add cable type veth peer name cable netns {far}")
+        for end in (one, other):
+            end.run(f"ip address add {end.address}/24 dev cable")
+            end.run("ip link set cable up")
+        yield one, other
+
+
+@contextlib.contextmanager
+def _held_network() -> Iterator[int]:
+    """A process that only keeps a namespace; it ends when its input does."""
+    command = (*own_network("echo ready"), "cat")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process.pid
+        finally:
+            process.stdin.close()
+            process.wait()
 
 
 @functools.cache
