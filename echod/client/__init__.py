@@ -21,6 +21,12 @@ Standard library only, and of echod nothing but its version: the package also ru
     tally.py      what a load has seen, as numbers that can be added up
     summary.py    those numbers, as text and as JSON
     chart.py      a histogram as lines of text
+    series.py     a ping: one message after another at an interval
+    idle.py       a ping: how long a quiet connection lives
+    link.py       a connection for that, made anew when it is lost
+    probe.py      one message there and back on a connection
+    outcome.py    what a ping has seen
+    report.py     where the lines of a ping go
     backlog.py    the bytes that were sent and have not come back
     pattern.py    bytes to send that tell where in the stream they belong
     histogram.py  times, counted

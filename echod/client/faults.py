@@ -27,7 +27,7 @@ class UntestableError(ClientError):
 
 
 class ConnectError(UntestableError):
-    """No address of `target` could be connected to; `failures` has each, with its reason.
+    """No address of `target` could be connected to; `failures` has each, with its reason, and `reasons` is those alone.
 
     `asked` tells whether any was asked at all: a name without an address, or a socket that this machine can't
     make, says nothing about the service.
@@ -37,6 +37,7 @@ class ConnectError(UntestableError):
 
     def __init__(self, target: str, failures: list[tuple[str, str]], asked: bool) -> None:
         self.failures, self.asked = failures, asked
+        self.reasons = ", ".join(dict.fromkeys(why for _, why in failures))
         reasons = [f"{address}: {why}" if address not in ("", target) else why for address, why in failures]
         super().__init__(f"cannot connect to {target}: {', '.join(dict.fromkeys(reasons))}")
 
@@ -134,6 +135,25 @@ class LateError(LostError):
     def __init__(self, sent: int, received: int) -> None:
         what = "the echo was not whole in time" if sent > received else "the connection was not ended in time"
         super().__init__(what, sent, received)
+
+
+class OverdueError(LostError):
+    """The whole echo of one message was not back within `seconds`."""
+
+    kind = "late"
+
+    def __init__(self, seconds: float, sent: int, received: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"not within {seconds:g} s", sent, received)
+
+
+class ClosedError(LostError):
+    """The server ended the connection, on which all `count` bytes sent had come back."""
+
+    kind = "closed"
+
+    def __init__(self, count: int) -> None:
+        super().__init__("the server closed the connection unasked", count, count)
 
 
 def reason(error: OSError) -> str:

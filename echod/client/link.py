@@ -1,0 +1,79 @@
+"""The way to a server for one message after another: a connection that is made anew when it is lost."""
+
+from __future__ import annotations
+
+import time
+
+from echod.client.connect import Attempt, open_connection
+from echod.client.faults import EchoError
+from echod.client.pattern import Pattern
+from echod.client.probe import Probe
+from echod.client.target import Target
+
+
+class Link:
+    """Messages of `size` bytes to `target`, of which each differs from the one before, so that a stale or repeated
+    echo is no good one.
+
+    `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `address` is the one connected
+    to, and `connecting` how many nanoseconds that took.
+    """
+
+    def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
+        self.address = ""
+        self.connecting = 0
+        self.size = size
+        self._target = target
+        self._connect_timeout, self._timeout = connect_timeout, timeout
+        self._pattern = Pattern(size)
+        self._offset = 0
+        self._probe: Probe | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as one knows."""
+        return self._probe is not None
+
+    def open(self) -> None:
+        """Connect; raises ConnectError."""
+        self._probe = Probe(open_connection(self._target, self._connect_timeout, self._on_attempt))
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._probe:
+            self._probe.close()
+            self._probe = None
+
+    def echo(self) -> int:
+        """Send a message, over a new connection if need be; return how many nanoseconds its echo took.
+
+        Raises ConnectError, and as Probe.echo does; then the connection is closed.
+        """
+        if not self._probe:
+            self.open()
+        assert self._probe
+        message = self._pattern.part(self._offset, self.size)
+        self._offset += self.size
+        try:
+            return self._probe.echo(message, self._timeout)
+        except EchoError:
+            self.close()
+            raise
+
+    def watch(self, until: int) -> None:
+        """Wait until the time `until` (of perf_counter_ns); raises as Probe.watch does, and then has closed."""
+        if not self._probe:
+            time.sleep(max(until - time.perf_counter_ns(), 0) / 1e9)  # there is nothing that could happen
+            return
+        try:
+            self._probe.watch(until)
+        except EchoError:
+            self.close()
+            raise
+
+    def segments(self) -> int | None:
+        """How many TCP segments have come on this connection; None where that is not known."""
+        return self._probe.segments() if self._probe else None
+
+    def _on_attempt(self, attempt: Attempt) -> None:
+        self.address, self.connecting = attempt.address, round(attempt.seconds * 1e9)
