@@ -69,7 +69,7 @@ class Search:
             return [f"{count}, nothing is known"]
         lines = [f"{count}, {self._verdict()}"]
         if not self._quiet:
-            lines.append("the other end was not silent: what keeps the connection alive may be its segments")
+            lines.append("the other end was not silent; its segments may be what kept the connection")
         return lines
 
     def short_line(self) -> str:
@@ -138,8 +138,6 @@ class Search:
             line += f": still there, time={milliseconds(took)} ms"
         else:
             line += f": {'then' if seen else 'then no echo,'} {error}"
-        if segments:
-            line += f" (no silence: the other end sent {segments} segment{'s' * (segments > 1)}, a keepalive perhaps)"
         fields = {
             "number": self._silences,
             "ok": error is None,
@@ -150,6 +148,11 @@ class Search:
             "error": error and error.fields(),
         }
         (self._report.bad if error else self._report.good)(line, "ping_silence", fields)
+        if segments:
+            count = f"{segments} segment" if segments == 1 else f"{segments} segments"
+            self._report.remark(
+                f"silence={self._silences} was none: the other end sent {count} meanwhile, a keepalive perhaps"
+            )
 
 
 def _seconds(value: float) -> str:

@@ -29,14 +29,11 @@ class Link:
         self._offset = 0
         self._probe: Probe | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection, as far as one knows."""
-        return self._probe is not None
-
     def open(self) -> None:
         """Connect; raises ConnectError."""
-        self._probe = Probe(open_connection(self._target, self._connect_timeout, self._on_attempt))
+        attempts: list[Attempt] = []
+        self._probe = Probe(open_connection(self._target, self._connect_timeout, attempts.append))
+        self.address, self.connecting = attempts[-1].address, round(attempts[-1].seconds * 1e9)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -74,6 +71,3 @@ class Link:
     def segments(self) -> int | None:
         """How many TCP segments have come on this connection; None where that is not known."""
         return self._probe.segments() if self._probe else None
-
-    def _on_attempt(self, attempt: Attempt) -> None:
-        self.address, self.connecting = attempt.address, round(attempt.seconds * 1e9)

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
 
     def on_interval(began: float, ended: float, tally: Tally) -> None:
         if options.json:
-            print_json("load-interval", {"began": began, **numbers(tally, tally, ended - began)})
+            print_json("load_interval", {"began": began, **numbers(tally, tally, ended - began)})
         line.show(progress(ended, ended - began, tally))
 
     with Crew(plan, _mode(options), Pattern(PIECE), options.processes) as crew:

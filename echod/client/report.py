@@ -52,6 +52,11 @@ class Report:
         if self._json and not self._quiet:
             self._screen.tell(line)
 
+    def remark(self, line: str) -> None:
+        """What an object has already said, for people."""
+        if not (self._quiet or self._json):
+            self._print(line)
+
     def frame(self, *lines: str) -> None:
         """What stands before and after all that, and is there for people only."""
         if not self._json:

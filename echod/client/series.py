@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
-from echod.client.faults import ConnectError, EchoError, MismatchError, SurplusError
+from echod.client.faults import (
+    BrokenConnectionError,
+    ClosedError,
+    ConnectError,
+    EchoError,
+    MismatchError,
+    SurplusError,
+)
 from echod.client.link import Link
 from echod.client.outcome import Outage, Outcome, milliseconds
 from echod.client.report import Report
@@ -76,17 +84,22 @@ class Series:
             self._tell(f"{line} time={milliseconds(took)} ms", sequence, took, None)
 
     def _watch(self, sequence: int, until: int) -> None:
-        """Wait, and see what comes unasked; a connection that has done its service is only looked at once."""
+        """Wait, and see what comes unasked."""
         try:
             if self._reconnect:
-                self._link.watch(0)
-                self._link.close()
+                self._finish()
             self._link.watch(until)
         except EchoError as error:
             self._outcome.on_fault(error, time.perf_counter_ns())
             fields = {"after": sequence, "address": self._link.address, "error": error.fields()}
             self._report.bad(f"after seq={sequence}: {error}", "ping_fault", fields)
             self._link.watch(until)
+
+    def _finish(self) -> None:
+        """Close a connection that has done its service; that the other end was first with that is no fault."""
+        with suppress(ClosedError, BrokenConnectionError):
+            self._link.watch(0)
+        self._link.close()
 
     def _tell(self, line: str, sequence: int, took: int | None, error: EchoError | ConnectError | None) -> None:
         fields: dict[str, object] = {

@@ -61,7 +61,7 @@ def loading(port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with process:
         try:
             assert process.stdout is not None
-            assert b"load-interval" in process.stdout.readline()
+            assert b"load_interval" in process.stdout.readline()
             yield process
         finally:
             process.kill()

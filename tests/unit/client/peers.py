@@ -57,6 +57,36 @@ def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET,
 
 
 @contextmanager
+def serving_in_turn(*behaviours: Behaviour, port: int = 0) -> Iterator[int]:
+    """A TCP server for as many clients, one after the other, each treated in its own way; yields its port.
+
+    When the last is gone, nobody listens any more.
+    """
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", port)) as listener:
+
+        def run() -> None:
+            for behaviour in behaviours:
+                # a client that left takes only its own connection along
+                with suppress(OSError), listener.accept()[0] as connection:
+                    connection.settimeout(DEADLINE)
+                    behaviour(connection, over)
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=run, name="peers")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
+
+@contextmanager
 def serving_all(behaviour: Behaviour) -> Iterator[int]:
     """A TCP server for any number of clients at once, each treated by a thread of its own; yields its port."""
     over = threading.Event()
@@ -158,6 +188,53 @@ def resetting(count: int) -> Behaviour:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     return behave
+
+
+def answering(*answers: Callable[[bytes], bytes], size: int = 56) -> Behaviour:
+    """Answer one message of `size` bytes after the other, each in its own way, and then end the connection."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        for answer in answers:
+            connection.sendall(answer(receive_exactly(connection, size)))
+
+    return behave
+
+
+def leaving(patience: float) -> Behaviour:
+    """A lock-step echo server that ends a connection on which nothing came for so many seconds."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.settimeout(patience)
+        with suppress(TimeoutError):
+            faithful()(connection, over)
+
+    return behave
+
+
+def forgetting(patience: float) -> Behaviour:
+    """As `leaving`, but it does not say so: what comes later is neither answered nor refused, as by a NAT."""
+    return followed_by(leaving(patience), mute)
+
+
+def followed_by(first: Behaviour, second: Behaviour) -> Behaviour:
+    """Behave in one way, and then in another."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        first(connection, over)
+        second(connection, over)
+
+    return behave
+
+
+def mute(connection: socket.socket, over: threading.Event) -> None:
+    """Read everything and answer nothing."""
+    connection.settimeout(DEADLINE)
+    receive_all(connection)
+
+
+def rude(connection: socket.socket, over: threading.Event) -> None:
+    """Reset the connection."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def silent(connection: socket.socket, over: threading.Event) -> None:

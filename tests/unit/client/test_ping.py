@@ -1,0 +1,314 @@
+"""echod.client.ping and what is below it, in this process: faulty servers, and what people and programs read."""
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from echod.client.cli import main
+from tests.unit.client.peers import (
+    Behaviour,
+    answering,
+    faithful,
+    followed_by,
+    mute,
+    rude,
+    serving,
+    serving_in_turn,
+    serving_unix,
+)
+from tests.unit.client.schema import validated
+
+Capture = pytest.CaptureFixture[bytes]
+QUICK = ["-i", "0.01"]
+LATE = ["-W", "0.2"]
+
+
+def ping(port: int, *words: object, host: str = "127.0.0.1") -> int:
+    """Run `echoc ping` at once."""
+    return main(["ping", host, str(port), *QUICK, *map(str, words)])
+
+
+def masked(text: bytes, port: int) -> str:
+    """What was printed, with N for the figures that vary and PORT for the port."""
+    words = text.decode().replace(f":{port}", ":PORT")
+    return re.sub(r"\d+\.\d+(?= s)|\d+(\.\d+)?(?= ms)|\d+(?=ms)|(\d+\.\d{3}/)+\d+\.\d{3}|(?<=\[)\d+\.\d{6}", "N", words)
+
+
+def flipped(data: bytes) -> bytes:
+    """The message with one bit of its byte 3 changed."""
+    return data[:3] + bytes([data[3] ^ 1]) + data[4:]
+
+
+def without_byte_3(data: bytes) -> bytes:
+    """The message one byte shorter."""
+    return data[:3] + data[4:]
+
+
+def half(data: bytes) -> bytes:
+    """The first 20 bytes of the message."""
+    return data[:20]
+
+
+def doubled(data: bytes) -> bytes:
+    """The message and once more the message."""
+    return data + data
+
+
+def test_words(capfdbinary: Capture) -> None:
+    """What people read is ping(8)'s: a line for each echo, and the summary."""
+    with serving(faithful()) as port:
+        assert ping(port, "-c", 2, host="localhost") == 0
+    assert masked(capfdbinary.readouterr().out, port) == (
+        "PING localhost (127.0.0.1:PORT) 56 bytes of data.\n"
+        "56 bytes from localhost (127.0.0.1:PORT): seq=1 time=N ms\n"
+        "56 bytes from localhost (127.0.0.1:PORT): seq=2 time=N ms\n"
+        "\n"
+        "--- localhost ping statistics ---\n"
+        "2 messages transmitted, 2 received, 0% loss, time Nms\n"
+        "rtt min/avg/max/mdev = N ms\n"
+        "rtt p50/p99 = N ms\n"
+    )
+
+
+def test_options(capfdbinary: Capture) -> None:
+    """-n leaves the name out of the lines, -D puts the time before them, -s chooses the size."""
+    with serving(faithful()) as port:
+        assert ping(port, "-c", 1, "-n", "-D", "-s", 100, host="localhost") == 0
+    assert masked(capfdbinary.readouterr().out, port).startswith(
+        "PING localhost (127.0.0.1:PORT) 100 bytes of data.\n[N] 100 bytes from 127.0.0.1:PORT: seq=1 time=N ms\n\n"
+    )
+
+
+def test_quiet(capfdbinary: Capture) -> None:
+    """-q leaves only the first line and the summary, whatever happens."""
+    with serving_in_turn(mute, faithful()) as port:
+        assert ping(port, "-c", 2, "-q", *LATE) == 1
+    lines = masked(capfdbinary.readouterr().out, port).splitlines()
+    assert lines[:3] == ["PING 127.0.0.1 (127.0.0.1:PORT) 56 bytes of data.", "", "--- 127.0.0.1 ping statistics ---"]
+
+
+def test_unix_socket(tmp_path: Path, capfdbinary: Capture) -> None:
+    """A unix socket is called by its path alone."""
+    path = f"{tmp_path}/s"
+    with serving_unix(faithful(), path):
+        assert main(["ping", f"unix:{path}", "-c", "1"]) == 0
+    first, second = capfdbinary.readouterr().out.decode().splitlines()[:2]
+    assert first == f"PING unix:{path} 56 bytes of data."
+    assert second.startswith(f"56 bytes from unix:{path}: seq=1 time=")
+
+
+def test_ipv6(ipv6: None, capfdbinary: Capture) -> None:
+    """An IPv6 address is called by itself and its port."""
+    with serving(faithful(), socket.AF_INET6) as port:
+        assert ping(port, "-c", 1, host="::1") == 0
+    assert masked(capfdbinary.readouterr().out, port).splitlines()[1] == "56 bytes from [::1]:PORT: seq=1 time=N ms"
+
+
+def test_reconnect(capfdbinary: Capture) -> None:
+    """--reconnect makes a connection for each message and tells how long that took; who then closes first is no
+    matter."""
+    with serving_in_turn(faithful(), answering(bytes), followed_by(answering(bytes), rude)) as port:
+        assert ping(port, "-c", 3, "--reconnect") == 0
+    assert masked(capfdbinary.readouterr().out, port).splitlines()[1:] == [
+        "56 bytes from 127.0.0.1:PORT: seq=1 connect=N ms time=N ms",
+        "56 bytes from 127.0.0.1:PORT: seq=2 connect=N ms time=N ms",
+        "56 bytes from 127.0.0.1:PORT: seq=3 connect=N ms time=N ms",
+        "",
+        "--- 127.0.0.1 ping statistics ---",
+        "3 messages transmitted, 3 received, 0% loss, time Nms",
+        "rtt min/avg/max/mdev = N ms",
+        "rtt p50/p99 = N ms",
+        "connect min/avg/max/mdev = N ms",
+    ]
+
+
+LOST = "reconnected after an outage of N s (1 message lost)"
+UNHARMED = "reconnected after an outage of N s (0 messages lost)"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "lines", "counts"),
+    [
+        (
+            followed_by(answering(bytes, flipped), mute),
+            [
+                r"56 bytes from .*: seq=1 time=N ms",
+                r"wrong echo for seq=2: the echo is wrong at byte 59 \(.*\): .*; only that byte was changed",
+                LOST,
+                r"56 bytes from .*: seq=3 time=N ms",
+            ],
+            "3 messages transmitted, 2 received, +1 corrupted, 33.3333% loss, time Nms",
+        ),
+        (
+            followed_by(answering(without_byte_3), mute),
+            [
+                r"wrong echo for seq=1: the echo is wrong at byte 3 .* as if 1 byte had been dropped there",
+                LOST,
+                r"56 bytes from .*: seq=2 .*",
+                r"56 bytes from .*: seq=3 .*",
+            ],
+            "3 messages transmitted, 2 received, +1 corrupted, 33.3333% loss, time Nms",
+        ),
+        (
+            followed_by(answering(doubled), mute),
+            [
+                r"56 bytes from .*: seq=1 .*",
+                r"after seq=1: the server sent more than it was given: after 56 bytes came at least 56 bytes more, .*",
+                UNHARMED,
+                r"56 bytes from .*: seq=2 .*",
+                r"56 bytes from .*: seq=3 .*",
+            ],
+            "3 messages transmitted, 3 received, +1 corrupted, 0% loss, time Nms",
+        ),
+        (
+            answering(half),
+            [
+                r"no echo for seq=1: the server closed the connection too early: 20 of 56 bytes .*, 36 missing",
+                LOST,
+                r"56 bytes from .*: seq=2 .*",
+                r"56 bytes from .*: seq=3 .*",
+            ],
+            "3 messages transmitted, 2 received, +1 errors, 33.3333% loss, time Nms",
+        ),
+        (
+            followed_by(answering(bytes, half), rude),
+            [
+                r"56 bytes from .*: seq=1 .*",
+                r"no echo for seq=2: the connection broke \(Connection reset by peer\): \d+ of 56 bytes .*",
+                LOST,
+                r"56 bytes from .*: seq=3 .*",
+            ],
+            "3 messages transmitted, 2 received, +1 errors, 33.3333% loss, time Nms",
+        ),
+        (
+            followed_by(answering(bytes, half), mute),
+            [
+                r"56 bytes from .*: seq=1 .*",
+                "no echo for seq=2: not within N s: 20 of 56 bytes sent came back, 36 missing",
+                LOST,
+                r"56 bytes from .*: seq=3 .*",
+            ],
+            "3 messages transmitted, 2 received, 33.3333% loss, time Nms",
+        ),
+    ],
+    ids=["flips", "drops", "repeats", "stops", "resets", "late"],
+)
+def test_faulty_server(behaviour: Behaviour, lines: list[str], counts: str, capfdbinary: Capture) -> None:
+    """Each fault is found and told in one line, the connection is made anew, and the exit code is 1."""
+    late = LATE if "not within" in " ".join(lines) else []
+    with serving_in_turn(behaviour, faithful()) as port:
+        assert ping(port, "-c", 3, *late) == 1
+    printed = masked(capfdbinary.readouterr().out, port).splitlines()
+    for line, expected in zip(printed[1:], lines, strict=False):
+        assert re.fullmatch(expected, line) or line == expected
+    assert printed[len(lines) + 1 :][:3] == ["", "--- 127.0.0.1 ping statistics ---", counts]
+
+
+@pytest.mark.parametrize(
+    ("end", "sentence"),
+    [
+        (answering(bytes), "the server closed the connection unasked"),
+        (followed_by(answering(bytes), rude), "the connection broke (Connection reset by peer)"),
+    ],
+    ids=["closes", "resets"],
+)
+def test_end_between_messages(end: Behaviour, sentence: str, capfdbinary: Capture) -> None:
+    """That a connection ends between two messages is told, is no loss, but makes the exit code 1."""
+    with serving_in_turn(end, faithful()) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "2", "-i", "0.2"]) == 1
+    lines = masked(capfdbinary.readouterr().out, port).splitlines()
+    assert lines[2:4] == [f"after seq=1: {sentence}: all of 56 bytes sent came back", UNHARMED]
+    assert "2 messages transmitted, 2 received, +1 errors, 0% loss, time Nms" in lines
+
+
+def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
+    """After the first connection one that can't be made is a loss, told with its reason."""
+    with serving_in_turn(answering(bytes, half)) as port:
+        assert ping(port, "-c", 4) == 1
+    lines = masked(capfdbinary.readouterr().out, port).splitlines()
+    assert lines[3:5] == [f"no connection for seq={number}: Connection refused" for number in (3, 4)]
+    assert lines[7] == "4 messages transmitted, 1 received, +3 errors, 75% loss, time Nms"
+    assert lines[-1] == "an outage of N s (3 messages lost) had not ended"
+
+
+def test_nobody_listens(capfdbinary: Capture) -> None:
+    """Without a first connection there is one sentence, for programs an object besides, and the exit code 2."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    sentence = f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode()
+    assert ping(port) == 2
+    assert capfdbinary.readouterr() == (b"", sentence)
+    assert ping(port, "--json") == 2
+    printed = capfdbinary.readouterr()
+    (summary,) = validated(printed.out)
+    assert (summary["kind"], summary["ok"], summary["address"]) == ("ping_summary", False, None)
+    assert (summary["error"]["kind"], printed.err) == ("connect", sentence)
+
+
+def test_json(capfdbinary: Capture) -> None:
+    """--json prints an object for each echo, fault and outage, and for the summary; sentences go to standard error."""
+    with serving_in_turn(followed_by(answering(doubled), mute), answering(bytes, half), faithful()) as port:
+        assert ping(port, "-c", 4, "--json") == 1
+    printed = capfdbinary.readouterr()
+    objects = validated(printed.out)
+    assert [each["kind"] for each in objects] == [
+        *("ping", "ping_fault", "ping_outage", "ping", "ping", "ping_outage", "ping", "ping_summary")
+    ]
+    assert [each["ok"] for each in objects if each["kind"] == "ping"] == [True, True, False, True]
+    summary = objects[-1]
+    assert (summary["transmitted"], summary["received"], summary["corrupted"], summary["errors"]) == (4, 3, 1, 1)
+    assert (summary["loss"], summary["outages"]["count"], summary["outages"]["unended"]) == (0.25, 2, None)
+    assert len(printed.err.splitlines()) == 4
+
+
+def test_json_of_reconnecting(capfdbinary: Capture) -> None:
+    """With --reconnect the objects have the time that connecting took; with -q there is only the summary."""
+    with serving_in_turn(faithful(), faithful()) as port:
+        assert ping(port, "-c", 2, "--json", "--reconnect") == 0
+    objects = validated(capfdbinary.readouterr().out)
+    assert objects[0]["connect_seconds"] > 0
+    assert objects[-1]["connect"]["max"] >= objects[-1]["connect"]["min"] > 0
+    with serving_in_turn(faithful()) as port:
+        assert ping(port, "-c", 2, "--json", "-q") == 0
+    assert [each["kind"] for each in validated(capfdbinary.readouterr().out)] == ["ping_summary"]
+
+
+def test_messages_differ() -> None:
+    """No message is like the one before, so a server that returns the last one again is found."""
+    messages: list[bytes] = []
+
+    def remember(data: bytes) -> bytes:
+        messages.append(data)
+        return data
+
+    with serving(followed_by(answering(*[remember] * 3), mute)) as port:
+        assert ping(port, "-c", 3) == 0
+    assert len(set(messages)) == 3
+
+
+def test_large_message() -> None:
+    """A message larger than all buffers comes back from a server that returns it in parts."""
+    with serving(faithful(1000)) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "1", "-s", "10000000"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-c", "0"], "argument -c/--count: '0' is not a number from 1 to"),
+        (["-s", "0"], "argument -s/--size: '0' is not a number from 1 to 16777216"),
+        (["-i", "often"], "argument -i/--interval: 'often' is not a time"),
+        (["-w", "0"], "argument -w/--deadline: '0' is not a time"),
+        (["-W", "nan"], "argument -W/--timeout: 'nan' is not a time"),
+        (["--idle", "1", "-i", "1"], "-i makes no sense with --idle"),
+        (["--idle", "1", "--reconnect"], "--reconnect makes no sense with --idle"),
+    ],
+)
+def test_bad_usage(words: list[str], sentence: str, capfdbinary: Capture) -> None:
+    """Bad usage is one sentence that names the argument, and the exit code 2."""
+    assert main(["ping", "127.0.0.1", *words]) == 2
+    printed = capfdbinary.readouterr()
+    assert (printed.out, printed.err.count(b"\n")) == (b"", 1)
+    assert printed.err.decode().startswith(f"echoc: {sentence}")

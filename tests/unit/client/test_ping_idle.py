@@ -1,0 +1,120 @@
+"""echod.client.idle, in this process: how long a quiet connection lives."""
+
+import re
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from echod.client.cli import main
+from tests.unit.client.peers import (
+    Behaviour,
+    faithful,
+    followed_by,
+    forgetting,
+    leaving,
+    mute,
+    serving,
+    serving_in_turn,
+    serving_unix,
+)
+from tests.unit.client.schema import validated
+
+Capture = pytest.CaptureFixture[bytes]
+
+
+def idle(port: int, seconds: float, *words: str) -> int:
+    """Run `echoc ping --idle`."""
+    return main(["ping", "127.0.0.1", str(port), "--idle", str(seconds), *words])
+
+
+def masked(text: bytes, port: int) -> list[str]:
+    """The lines that were printed, with N for the figures that vary and PORT for the port."""
+    return re.sub(r"\d+\.\d+(?= m?s\b)|(?<=time=)\d+", "N", text.decode().replace(f":{port}", ":PORT")).splitlines()
+
+
+def test_outlived(capfdbinary: Capture) -> None:
+    """A connection that outlives the silence: it is said, and the exit code is 0."""
+    with serving(faithful()) as port:
+        assert idle(port, 0.1) == 0
+    assert masked(capfdbinary.readouterr().out, port) == [
+        "PING 127.0.0.1 (127.0.0.1:PORT) 56 bytes of data.",
+        "silence=1 lasted=N s: still there, time=N ms",
+        "",
+        "--- 127.0.0.1 ping statistics ---",
+        "1 silence, the connection was still there after N s of it",
+    ]
+
+
+@pytest.mark.parametrize(("behaviour", "words"), [(leaving(0.3), []), (forgetting(0.3), ["-W", "0.3"])])
+def test_not_outlived(behaviour: Behaviour, words: list[str], capfdbinary: Capture) -> None:
+    """How long a quiet connection lives is found to a tenth, whether its end can be seen or not."""
+    with serving_in_turn(*[behaviour] * 12) as port:
+        assert idle(port, 0.6, "--json", *words) == 1
+    *silences, summary = validated(capfdbinary.readouterr().out)
+    assert {each["kind"] for each in silences} == {"ping_silence"}
+    assert (summary["kind"], summary["ok"], summary["silences"]) == ("ping_idle", False, len(silences))
+    assert summary["outlived"] == max(each["silence"] for each in silences if each["ok"])
+    assert summary["lost"] == min(each["silence"] for each in silences if not each["ok"])
+    assert summary["lost"] - summary["outlived"] <= max(summary["lost"] / 10, 0.05)
+
+
+def test_end_is_seen(capfdbinary: Capture) -> None:
+    """A silence ends with the connection, not when its time is over."""
+    with serving_in_turn(leaving(0.1), faithful()) as port:
+        assert idle(port, 3600, "-c", "1") == 1
+    assert masked(capfdbinary.readouterr().out, port)[1:] == [
+        "silence=1 lasted=N s: then the server closed the connection unasked: all of 56 bytes sent came back",
+        "",
+        "--- 127.0.0.1 ping statistics ---",
+        "1 silence, a quiet connection was gone after N s, and outlived nothing shorter",
+    ]
+
+
+def test_verdict(capfdbinary: Capture) -> None:
+    """The verdict names the longest silence outlived and the shortest that was not."""
+    with serving_in_turn(*[leaving(0.3)] * 12) as port:
+        assert idle(port, 0.6) == 1
+    printed = masked(capfdbinary.readouterr().out, port)
+    assert re.fullmatch(r"\d silences, a quiet connection lived for N s and was gone after N s", printed[-1])
+
+
+def test_no_echo_before(capfdbinary: Capture) -> None:
+    """Without an echo before it no silence is tried, and the exit code is 1."""
+    with serving(mute) as port:
+        assert idle(port, 0.1, "-W", "0.2", "--json") == 1
+    fault, summary = validated(capfdbinary.readouterr().out)
+    assert (fault["kind"], fault["error"]["kind"]) == ("ping_fault", "late")
+    assert (summary["silences"], summary["error"]) == (0, fault["error"])
+
+
+def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
+    """When the connection can't be made anew, the search ends with what is known."""
+    with serving_in_turn(leaving(0.2)) as port:
+        assert idle(port, 3600) == 1
+    printed = masked(capfdbinary.readouterr().out, port)
+    assert printed[2].startswith("no silence without an echo before it: cannot connect to ")
+    assert printed[-1].startswith("1 silence, a quiet connection was gone after N s")
+
+
+def test_broken_silence(capfdbinary: Capture) -> None:
+    """A silence in which the other end sent keepalives is told to have been none."""
+
+    def keep_alive(connection: socket.socket, over: threading.Event) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+
+    with serving(followed_by(keep_alive, faithful())) as port:
+        assert idle(port, 1.5) == 0
+    printed = masked(capfdbinary.readouterr().out, port)
+    assert printed[2] == "silence=1 was none: the other end sent 1 segment meanwhile, a keepalive perhaps"
+    assert printed[-1] == "the other end was not silent; its segments may be what kept the connection"
+
+
+def test_unix_socket(tmp_path: Path, capfdbinary: Capture) -> None:
+    """On a unix socket there are no segments to count."""
+    with serving_unix(faithful(), f"{tmp_path}/s"):
+        assert main(["ping", f"unix:{tmp_path}/s", "--idle", "0.1", "--json"]) == 0
+    silence, _ = validated(capfdbinary.readouterr().out)
+    assert silence["segments"] is None
