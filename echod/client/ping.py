@@ -117,9 +117,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         except ConnectError as error:
             report.summary(work.kind, _fields(target, options.size, work, error))
             raise
-        report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
         try:
             with _ending(options.deadline and began + options.deadline), _telling_at_will(screen, work):
+                report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
                 work.run()
         except KeyboardInterrupt:
             work.stop()

@@ -21,14 +21,18 @@ class Network(NamedTuple):
     pid: int
     address: str
 
-    def run(self, command: str) -> None:
-        """Run a command of ip(8) or tc(8) there; the cable's end is the device "cable"."""
+    def run(self, command: str) -> str:
+        """Run a command of ip(8) or tc(8) there, and return what it prints; the cable's end is the device "cable"."""
         with inside(self.pid):
-            subprocess.run(command.split(), check=True)
+            return subprocess.run(command.split(), check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def lose_all(self) -> None:
         """From now on nothing that leaves from here arrives, and nobody is told."""
         self.run("tc qdisc replace dev cable root pfifo limit 0")
+
+    def has_lost(self) -> bool:
+        """Whether anything was lost since then."""
+        return "dropped 0," not in self.run("tc -s qdisc show dev cable")
 
     def lose_nothing(self) -> None:
         """All that leaves from here arrives again."""

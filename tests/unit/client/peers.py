@@ -62,28 +62,36 @@ def serving_in_turn(*behaviours: Behaviour, port: int = 0) -> Iterator[int]:
 
     When the last is gone, nobody listens any more.
     """
+    with socket.create_server(("127.0.0.1", port)) as listener, serving_at(listener, *behaviours):
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None]:
+    """Such a server, at a socket that listens."""
     over = threading.Event()
-    with socket.create_server(("127.0.0.1", port)) as listener:
 
-        def run() -> None:
-            for behaviour in behaviours:
-                # a client that left takes only its own connection along
-                with suppress(OSError), listener.accept()[0] as connection:
-                    connection.settimeout(DEADLINE)
-                    behaviour(connection, over)
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
+    def run() -> None:
+        for behaviour in behaviours:
+            # A client that breaks off takes only its own connection along.
+            with suppress(OSError), listener.accept()[0] as connection:
+                connection.settimeout(DEADLINE)
+                behaviour(connection, over)
+        stop()
 
-        thread = threading.Thread(target=run, name="peers")
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            over.set()
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            thread.join(DEADLINE)
-            assert not thread.is_alive()
+    def stop() -> None:
+        with suppress(OSError):  # it had stopped already
+            listener.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=run, name="peers")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        stop()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
 
 
 @contextmanager

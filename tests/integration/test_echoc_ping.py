@@ -1,0 +1,245 @@
+"""`echoc ping` as a process of its own: signals, a server that comes and goes, and networks that lose and delay."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import echod
+from tests.integration.network import Network, inside, joined_networks
+from tests.unit.client.peers import (
+    DEADLINE,
+    faithful,
+    leaving,
+    mute,
+    receive_exactly,
+    seen,
+    serving,
+    serving_at,
+    serving_in_turn,
+    terminal,
+)
+from tests.unit.client.schema import validated
+
+COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "ping"]
+
+
+@contextmanager
+def pinging(*words: object, place: Network | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`echoc ping`, in a network of its own if need be, its outputs pipes; killed at the end, should it still run."""
+    with inside(place.pid) if place else nullcontext():
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[bytes]) -> str:
+    """The next line of its output."""
+    assert process.stdout
+    return process.stdout.readline().decode()
+
+
+def rest(process: subprocess.Popen[bytes]) -> list[str]:
+    """The other lines of its output, when it has ended by itself; it must have nothing to complain of."""
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert errors == b""
+    return output.decode().splitlines()
+
+
+def test_interrupt() -> None:
+    """Ctrl-C ends it with the summary, and with 0 where nothing was lost."""
+    with serving(faithful()) as port, pinging("127.0.0.1", port) as process:
+        line(process)
+        assert "seq=1" in line(process)
+        process.send_signal(signal.SIGINT)
+        assert rest(process)[2].startswith("1 messages transmitted, 1 received, 0% loss, time ")
+        assert process.returncode == 0
+
+
+def test_interrupt_in_a_flood() -> None:
+    """At `-i 0` the message that is out at Ctrl-C is not lost."""
+    with serving(faithful()) as port, pinging("127.0.0.1", port, "-i", 0) as process:
+        for _ in range(3):
+            line(process)
+        process.send_signal(signal.SIGINT)
+        lines = rest(process)
+        assert process.returncode == 0
+        assert lines[lines.index("") + 2].count(", 0% loss, ") == 1
+
+
+def test_interrupt_when_all_is_lost() -> None:
+    """With nothing received Ctrl-C prints the summary all the same, without times, and the exit code is 1."""
+    came = threading.Event()
+
+    def take(connection: socket.socket, over: threading.Event) -> None:
+        receive_exactly(connection, 56)
+        came.set()
+        mute(connection, over)
+
+    with serving(take) as port, pinging("127.0.0.1", port) as process:
+        assert came.wait(DEADLINE)
+        process.send_signal(signal.SIGINT)
+        lines = rest(process)
+        assert process.returncode == 1
+    assert lines[3].startswith("1 messages transmitted, 0 received, 100% loss, time ")
+    assert re.fullmatch(r"an outage of \d+\.\d{3} s \(1 message lost\) had not ended", lines[4])
+
+
+def test_deadline() -> None:
+    """-w ends it as Ctrl-C does, whatever it waits for."""
+    with serving(mute) as port, pinging("127.0.0.1", port, "-w", 0.2) as process:
+        assert rest(process)[3].startswith("1 messages transmitted, 0 received, 100% loss, time ")
+        assert process.returncode == 1
+
+
+def test_status_at_will() -> None:
+    """Ctrl-\\ tells on standard error how it goes, and it goes on."""
+    with serving(faithful()) as port, pinging("127.0.0.1", port) as process:
+        line(process)
+        assert "seq=1" in line(process)
+        process.send_signal(signal.SIGQUIT)
+        assert process.stderr
+        assert re.fullmatch(
+            rb"\r1/1 messages, 0% loss, min/avg/p50/max = [0-9./]+ ms\n", os.read(process.stderr.fileno(), 1000)
+        )
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0
+
+
+def test_reader_gone() -> None:
+    """`echoc ping ... | head` says nothing and leaves with 141."""
+    with serving(faithful()) as port, pinging("127.0.0.1", port, "-i", 0) as process:
+        line(process)
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 141
+        assert process.stderr.read() == b""
+
+
+def test_on_a_terminal() -> None:
+    """On a terminal each line of an echo or of the summary fits into 80 columns."""
+    with serving(faithful()) as port, terminal() as (screen, program):
+        done = subprocess.run(
+            [*COMMAND, "localhost", str(port), "-c", "2", "-i", "0"], stdin=program, stdout=program, stderr=program
+        )
+        assert done.returncode == 0
+        assert max(map(len, seen(screen, 200).splitlines())) <= 80
+
+
+def test_outage() -> None:
+    """A server that dies and comes back: each attempt between is a loss, and the outage is told."""
+    with serving_in_turn(leaving(0.1)) as port, pinging("127.0.0.1", port, "-i", 0.2, "-c", 100) as process:
+        line(process)
+        assert "seq=1" in line(process)
+        assert line(process).startswith("after seq=1: the server closed the connection unasked")
+        assert line(process) == "no connection for seq=2: Connection refused\n"
+        with serving_in_turn(faithful(), port=port):
+            told = line(process)
+            while told.startswith("no connection for seq="):
+                told = line(process)
+            outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages? lost\)\n", told)
+            assert outage
+            assert "56 bytes from 127.0.0.1" in line(process)
+            process.send_signal(signal.SIGINT)
+            assert f"1 outage, {outage[1]} s in all, the longest {outage[1]} s" in rest(process)
+            assert process.returncode == 1
+
+
+def test_imports() -> None:
+    """A ping imports nothing beyond the standard library, of echod only the client, and nothing slow."""
+    program = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from echod.client.cli import main
+code = main()
+loaded = {name.partition(".")[0] for name in sys.modules}
+slow = {"pydantic", "asyncio", "logging", "typing", "dataclasses", "inspect", "tempfile", "threading", "json"}
+print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main__"}))
+sys.exit(code)
+"""
+    root = Path(echod.__file__).parent.parent
+    with serving(faithful()) as port:
+        # -S keeps away what an environment loads at each start, a coverage tool for one.
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program, str(root), "ping", "127.0.0.1", str(port), "-c", "1"],
+            capture_output=True,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[-1] == b"[] ['echod']"
+
+
+@contextmanager
+def far_server() -> Iterator[tuple[Network, Network, int]]:
+    """Two joined networks, and the port of a faithful server in the second."""
+    with joined_networks() as (near, far):
+        with inside(far.pid):
+            listener = socket.create_server((far.address, 0))
+        with listener, serving_at(listener, *[faithful()] * 3):
+            yield near, far, listener.getsockname()[1]
+
+
+def test_blackhole() -> None:
+    """A network that loses everything for a time is an outage of at least that time, from the first message lost."""
+    with (
+        far_server() as (near, far, port),
+        pinging(far.address, port, "-i", 0.1, "-W", 0.3, "--connect-timeout", 0.3, place=near) as process,
+    ):
+        line(process)
+        assert "seq=1" in line(process)
+        far.lose_all()
+        lost = line(process)
+        while not lost.startswith("no "):
+            lost = line(process)
+        assert re.fullmatch(r"no echo for seq=\d+: not within 0\.3 s: 0 of 56 bytes sent came back, 56 missing\n", lost)
+        assert re.fullmatch(r"no connection for seq=\d+: timed out\n", line(process))
+        far.lose_nothing()
+        told = line(process)
+        while told.startswith("no connection"):
+            told = line(process)
+        outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages lost\)\n", told)
+        assert outage
+        assert float(outage[1]) >= 0.6
+        assert int(outage[2]) >= 2
+        process.send_signal(signal.SIGINT)
+        rest(process)
+        assert process.returncode == 1
+
+
+def test_loss_that_tcp_repairs() -> None:
+    """What the network loses for a moment TCP sends again: nothing is lost, but the longest time shows it."""
+    with far_server() as (near, far, port), pinging(far.address, port, "-i", 0, "--json", place=near) as process:
+        line(process)
+        far.lose_all()
+        while not far.has_lost():
+            pass
+        far.lose_nothing()
+        while (echo := validated(line(process).encode())[0])["seconds"] < 0.2:
+            assert echo["ok"]
+        process.send_signal(signal.SIGINT)
+        *_, summary = validated("\n".join(rest(process)).encode())
+    assert (process.returncode, summary["loss"], summary["errors"]) == (0, 0, 0)
+    assert summary["rtt"]["max"] >= 0.2
+
+
+def test_slow_network() -> None:
+    """Through a network of 1 Mbit/s, 12,500 bytes take at least the 80 ms that the rate leaves them."""
+    with far_server() as (near, far, port):
+        for end in (near, far):
+            end.run("tc qdisc add dev cable root tbf rate 1mbit burst 2kb latency 5s")
+        with pinging(far.address, port, "-c", 2, "-i", 0, "-s", 12500, "--json", place=near) as process:
+            *echoes, summary = validated("\n".join(rest(process)).encode())
+    assert (process.returncode, summary["received"]) == (0, 2)
+    assert min(echo["seconds"] for echo in echoes) >= 0.08
