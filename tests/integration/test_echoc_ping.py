@@ -52,9 +52,12 @@ def line(process: subprocess.Popen[bytes]) -> str:
 
 def rest(process: subprocess.Popen[bytes]) -> list[str]:
     """The other lines of its output, when it has ended by itself; it must have nothing to complain of."""
-    output, errors = process.communicate(timeout=DEADLINE)
-    assert errors == b""
-    return output.decode().splitlines()
+    assert process.stdout
+    assert process.stderr
+    lines = process.stdout.read().decode().splitlines()
+    assert process.stderr.read() == b""
+    process.wait(DEADLINE)
+    return lines
 
 
 def test_interrupt() -> None:
