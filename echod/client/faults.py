@@ -137,14 +137,14 @@ class LateError(LostError):
         super().__init__(what, sent, received)
 
 
-class OverdueError(LostError):
-    """The whole echo of one message was not back within `seconds`."""
+class OverdueError(EchoError):
+    """Of one message of `sent` bytes only the first `received` were back within `seconds`."""
 
     kind = "late"
 
     def __init__(self, seconds: float, sent: int, received: int) -> None:
-        self.seconds = seconds
-        super().__init__(f"not within {seconds:g} s", sent, received)
+        some = f": {_tally(sent, received)}" if received else ""
+        super().__init__(f"not within {seconds:g} s{some}")
 
 
 class ClosedError(LostError):

@@ -3,6 +3,9 @@
 _BITS = 6
 """A power of two is cut into 2**6 buckets: no time is further than 1/128 from the middle of its own."""
 
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+"""Those that are told."""
+
 
 class Histogram:
     """How many times of each length there were; lengths in whole nanoseconds.
@@ -70,6 +73,14 @@ class Histogram:
                 low, high = bounds(bucket)
                 return min(max((low + high) / 2, self.least), self.greatest)
         return 0.0
+
+    def fields(self) -> dict[str, object] | None:
+        """What `--json` tells of the times, in seconds; None where nothing was counted."""
+        if not self.count:
+            return None
+        nanoseconds = {"min": self.least, "mean": self.mean, "max": self.greatest, "mdev": self.deviation}
+        nanoseconds |= {f"p{percent:g}".replace(".", "_"): self.percentile(percent) for percent in PERCENTILES}
+        return {name: value / 1e9 for name, value in nanoseconds.items()}
 
 
 def bounds(bucket: int) -> tuple[int, int]:

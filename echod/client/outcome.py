@@ -152,8 +152,8 @@ class Outcome:
             "errors": self.errors,
             "loss": lost / self.transmitted if self.transmitted else None,
             "seconds": self._elapsed / 1e9,
-            "rtt": _times(self.rtt),
-            "connect": _times(self.connecting),
+            "rtt": self.rtt.fields(),
+            "connect": self.connecting.fields(),
             "outages": {
                 "count": self._outages,
                 "seconds": self._outage_total / 1e9,
@@ -182,17 +182,3 @@ def _spread(times: Histogram) -> str:
 
 def _joined(*nanoseconds: float) -> str:
     return "/".join(f"{value / 1e6:.3f}" for value in nanoseconds) + " ms"
-
-
-def _times(times: Histogram) -> dict[str, object] | None:
-    if not times.count:
-        return None
-    values = {
-        "min": times.least,
-        "avg": times.mean,
-        "max": times.greatest,
-        "mdev": times.deviation,
-        "p50": times.percentile(50),
-        "p99": times.percentile(99),
-    }
-    return {name: value / 1e9 for name, value in values.items()}

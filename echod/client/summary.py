@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from echod.client.chart import chart, duration, rows
-from echod.client.histogram import Histogram
+from echod.client.histogram import PERCENTILES, Histogram
 from echod.client.tally import Tally
-
-_PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9))
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
@@ -75,8 +73,8 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
         "connections_made": tally.connections,
         "messages_per_second": _each(within.messages, seconds),
         "bytes_per_second": _each(within.received, seconds),
-        "latency": _fields(tally.latency),
-        "connecting": _fields(tally.connecting),
+        "latency": tally.latency.fields(),
+        "connecting": tally.connecting.fields(),
         "errors": [
             {"kind": kind, "reason": why or None, "count": count} for (kind, why), count in tally.errors.items()
         ],
@@ -95,14 +93,5 @@ def _each(count: int, seconds: float) -> float:
 def _times(prefix: str, times: Histogram) -> list[tuple[str, str]]:
     if not times.count:
         return []
-    found = [(name, times.percentile(percent)) for name, percent in _PERCENTILES] + [("max", times.greatest)]
+    found = [(f"p{percent:g}", times.percentile(percent)) for percent in PERCENTILES] + [("max", times.greatest)]
     return [(prefix + name, f"{nanoseconds / 1e6:.3f} ms") for name, nanoseconds in found]
-
-
-def _fields(times: Histogram) -> dict[str, object] | None:
-    if not times.count:
-        return None
-    fields: dict[str, object] = {
-        name.replace(".", "_"): times.percentile(percent) / 1e9 for name, percent in _PERCENTILES
-    }
-    return fields | {"max": times.greatest / 1e9, "mean": times.mean / 1e9}

@@ -165,7 +165,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
         (
             answering(half),
             [
-                r"no echo for seq=1: the server closed the connection too early: 20 of 56 bytes .*, 36 missing",
+                r"no echo for seq=1: the server closed the connection too early: 20 of 56 bytes .*, 36 missing from byte 20 on .*",
                 LOST,
                 r"56 bytes from .*: seq=2 .*",
                 r"56 bytes from .*: seq=3 .*",
@@ -186,7 +186,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
             followed_by(answering(bytes, half), mute),
             [
                 r"56 bytes from .*: seq=1 .*",
-                "no echo for seq=2: not within N s: 20 of 56 bytes sent came back, 36 missing",
+                "no echo for seq=2: not within N s: 20 of 56 bytes sent came back, 36 missing from byte 20 on .*",
                 LOST,
                 r"56 bytes from .*: seq=3 .*",
             ],

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from echod.client.faults import LateError
+from echod.client.faults import OverdueError
 from echod.client.outcome import Outcome, milliseconds
 
 SECOND = 1_000_000_000
@@ -61,7 +61,7 @@ def test_length_of_an_outage() -> None:
     outcome = Outcome()
     for ago in (5, 3):
         outcome.on_sending(time.perf_counter_ns() - ago * SECOND)
-        outcome.on_loss(LateError(1, 56, 0))
+        outcome.on_loss(OverdueError(1, 56, 0))
     outcome.on_sending(time.perf_counter_ns())
     outage = outcome.on_echo(1, None)
     assert outage
