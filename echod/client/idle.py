@@ -119,7 +119,7 @@ class Search:
         if segments:
             self._quiet = False
         if error is None:
-            self._outlived = max(self._outlived, lasted)
+            self._outlived = lasted  # longer than those before, or it would not have been tried
         else:
             self._lost = lasted if self._lost is None else min(self._lost, lasted)
         self._tell(lasted, took, segments, seen, error)

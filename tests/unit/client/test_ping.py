@@ -223,6 +223,20 @@ def test_end_between_messages(end: Behaviour, sentence: str, capfdbinary: Captur
     assert "2 messages transmitted, 2 received, +1 errors, 0% loss, time Nms" in lines
 
 
+def test_interval_after_an_end(capfdbinary: Capture) -> None:
+    """Also after a connection's end the next message is not sent before its time."""
+    with serving_in_turn(answering(bytes), faithful()) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "2", "-i", "0.3", "--json"]) == 1
+    first, *_, second, _ = validated(capfdbinary.readouterr().out)
+    assert second["time"] - first["time"] > 0.2
+
+
+def test_no_wait_after_the_last() -> None:
+    """When the last echo has come, nothing is waited for."""
+    with serving(faithful()) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "1", "-i", "3600"]) == 0
+
+
 def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
     """After the first connection one that can't be made is a loss, told with its reason."""
     with serving_in_turn(answering(bytes, half)) as port:
