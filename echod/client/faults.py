@@ -143,6 +143,7 @@ class OverdueError(EchoError):
     kind = "late"
 
     def __init__(self, seconds: float, sent: int, received: int) -> None:
+        self.sent, self.received = sent, received
         some = f": {_tally(sent, received)}" if received else ""
         super().__init__(f"not within {seconds:g} s{some}")
 

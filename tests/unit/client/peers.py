@@ -60,7 +60,7 @@ def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET,
 def serving_in_turn(*behaviours: Behaviour, port: int = 0) -> Iterator[int]:
     """A TCP server for as many clients, one after the other, each treated in its own way; yields its port.
 
-    When the last is gone, nobody listens any more.
+    When the last has come, nobody listens any more.
     """
     with socket.create_server(("127.0.0.1", port)) as listener, serving_at(listener, *behaviours):
         yield listener.getsockname()[1]
@@ -72,12 +72,13 @@ def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None
     over = threading.Event()
 
     def run() -> None:
-        for behaviour in behaviours:
+        for left, behaviour in reversed(list(enumerate(reversed(behaviours)))):
             # A client that breaks off takes only its own connection along.
             with suppress(OSError), listener.accept()[0] as connection:
                 connection.settimeout(DEADLINE)
+                if not left:
+                    stop()
                 behaviour(connection, over)
-        stop()
 
     def stop() -> None:
         with suppress(OSError):  # it had stopped already

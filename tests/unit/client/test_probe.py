@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from echod.client.faults import LateError, MismatchError, SurplusError
+from echod.client.faults import MismatchError, OverdueError, SurplusError
 from echod.client.probe import Probe
 from tests.unit.client.peers import Behaviour, answering, faithful, followed_by, mute, serving
 
@@ -39,7 +39,7 @@ def test_echo() -> None:
 def test_part_of_an_echo() -> None:
     """What came of an echo that is late is counted."""
     with probing(followed_by(answering(lambda data: data[:3], size=7), mute)) as (probe, _):
-        with pytest.raises(LateError) as caught:
+        with pytest.raises(OverdueError) as caught:
             probe.echo(b"message", 0.2)
         assert (caught.value.sent, caught.value.received) == (7, 3)
 
