@@ -53,6 +53,8 @@ class Outcome:
 
     def on_sending(self, now: int) -> None:
         """A message is sent, or would be if there were a connection."""
+        if not self.transmitted:
+            self._began = now
         self.transmitted += 1
         self._awaited_since = now
 
