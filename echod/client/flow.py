@@ -99,8 +99,8 @@ class Flow(Wire):
             self._heard = now
             self.on_open(now)
 
-    def owe(self, now: int) -> None:
-        """One more message is due; in an open loop."""
+    def owe(self, due: int, now: int) -> None:
+        """So many messages are due by now, those from before included; in an open loop."""
 
     def finish(self, now: int) -> None:
         """Begin nothing new, and be over as soon as everything has come back."""

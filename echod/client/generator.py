@@ -93,15 +93,23 @@ class Generator:
             self._deal(now)
 
     def _deal(self, now: int) -> None:
-        """Give the flows, in turn, what is due."""
-        while self._running:
-            turn, index = divmod(self._dealt, len(self._flows))
-            when = self._plan.due(self._first + index * self._step + turn * self._plan.connections)
-            if when > now:
-                self._loop.call_at(when, self._deal)
-                return
-            self._flows[index].owe(now)
-            self._dealt += 1
+        """Tell the flows, which take turns, what is due, as much as it is: a process that can't keep up must not
+        take one message at a time, or it would never come to receive any."""
+        if not self._running:
+            return
+        count = len(self._flows)
+        due = self._due_by(min(now, self._plan.begin + self._plan.duration - 1))
+        for message in range(self._dealt, min(due, self._dealt + count)):
+            index = message % count
+            self._flows[index].owe((due - index + count - 1) // count, now)
+        self._dealt = due
+        turn, index = divmod(due, count)
+        self._loop.call_at(self._plan.due(self._first + index * self._step + turn * self._plan.connections), self._deal)
+
+    def _due_by(self, now: int) -> int:
+        """How many messages of this process are due by then."""
+        turns, rest = divmod(self._plan.due_by(now), self._plan.connections)
+        return turns * len(self._flows) + max(-(-(rest - self._first) // self._step), 0)
 
     def _look(self, now: int) -> None:
         for flow in self._flows:
@@ -117,7 +125,7 @@ class Generator:
         if not self._running:
             return
         if self._plan.rate is not None:
-            self._deal(min(now, self._plan.begin + self._plan.duration - 1))
+            self._deal(now)
         self._running = False
         self._report()
         for flow in self._flows:

@@ -52,9 +52,9 @@ class OpenFlow(Flow):
     _due = 0
     _begun = 0  # how many were begun on connections before this one
 
-    def owe(self, now: int) -> None:
-        """One more message is due."""
-        self._due += 1
+    def owe(self, due: int, now: int) -> None:
+        """Count them."""
+        self._due = due
 
     def due_at(self, message: int) -> int:
         """When a message of this flow was due; they are counted from 0."""
@@ -75,13 +75,14 @@ class OpenLoop(OpenFlow):
 
     _complete = 0  # how many came back on this connection
 
-    def owe(self, now: int) -> None:
-        """Send it, unless the kernel has no room even for what was due before."""
-        super().owe(now)
+    def owe(self, due: int, now: int) -> None:
+        """Send them, unless the kernel has no room even for what was due before."""
+        more = due - self._due
+        super().owe(due, now)
         if self.state == OPEN:
             if self._received == self._goal:
                 self._heard = now
-            self._goal += self._plan.size
+            self._goal += more * self._plan.size
             if not self._watched & WRITE and not self._send_failure:
                 self.send()
 
@@ -176,9 +177,9 @@ class Churn(OpenFlow):
         self.order = RUN
         self.on_rested(now)
 
-    def owe(self, now: int) -> None:
+    def owe(self, due: int, now: int) -> None:
         """Connect, unless the connection before is not done with."""
-        super().owe(now)
+        super().owe(due, now)
         if self.state == CLOSED:
             self.on_rested(now)
 

@@ -37,3 +37,8 @@ class Plan:
         """When a message is due; they are counted over all connections, which take turns: no two coincide."""
         assert self.rate is not None
         return self.begin + int(message * 1e9 / self.rate)
+
+    def due_by(self, now: int) -> int:
+        """How many messages are due by then, over all connections."""
+        assert self.rate is not None
+        return int((now - self.begin) * self.rate / 1e9) + 1

@@ -328,6 +328,18 @@ def test_identical(arguments: list[str]) -> None:
         assert total["messages"] == total["connections_made"]
 
 
+@pytest.mark.parametrize(
+    ("rate", "arguments"),
+    [(500, ["--processes", "3", "--connections", "7"]), (2_000_000, ["--size", "1"])],
+    ids=["shared", "too much"],
+)
+def test_rate(rate: int, arguments: list[str]) -> None:
+    """As many messages are sent as are due: however they are shared, and also when they can't be sent in time."""
+    with serving_all(faithful()) as port:
+        total = result(load(port, "--json", "--rate", str(rate), *arguments))
+    assert (total["ok"], total["messages"], total["rate"]) == (True, rate // 10, rate)
+
+
 def test_unix_socket(tmp_path: Path) -> None:
     """A unix socket is loaded as any other; its queue may be full at times, which is no error."""
     with Daemon("--host", f"unix:{tmp_path}/echo") as daemon:
