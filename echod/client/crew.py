@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+from echod.client.faults import UntestableError, reason
 from echod.client.flow import Mode
 from echod.client.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
 from echod.client.loop import clock
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 class Crew:
     """`processes` processes, which share the connections of a `plan` in `mode`; as a context, they are ended at the
-    end of the block, if they are still there.
+    end of the block, if they are still there.  Raises UntestableError when the system does not let one start.
 
     `within` is what came back while the load lasted, `total` that and what was waited for afterwards; `seconds` how
     long the load lasted, and `deaths` how processes died, as sentences.
@@ -99,7 +100,7 @@ class Crew:
         self._is_stopped = True
         now = clock()
         if now < self._end:
-            self._end = now
+            self._end = max(now, self._begin)
             self._order(STOP)
 
     def close(self) -> None:
@@ -120,14 +121,18 @@ class Crew:
                 if pid == 0:
                     ends = [near, *(member.socket for member in self._members.values())]
                     _work(ends, lambda: Generator(self._plan, mode, pattern, far, first, step).run())
+            except OSError as error:
+                near.close()
+                raise UntestableError(f"cannot start a load process: {reason(error)}") from error
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         self._members[near.fileno()] = _Member(pid, near)
 
     def _go(self) -> None:
-        self._begin = clock() + _LEAD
-        self._end = self._begin + self._plan.duration
-        self._order(GO + self._begin.to_bytes(8, "big"))
+        begin = clock() + _LEAD
+        self._end = begin + self._plan.duration
+        self._order(GO + begin.to_bytes(8, "big"))
+        self._begin = begin  # last: from now on a signal sends the order to stop, which must come second
 
     def _order(self, order: bytes) -> None:
         for member in self._members.values():

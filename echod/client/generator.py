@@ -87,6 +87,8 @@ class Generator:
         self._loop.call_at(begin + self._plan.duration, self._stop)
 
     def _start(self, now: int) -> None:
+        if not self._running:  # stopped before it began
+            return
         for flow in self._flows:
             flow.begin(now)
         if self._plan.rate is not None:
