@@ -28,6 +28,7 @@ interpreter=${PYTHON:-/usr/bin/python3}
 # Where things are at run time; "$root" goes before each when they are put there.
 bin=$prefix/bin
 lib=$prefix/lib/echod
+client_lib=$prefix/lib/echoc
 share=$prefix/share/echod
 doc=$prefix/share/doc/echod
 man=$prefix/share/man
@@ -87,39 +88,53 @@ put() {
     install -D -m "$1" "$2" "$root$3"
 }
 
-# All of it beside the old one first, and then in its place: a full disk must not take away what runs.
-put_library() {
-    new=$root$lib.new
-    rm -rf "$new"
-    mkdir -p "$new/echod"
+# Both beside the old ones first, and then in their places: a full disk must not take away what runs.
+put_libraries() {
+    fill_daemon "$root$lib.new"
+    fill_client "$root$client_lib.new"
+    for library in "$lib" "$client_lib"; do
+        [ "$staged" ] || "$interpreter" -m compileall -q -s "$root$library.new" -p "$library" "$root$library.new"
+    done
+    for library in "$lib" "$client_lib"; do
+        rm -rf "$root$library"
+        mv "$root$library.new" "$root$library"
+    done
+}
+
+fill_daemon() {
+    rm -rf "$1"
+    mkdir -p "$1/echod"
     for wheel in "$WHEELS"/*.whl; do
-        "$interpreter" -m zipfile -e "$wheel" "$new"
+        "$interpreter" -m zipfile -e "$wheel" "$1"
     done
     # What pip alone reads; the licences are in the copyright file. What stays says which versions these are, and of
     # what the compiled module was made.
-    rm -rf "$new"/*.dist-info/licenses
-    find "$new" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
-    cp "$source"/echod/*.py "$new/echod"  # no client: it has an executable of its own
-    find "$new" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
-    install -m 755 "$source/packaging/systemd/announce-restart" "$source/packaging/systemd/back-off" "$new"
-    [ "$staged" ] || "$interpreter" -m compileall -q -s "$new" -p "$lib" "$new"
-    rm -rf "$root$lib"
-    mv "$new" "$root$lib"
+    rm -rf "$1"/*.dist-info/licenses
+    find "$1" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
+    install -m 644 "$source"/echod/*.py "$1/echod"
+    install -m 755 "$source/packaging/systemd/announce-restart" "$source/packaging/systemd/back-off" "$1"
 }
 
-put_commands() {
+# A library of its own, so that either can be there without the other. Not one file, a zip archive: Python would compile
+# that anew at each start, which takes longer than the rest of it.
+fill_client() {
+    rm -rf "$1"
+    mkdir -p "$1/echod/client"
+    install -m 644 "$source/echod/__init__.py" "$1/echod"
+    install -m 644 "$source"/echod/client/*.py "$1/echod/client"
+}
+
+# put_command NAME LIBRARY MODULE
+put_command() {
     # -I and -S: nothing but these modules and Python's own; what else is installed for it cannot do harm here.
-    cat >"$scratch/echod" <<END
+    cat >"$scratch/$1" <<END
 #!$interpreter -IS
 import sys
-sys.path.insert(0, "$lib")
-from echod.cli import main
-main()
+sys.path.insert(0, "$2")
+from $3 import main
+sys.exit(main())
 END
-    "$interpreter" "$source/packaging/zipapp.py" "$source/echod" "$scratch/echoc"
-    [ "$interpreter" = /usr/bin/python3 ] || sed -i "1s|/usr/bin/python3|$interpreter|" "$scratch/echoc"
-    put 755 "$scratch/echod" "$bin/echod"
-    put 755 "$scratch/echoc" "$bin/echoc"
+    put 755 "$scratch/$1" "$bin/$1"
 }
 
 put_units() {
@@ -157,8 +172,9 @@ install_all() {
     trap 'rm -rf "$scratch"' EXIT
     trap 'exit 1' HUP INT TERM
 
-    put_library
-    put_commands
+    put_libraries
+    put_command echod "$lib" echod.cli
+    put_command echoc "$client_lib" echod.client.cli
     put_units
     put_papers
     [ "$staged" ] || start
@@ -204,7 +220,7 @@ uninstall_all() {
     for page in "$source"/packaging/man/*.[1-8]; do
         rm -f "$root$man/man${page##*.}/$(basename "$page")"
     done
-    rm -rf "$root$lib" "$root$share" "$root$doc"
+    rm -rf "$root$lib" "$root$client_lib" "$root$share" "$root$doc"
     [ -z "$manages" ] || systemctl daemon-reload
 }
 

@@ -1,6 +1,6 @@
 """echoc, the client: sends bytes to an echo service (RFC 862) and says whether the same bytes came back.
 
-Standard library only, and of echod nothing but its version: the package also runs by itself, as one file.
+Standard library only, and of echod nothing but its version: the package also runs by itself.
 
     cli.py        argv -> a verb -> exit code
     send.py       send something, print the echo, and say whether it is identical

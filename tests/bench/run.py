@@ -25,7 +25,7 @@ from typing import NoReturn, TextIO
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # in place of this directory: modules are named from the top here, as in all tests
 
-from tests.bench import load, report  # noqa: E402
+from tests.bench import load, report, start  # noqa: E402
 from tests.bench.measure import Case, Failed, Plan, measure  # noqa: E402
 from tests.bench.servers import SERVERS, Kind, compile_program, echod_in  # noqa: E402
 
@@ -100,7 +100,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--servers", type=names, default=list(SERVERS), help=f"which to compare ({','.join(SERVERS)})")
     add("--echod-b", type=checkout, metavar="PATH", help="another checkout, to compare this one's echod with")
     add("--json", type=writable, metavar="FILE", help="write all figures there")
-    add("--assert", dest="goal", action="store_true", help="exit 1 if echod costs more than uvloop")
+    add(
+        "--assert",
+        dest="goal",
+        action="store_true",
+        help="exit 1 if echod costs more than uvloop, or echoc starts late",
+    )
     add("--quick", action="store_true", help="a smoke test: two short rounds, whose figures mean little")
     options = parser.parse_args(argv)
     if options.goal and not ({"echod", "uvloop"} <= set(options.servers) and set(GOAL_SIZES) <= set(options.sizes)):
@@ -114,6 +119,8 @@ def missing(options: argparse.Namespace) -> str:
     """What the benchmark needs and this machine lacks, as a sentence, or ''."""
     if not shutil.which("cc"):
         return "the load generator is compiled on the spot, and there is no C compiler here: install one (cc)"
+    if not os.access(start.PYTHON, os.X_OK):
+        return f"the start of echoc is measured by {start.PYTHON}, which is not here"
     if "uvloop" in options.servers and not importlib.util.find_spec("uvloop"):
         return "this Python has no uvloop: install it, or leave it out by --servers"
     return ""
@@ -168,9 +175,11 @@ def main(argv: list[str]) -> int:
     plan = Plan(options.connections, 2, 4) if options.quick else Plan(options.connections, options.rounds, 40)
     machine = describe_machine()
     print(f"machine: {machine}")
-    print(f"{plan.describe()}; median [lowest and highest round]", flush=True)
     tables = []
     try:
+        started = report.Spread.over(start.measure(3 if options.quick else start.TURNS))
+        print(f"start: echoc --version takes {started.show(2)} of {start.BASELINE}, at most {start.LIMIT}")
+        print(f"{plan.describe()}; median [lowest and highest round]", flush=True)
         with tempfile.TemporaryDirectory(prefix="echod-bench-") as name, ended_by_signals():
             generator = compile_program("generator.c", Path(name))
             servers = kinds(options, Path(name))
@@ -191,13 +200,14 @@ def main(argv: list[str]) -> int:
             json.dump(
                 {"machine": machine, "plan": plan.describe(), "cases": [t.to_json() for t in tables]}, file, indent=1
             )
-    return judge(tables) if options.goal else 0
+    return judge(tables, started.median) if options.goal else 0
 
 
-def judge(tables: list["report.Table"]) -> int:
-    """Say whether the goal is met: 0, or 1."""
-    status = 0
-    print()
+def judge(tables: list["report.Table"], start_ratio: float) -> int:
+    """Say whether the goals are met: 0, or 1."""
+    met = start_ratio <= start.LIMIT
+    status = int(not met)
+    print(f"\ngoal of the start: {start_ratio:.2f}, at most {start.LIMIT}: {'met' if met else 'missed'}")
     for table in tables:
         if table.case.churn or table.case.size not in GOAL_SIZES:
             continue

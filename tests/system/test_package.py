@@ -23,6 +23,25 @@ def test_installing_leaves_a_running_service(fresh: Machine, packages: list[Path
     assert fresh.output("echoc", "-m", "a sentence") == "a sentence"
 
 
+def test_the_client_works_alone(fresh: Machine, packages: list[Path]) -> None:
+    """echoc's package needs nothing of echod's, has its modules compiled, and takes them along when it goes."""
+    before = files(fresh)
+    package.install(fresh, [path for path in packages if path.name.startswith("echoc_")])
+    assert fresh.output("echoc", "--version") == f"echoc {package.VERSION}"
+    assert fresh.output("sh", "-c", "ls /usr/lib/echoc/echod/client/__pycache__/cli.*.pyc")
+    fresh.run("apt-get", "purge", "--yes", "echoc")
+    assert files(fresh) - before == set()
+
+
+def test_the_client_heeds_no_python_variables(fresh: Machine, packages: list[Path]) -> None:
+    """Another module of the name of one of its own, or of Python's, does not get in by the environment."""
+    package.install(fresh, packages)
+    for name in ("echod", "socket", "sitecustomize"):
+        fresh.write(f"/root/others/{name}.py", "raise SystemExit('not me')\n")
+    command = "cd /root/others && PYTHONPATH=/root/others PYTHONHOME=/root PYTHONSTARTUP=socket.py echoc --version"
+    assert fresh.output("sh", "-c", command) == f"echoc {package.VERSION}"
+
+
 def test_nobody_is_made_for_it(fresh: Machine, packages: list[Path]) -> None:
     """No user and no group is created."""
     before = fresh.output("cat", "/etc/passwd", "/etc/group")

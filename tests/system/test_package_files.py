@@ -65,8 +65,9 @@ def test_there_is_a_module_for_each_python(packages: list[Path]) -> None:
 
 
 def test_another_python_of_the_distribution_is_prepared_for(packages: list[Path]) -> None:
-    """The hook is there by which Debian has the modules compiled anew when it changes its Python."""
-    assert "./usr/share/python3/runtime.d/echod.rtupdate" in listing(packages, "echod")
+    """The hooks are there by which Debian has the modules compiled anew when it changes its Python."""
+    for name in ("echod", "echoc"):
+        assert f"./usr/share/python3/runtime.d/{name}.rtupdate" in listing(packages, name)
 
 
 def test_the_daemon_and_the_client_share_no_file(packages: list[Path]) -> None:

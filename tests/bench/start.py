@@ -1,0 +1,45 @@
+"""How long echoc takes to start, beside a Python that imports what any such client needs."""
+
+import random
+import subprocess
+import time
+
+from tests.bench.servers import ROOT, Failed
+
+LIMIT = 1.5
+TURNS = 41
+
+PYTHON = "/usr/bin/python3"
+"""What an installed echoc runs on; others have more, or less, that each start without -S must look at."""
+
+# As packaging/install.sh has it in the command echoc.
+_STUB = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from echod.client.cli import main; sys.exit(main())"
+_ECHOC = (PYTHON, "-IS", "-c", _STUB, "--version")
+_BASELINE = (PYTHON, "-I", "-c", "import argparse, socket")
+BASELINE = 'python3 -I -c "import argparse, socket"'
+
+
+def measure(turns: int = TURNS) -> list[float]:
+    """echoc's time from start to end as a share of the other's, turn by turn; after one turn to compile and to warm up.
+
+    Raises `Failed` if either fails.
+    """
+    order = [_ECHOC, _BASELINE]
+    draw = random.Random(0)
+    ratios = []
+    for _ in range(1 + turns):
+        draw.shuffle(order)
+        spent = {command: _seconds(command) for command in order}
+        ratios.append(spent[_ECHOC] / spent[_BASELINE])
+    return ratios[1:]
+
+
+def _seconds(command: tuple[str, ...]) -> float:
+    began = time.perf_counter()
+    result = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    spent = time.perf_counter() - began
+    if result.returncode:
+        raise Failed(f"{' '.join(command)} ended with {result.returncode}: {result.stderr.strip()}")
+    return spent
