@@ -74,7 +74,7 @@ uninstall: ## take out again what install has put into place, but not a configur
 
 docs: ## write what man pages, README.md and etc/echod.toml repeat of the code
 	$(venv) $(RUNTIME)
-	$(python) packaging/man/generate.py
+	PYTHONPATH=packaging $(python) -m generate
 
 pins: ## renew the pinned versions and hashes
 	$(venv) build dev

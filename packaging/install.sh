@@ -30,6 +30,7 @@ bin=$prefix/bin
 lib=$prefix/lib/echod
 client_lib=$prefix/lib/echoc
 share=$prefix/share/echod
+client_share=$prefix/share/echoc
 doc=$prefix/share/doc/echod
 man=$prefix/share/man
 config=/etc/echod.toml
@@ -154,6 +155,7 @@ put_papers() {
     for page in "$source"/packaging/man/*.[1-8]; do
         put 644 "$page" "$man/man${page##*.}/$(basename "$page")"
     done
+    put 644 "$source/packaging/echoc.schema.json" "$client_share/echoc.schema.json"
     put 644 "$source/packaging/debian/copyright" "$doc/copyright"
     put 644 "$source/etc/echod.toml" "$share/echod.toml"
     [ -e "$root$config" ] || put 644 "$source/etc/echod.toml" "$config"
@@ -220,7 +222,7 @@ uninstall_all() {
     for page in "$source"/packaging/man/*.[1-8]; do
         rm -f "$root$man/man${page##*.}/$(basename "$page")"
     done
-    rm -rf "$root$lib" "$root$client_lib" "$root$share" "$root$doc"
+    rm -rf "$root$lib" "$root$client_lib" "$root$share" "$root$client_share" "$root$doc"
     [ -z "$manages" ] || systemctl daemon-reload
 }
 

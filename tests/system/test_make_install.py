@@ -167,6 +167,7 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
         "usr/lib/echoc/echod/client/cli.py",
         "usr/lib/systemd/system/echod@.service",
         "usr/share/man/man5/echod.toml.5",
+        "usr/share/echoc/echoc.schema.json",
     ):
         assert (staged / name).is_file(), name
     assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()

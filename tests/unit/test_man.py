@@ -1,19 +1,16 @@
 """The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well-formed."""
 
 import re
-import runpy
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-# Not by an import: installed beside pytest there is another package named packaging.
-GENERATOR: dict[str, Any] = runpy.run_path(str(ROOT / "packaging" / "man" / "generate.py"))
-DOCUMENTS: dict[Path, str] = GENERATOR["documents"]()
-PAGES: list[Path] = GENERATOR["PAGES"]
+from generate.documents import PAGES, documents
+from generate.pages import BLOCK, BLOCKS
+
+DOCUMENTS = documents()
 
 
 def complaints(command: str, *arguments: str | Path) -> list[str]:
@@ -34,8 +31,8 @@ def test_documents_repeat_the_code(path: Path) -> None:
 
 def test_every_generated_block_has_its_place() -> None:
     """Each stands in one page, once, with a beginning and an end."""
-    found = [match[2] for page in PAGES for match in GENERATOR["BLOCK"].finditer(page.read_text())]
-    assert sorted(found) == sorted(GENERATOR["BLOCKS"])
+    found = [match[2] for page in PAGES for match in BLOCK.finditer(page.read_text())]
+    assert sorted(found) == sorted(BLOCKS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

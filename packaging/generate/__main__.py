@@ -1,0 +1,5 @@
+"""`python -m generate`."""
+
+from generate.documents import main
+
+main()

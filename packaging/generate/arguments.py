@@ -1,0 +1,44 @@
+"""What an argument of a parser is called, what it takes, and what it means."""
+
+import argparse
+from collections.abc import Iterator
+
+# argparse's own words are about what it prints.
+_PLAINER = {
+    "show this help message and exit": "print a summary of the options, and exit",
+    "show program's version number and exit": "print the version, and exit",
+}
+
+
+def values(action: argparse.Action) -> tuple[str, ...]:
+    """The names of the values that an argument takes, as its usage shows them: none, mostly one, or several."""
+    if action.nargs == 0:
+        return ()
+    if isinstance(action.metavar, tuple):
+        return action.metavar
+    if action.metavar is not None:
+        name = action.metavar
+    elif action.choices is not None:
+        name = "|".join(map(str, action.choices))
+    else:
+        name = action.dest.upper()
+    return (name,) * (action.nargs if isinstance(action.nargs, int) else 1)
+
+
+def meaning(action: argparse.Action) -> str:
+    """What `--help` says of it, with its default filled in; a clause without a capital and a full stop."""
+    text = (action.help or "") % vars(action)
+    return _PLAINER.get(text, text)
+
+
+def sentence(action: argparse.Action) -> str:
+    """The same as a sentence."""
+    text = meaning(action)
+    return text if text.endswith(".") else f"{text[:1].upper()}{text[1:]}."
+
+
+def in_group(parser: argparse.ArgumentParser, title: str) -> Iterator[argparse.Action]:
+    """The arguments in the group of that title."""
+    for group in parser._action_groups:
+        if group.title == title:
+            yield from group._group_actions

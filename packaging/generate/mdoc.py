@@ -1,0 +1,40 @@
+"""Text as mdoc(7), the language of man pages."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+WIDTH = 78
+"""Of a line of text in a page; mandoc's lint minds more than 80."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_INLINE = re.compile(r"(?:^|\s+)((?:`[^`\s]+`|[\w.-]+\(\d\))[.,:;]*)(?=\s|$)")
+"""A name between backticks or a man page, and the points that follow it; what else touches one leaves it plain text."""
+
+
+def prose(text: str) -> Iterator[str]:
+    """Sentences as lines of mdoc, each sentence on a new one: names between backticks and man pages become macros."""
+    for sentence in _SENTENCE_END.split(text):
+        for number, piece in enumerate(_INLINE.split(sentence)):
+            if number % 2:
+                yield _macro(piece)
+            elif piece:
+                lines = textwrap.wrap(_plain(piece.strip()), WIDTH, break_long_words=False, break_on_hyphens=False)
+                yield from (re.sub(r"^\.", r"\\&.", line) for line in lines)
+
+
+def literal(words: str) -> str:
+    """Text as arguments of a macro, each hyphen one to be typed."""
+    return words.replace("\\", "\\e").replace("'", "\\(aq").replace('"', "\\(dq").replace("-", "\\-")
+
+
+def _macro(piece: str) -> str:
+    name = piece.rstrip(".,:;")
+    points = "".join(f" {point}" for point in piece[len(name) :])
+    page, _, section = name.partition("(")
+    return f".Xr {page} {section[:-1]}{points}" if section else f".Va {name[1:-1]}{points}"
+
+
+def _plain(words: str) -> str:
+    """Text that means itself, its quotes and options as one types them."""
+    return re.sub(r"(?<!\w)-", r"\\-", words.replace("`", "").replace("\\", "\\e").replace("'", "\\(aq"))

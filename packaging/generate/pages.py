@@ -1,0 +1,161 @@
+"""The blocks of the man pages that repeat the code."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from echod import cli
+from echod.client import cli as client_cli
+from echod.config import Key, keys
+from generate import schema
+from generate.arguments import in_group, sentence, values
+from generate.facts import events, statuses
+from generate.mdoc import literal, prose
+
+BLOCK = re.compile(
+    r'^(\.\\" begin generated: (.+)\n)(?:(?!\.\\" begin generated).*\n)*?(\.\\" end generated\n)', re.MULTILINE
+)
+
+COMMON = "options of every verb"
+"""The title of the group in which echoc's parsers have what they share."""
+
+
+def page(text: str) -> str:
+    """A man page with its blocks as they should be."""
+    return BLOCK.sub(_block, text)
+
+
+def _block(match: re.Match[str]) -> str:
+    return match[1] + "".join(f"{line}\n" for line in BLOCKS[match[2]]()) + match[3]
+
+
+def _keys() -> Iterator[str]:
+    table = None
+    for key in keys():
+        if key.path[:-1] != table:
+            if table is not None:
+                yield ".El"
+            table = key.path[:-1]
+            yield f".Ss The [{'.'.join(table)}] table" if table else ".Ss Before any table"
+            yield ".Bl -tag -width Ds"
+        yield f".It Va {key.name} No = {literal(key.kind.show(key.default))}"
+        yield from prose(key.description)
+        yield from prose(f"Must be {key.kind.expected}.")
+        yield from ("Variable", f".Ev {key.variable} ,", "flag", f".Fl {literal(key.flag[1:])} .")
+    yield ".El"
+
+
+def _events() -> Iterator[str]:
+    yield ".Bl -tag -width Ds"
+    for name, levels, meaning, fields in events():
+        yield f".It Sy {name} Pq {levels}"
+        yield from prose(meaning)
+        if fields:
+            yield "Fields:"
+            yield from (f".Va {field} ," for field in fields[:-1])
+            yield f".Va {fields[-1]} ."
+    yield ".El"
+
+
+def _statuses() -> Iterator[str]:
+    yield ".Bl -tag -width Ds"
+    for status, meaning in statuses():
+        yield f".It {status}"
+        yield from prose(meaning)
+    yield ".El"
+
+
+# --- Options
+
+
+def _of_echod() -> Iterator[str]:
+    """Of a setting only what it is, since echod.toml(5) has the rest."""
+    settings: dict[str, Key] = {key.flag: key for key in keys()}
+
+    def text(action: argparse.Action) -> str:
+        key = settings.get(action.option_strings[-1])
+        return key.description if key else sentence(action)
+
+    return _options(cli.make_parser()._actions, text)
+
+
+def _of_every_verb() -> Iterator[str]:
+    """Of send's parser, since they are the same in all."""
+    return _options(_shared(client_cli.make_parser("send")))
+
+
+def _of_verb(verb: str) -> Iterator[str]:
+    """What that verb alone takes."""
+    parser = client_cli.make_parser(verb)
+    shared = _shared(parser)
+    return _options([action for action in parser._actions if action not in shared])
+
+
+def _shared(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    target = [action for action in parser._actions if action.dest in ("host", "port")]
+    usage = [action for action in parser._actions if action.dest == "help"]
+    return [*target, *usage, *in_group(parser, COMMON)]
+
+
+def _options(actions: Sequence[argparse.Action], text: Callable[[argparse.Action], str] = sentence) -> Iterator[str]:
+    if not actions:
+        yield "It has no options of its own."
+        return
+    yield ".Bl -tag -width Ds"
+    for action in actions:
+        names = " , ".join(f"Fl {literal(name[1:])}" for name in action.option_strings)
+        yield f".It {names} {_value(action)}".replace("  ", " ").rstrip()
+        yield from prose(text(action))
+    yield ".El"
+
+
+def _value(action: argparse.Action) -> str:
+    if action.metavar is None and action.choices is not None and action.nargs != 0:
+        value = " | ".join(f"Cm {literal(str(choice))}" for choice in action.choices)
+    else:
+        value = " ".join(f"Ar {literal(name)}" for name in values(action))
+    if action.nargs in ("*", "+"):
+        value += " ..."
+    return f"Op {value}" if action.option_strings and action.nargs in ("?", "*") else value
+
+
+# --- JSON
+
+
+def _json() -> Iterator[str]:
+    yield from prose(schema.introduction())
+    for kind in schema.kinds():
+        yield f".Ss The kind Dq {kind.name}"
+        yield from _object(kind)
+    yield ".Ss Parts of these"
+    yield ".Bl -tag -width Ds"
+    for part in schema.parts():
+        yield f".It Va {part.name}"
+        yield from _object(part)
+    yield ".El"
+
+
+def _object(definition: schema.Definition) -> Iterator[str]:
+    yield from prose(definition.text)
+    yield from _fields(definition.fields)
+
+
+def _fields(fields: list[schema.Field]) -> Iterator[str]:
+    if fields:
+        yield ".Bl -tag -width Ds"
+        for field in fields:
+            yield f".It Va {field.name}"
+            yield from prose(field.text)
+            yield from _fields(field.fields)
+        yield ".El"
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
+    "keys": _keys,
+    "events": _events,
+    "exit statuses": _statuses,
+    "options of echod": _of_echod,
+    COMMON: _of_every_verb,
+    **{f"options of echoc {verb}": lambda verb=verb: _of_verb(verb) for verb in client_cli.VERBS},  # type: ignore[misc]
+    "json": _json,
+}
