@@ -33,6 +33,8 @@ share=$prefix/share/echod
 client_share=$prefix/share/echoc
 doc=$prefix/share/doc/echod
 man=$prefix/share/man
+completions=$prefix/share/bash-completion/completions
+functions=$prefix/share/zsh/site-functions
 config=/etc/echod.toml
 case $prefix in
     /usr | /usr/local) units=$prefix/lib/systemd/system ;;
@@ -155,6 +157,10 @@ put_papers() {
     for page in "$source"/packaging/man/*.[1-8]; do
         put 644 "$page" "$man/man${page##*.}/$(basename "$page")"
     done
+    for name in echod echoc; do
+        put 644 "$source/packaging/completions/bash/$name" "$completions/$name"
+        put 644 "$source/packaging/completions/zsh/_$name" "$functions/_$name"
+    done
     put 644 "$source/packaging/echoc.schema.json" "$client_share/echoc.schema.json"
     put 644 "$source/packaging/debian/copyright" "$doc/copyright"
     put 644 "$source/etc/echod.toml" "$share/echod.toml"
@@ -218,6 +224,7 @@ uninstall_all() {
         echo "echod: $root$config was changed, and is kept"
     fi
     rm -f "$root$bin/echod" "$root$bin/echoc"
+    rm -f "$root$completions/echod" "$root$completions/echoc" "$root$functions/_echod" "$root$functions/_echoc"
     rm -f "$root$units/echod.service" "$root$units/echod@.service" "$root$units/echod.socket"
     for page in "$source"/packaging/man/*.[1-8]; do
         rm -f "$root$man/man${page##*.}/$(basename "$page")"

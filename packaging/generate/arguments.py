@@ -25,15 +25,10 @@ def values(action: argparse.Action) -> tuple[str, ...]:
     return (name,) * (action.nargs if isinstance(action.nargs, int) else 1)
 
 
-def meaning(action: argparse.Action) -> str:
-    """What `--help` says of it, with its default filled in; a clause without a capital and a full stop."""
-    text = (action.help or "") % vars(action)
-    return _PLAINER.get(text, text)
-
-
 def sentence(action: argparse.Action) -> str:
-    """The same as a sentence."""
-    text = meaning(action)
+    """What `--help` says of it, with its default filled in, as a sentence."""
+    text = (action.help or "") % vars(action)
+    text = _PLAINER.get(text, text)
     return text if text.endswith(".") else f"{text[:1].upper()}{text[1:]}."
 
 

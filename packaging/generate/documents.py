@@ -1,12 +1,14 @@
 """Every file in which something is repeated of the code, as it should be.
 
 In a man page that is what stands between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md two
-tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.
+tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What
+a shell reads to complete command lines is written whole.
 """
 
 from pathlib import Path
 
-from generate import pages, tables
+from generate import bash, pages, tables, zsh
+from generate.completions import programs
 
 PACKAGING = Path(__file__).parents[1]
 ROOT = PACKAGING.parent
@@ -20,6 +22,9 @@ def documents() -> dict[Path, str]:
     found = {path: pages.page(path.read_text()) for path in PAGES}
     found[README] = tables.readme(README.read_text())
     found[SAMPLE] = tables.sample(SAMPLE.read_text())
+    for program in programs():
+        found[PACKAGING / "completions" / "bash" / program.name] = bash.script(program)
+        found[PACKAGING / "completions" / "zsh" / f"_{program.name}"] = zsh.script(program)
     return found
 
 
@@ -27,4 +32,5 @@ def main() -> None:
     """Write the files that are not as they should be."""
     for path, text in documents().items():
         if not path.exists() or text != path.read_text():
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

@@ -1,11 +1,12 @@
-"""What the code says of itself: its events, exit statuses and docstrings."""
+"""What the code of echod says of itself: its events, exit statuses, settings and docstrings."""
 
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from echod import errors
+from echod.config import Key, Settings, keys
 from echod.journal import Journal
 
 # What errors.py has no exception for; a new status there has no sentence here, and is a KeyError.
@@ -29,6 +30,27 @@ def statuses() -> Iterator[tuple[int, str]]:
     meanings = {error.exit_code: _doc(error) for error in errors.EchodError.__subclasses__()}
     for status in sorted({value for name, value in vars(errors).items() if name.startswith("EX_")}):
         yield status, meanings[status] if status in meanings else STATUS_WITHOUT_ERROR[status]
+
+
+def settings() -> dict[str, Key]:
+    """The settings of echod by their flags."""
+    return {key.flag: key for key in keys()}
+
+
+def choices(key: Key) -> tuple[str, ...]:
+    """The words that a setting may be: all of them, or those beside numbers."""
+    found: Any = Settings
+    for name in key.path:
+        found = found.model_fields[name].annotation
+    return ("true", "false") if found is bool else tuple(_words(found))
+
+
+def _words(annotation: Any) -> Iterator[str]:
+    for argument in get_args(annotation):
+        if isinstance(argument, str):
+            yield argument
+        else:
+            yield from _words(argument)
 
 
 def _levels(level: int | Callable[..., int]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from echod import cli
 from echod.client import cli as client_cli
-from echod.config import Key, keys
+from echod.config import keys
 from generate import schema
 from generate.arguments import in_group, sentence, values
-from generate.facts import events, statuses
+from generate.facts import events, settings, statuses
 from generate.mdoc import literal, prose
 
 BLOCK = re.compile(
@@ -70,10 +70,10 @@ def _statuses() -> Iterator[str]:
 
 def _of_echod() -> Iterator[str]:
     """Of a setting only what it is, since echod.toml(5) has the rest."""
-    settings: dict[str, Key] = {key.flag: key for key in keys()}
+    known = settings()
 
     def text(action: argparse.Action) -> str:
-        key = settings.get(action.option_strings[-1])
+        key = known.get(action.option_strings[-1])
         return key.description if key else sentence(action)
 
     return _options(cli.make_parser()._actions, text)

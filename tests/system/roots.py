@@ -18,11 +18,12 @@ from pathlib import Path
 SUITES = ("bookworm", "trixie")
 
 # No more than the daemon itself may expect, so that a forgotten dependency shows; dbus, because systemd-run needs it;
-# and what the commands in the README are typed with.
+# what loads completions; and what the commands in the README are typed with.
 PACKAGES = (
     "systemd",
     "systemd-sysv",
     "dbus",
+    "bash-completion",
     "python3",
     "iproute2",
     "jq",

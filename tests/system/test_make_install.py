@@ -9,7 +9,7 @@ import pytest
 from tests.system import package
 from tests.system.machine import Machine
 from tests.system.service import CONFIG, UNIT, Service
-from tests.system.test_package import files
+from tests.system.test_package import completion, files
 
 SOURCE = "/root/echod"
 
@@ -68,6 +68,12 @@ def test_everything_is_compiled(unpacked: Machine) -> None:
     for name in ("echod", "echoc"):
         assert unpacked.output("sh", "-c", f"ls /usr/local/lib/{name}/echod/__pycache__/__init__.*.pyc")
     assert unpacked.output("sh", "-c", "ls /usr/local/lib/echoc/echod/client/__pycache__/cli.*.pyc")
+
+
+def test_bash_finds_the_completions(unpacked: Machine) -> None:
+    """Those below /usr/local too."""
+    make(unpacked, "install")
+    assert completion(unpacked, "echoc") == "complete -F _echoc echoc"
 
 
 def test_a_second_time_it_restarts_what_runs(unpacked: Machine) -> None:
@@ -168,6 +174,8 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
         "usr/lib/systemd/system/echod@.service",
         "usr/share/man/man5/echod.toml.5",
         "usr/share/echoc/echoc.schema.json",
+        "usr/share/bash-completion/completions/echoc",
+        "usr/share/zsh/site-functions/_echod",
     ):
         assert (staged / name).is_file(), name
     assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()

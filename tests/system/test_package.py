@@ -42,6 +42,18 @@ def test_the_client_heeds_no_python_variables(fresh: Machine, packages: list[Pat
     assert fresh.output("sh", "-c", command) == f"echoc {package.VERSION}"
 
 
+def test_bash_finds_the_completions(machine: Machine) -> None:
+    """With the package bash-completion they are there as soon as a name has been typed."""
+    assert completion(machine, "echod") == "complete -F _echod echod"
+    assert completion(machine, "echoc") == "complete -F _echoc echoc"
+
+
+def completion(machine: Machine, name: str) -> str:
+    """How bash completes the arguments of a command, once what looks for that has looked."""
+    look = 'source /usr/share/bash-completion/bash_completion; set -- $(complete -p -D); "$3"'
+    return machine.output("bash", "-c", f"{look} {name}; complete -p {name}")
+
+
 def test_nobody_is_made_for_it(fresh: Machine, packages: list[Path]) -> None:
     """No user and no group is created."""
     before = fresh.output("cat", "/etc/passwd", "/etc/group")
