@@ -29,7 +29,9 @@ def sentence(action: argparse.Action) -> str:
     """What `--help` says of it, with its default filled in, as a sentence."""
     text = (action.help or "") % vars(action)
     text = _PLAINER.get(text, text)
-    return text if text.endswith(".") else f"{text[:1].upper()}{text[1:]}."
+    if text.partition(":")[0] not in (action.choices or ()):  # else it begins with a word to be typed as it is
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
 
 
 def in_group(parser: argparse.ArgumentParser, title: str) -> Iterator[argparse.Action]:

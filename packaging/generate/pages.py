@@ -137,12 +137,14 @@ def _json() -> Iterator[str]:
 
 def _object(definition: schema.Definition) -> Iterator[str]:
     yield from prose(definition.text)
-    yield from _fields(definition.fields)
+    if definition.fields:
+        yield ".Pp"
+        yield from _fields(definition.fields)
 
 
 def _fields(fields: list[schema.Field]) -> Iterator[str]:
     if fields:
-        yield ".Bl -tag -width Ds"
+        yield ".Bl -tag -width Ds -compact"
         for field in fields:
             yield f".It Va {field.name}"
             yield from prose(field.text)

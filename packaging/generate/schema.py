@@ -73,7 +73,7 @@ def _fields(schema: Schema) -> Iterator[Field]:
     for name, field in schema.get("properties", {}).items():
         if field is not True:
             optional = "" if name in schema.get("required", ()) else ", if there is one"
-            text = f"{_type(field)}{optional}."
+            text = f"{'see ' if '$ref' in field else ''}{_type(field)}{optional}."
             yield Field(
                 name, f"{text[0].upper()}{text[1:]} {field.get('description', '')}".strip(), list(_fields(field))
             )

@@ -137,6 +137,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ("echoc check --warn", {"--warning"}),
         ("echoc check sample.test --crit", {"--critical"}),
         ("echoc check -H sam", {"sample.test"}),
+        ("echoc load --mode st", {"stream"}),
         ("echoc -f mes", {"message.txt"}),
         ("echoc send --file mes", {"message.txt"}),
         ("echoc --file=mes", {"--file=message.txt"}),

@@ -54,7 +54,7 @@ def test_a_default_is_filled_in() -> None:
         ({"type": ["number", "null"], "description": "How long."}, "Number or null. How long."),
         ({"enum": ["open", "closed", None]}, '"open", "closed" or null.'),
         ({"const": 1}, "1."),
-        ({"$ref": "#/definitions/target"}, "`target`."),
+        ({"$ref": "#/definitions/target"}, "See `target`."),
         ({"anyOf": [{"$ref": "#/definitions/target"}, {"type": "null"}]}, "`target` or null."),
         ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, "Array of array of integer."),
     ],
