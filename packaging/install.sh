@@ -177,7 +177,7 @@ install_all() {
     first=yes
     ! is_ours || first=
     scratch=$(mktemp -d)
-    trap 'rm -rf "$scratch"' EXIT
+    trap 'rm -rf "$scratch" "$root$lib.new" "$root$client_lib.new"' EXIT
     trap 'exit 1' HUP INT TERM
 
     put_libraries

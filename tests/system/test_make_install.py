@@ -97,6 +97,19 @@ def test_an_instance_is_restarted_too(unpacked: Machine) -> None:
     assert Service(unpacked).echoes(port=10002)
 
 
+def test_a_full_disk_takes_nothing_away(unpacked: Machine) -> None:
+    """With room for one version and not for two, an update fails, and daemon and client are those that were there."""
+    unpacked.run("mount", "-t", "tmpfs", "-o", "size=40M", "tmpfs", "/opt")
+    make(unpacked, "install", "PREFIX=/opt/echo")
+    done = unpacked.run("make", "-C", SOURCE, "install", "PREFIX=/opt/echo", check=False)
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+    assert unpacked.output("ls", "/opt/echo/lib") == "echoc\nechod"
+    unpacked.run("systemctl", "restart", UNIT)
+    assert Service(unpacked).echoes()
+    assert unpacked.output("/opt/echo/bin/echoc", "-m", "a sentence") == "a sentence"
+
+
 def test_it_starts_nothing_that_was_stopped(unpacked: Machine) -> None:
     """An update leaves a service stopped that an administrator has stopped."""
     make(unpacked, "install")
