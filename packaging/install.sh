@@ -134,8 +134,11 @@ put_command() {
 #!$interpreter -IS
 import sys
 sys.path.insert(0, "$2")
-from $3 import main
-sys.exit(main())
+try:
+    from $3 import main
+    sys.exit(main())
+except KeyboardInterrupt:  # while it is read, before it can say so itself
+    sys.exit(130)
 END
     put 755 "$scratch/$1" "$bin/$1"
 }

@@ -29,6 +29,7 @@ from tests.unit.client.peers import (
     returning,
     seen,
     serving,
+    serving_all,
     silent,
     terminal,
 )
@@ -251,7 +252,14 @@ closing socket
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["localhost", "PORT"], 0), (["check", "localhost", "PORT"], 0), (["--version"], 0), (["check", "--help"], 3)],
+    [
+        (["localhost", "PORT"], 0),
+        (["ping", "-c", "1", "localhost", "PORT"], 0),
+        (["load", "--duration", "0.01", "--connections", "1", "localhost", "PORT"], 0),
+        (["check", "localhost", "PORT"], 0),
+        (["--version"], 0),
+        (["check", "--help"], 3),
+    ],
 )
 def test_imports(words: list[str], code: int) -> None:
     """No verb imports more than the standard library and the client, and of the standard library nothing slow."""
@@ -272,7 +280,7 @@ print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main_
 print(all(name.startswith("echod.client") for name in sys.modules if name.startswith("echod.")), file=sys.stderr)
 sys.exit(code)
 """
-    with serving(faithful()) as port:
+    with serving_all(faithful()) as port:  # a load makes a connection before its own
         # -S keeps away what an environment loads at each start, a coverage tool for one.
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", program, str(ROOT)]
