@@ -7,6 +7,9 @@ VENV = .venv
 # The set that echod runs on; `lowest` has the lowest versions that pyproject.toml allows.
 RUNTIME = runtime
 
+# How many processes share the tests: they wait more than they work, so more than there are CPUs in CI.
+SHARES = 3
+
 PINS   = packaging/requirements
 venv   = @sh $(PINS)/venv.sh $(VENV)
 python = $(VENV)/bin/python
@@ -30,7 +33,7 @@ run: ## run echod in the foreground on localhost:10000; Ctrl-C stops it
 
 test: ## run the unit and integration tests
 	$(venv) $(RUNTIME) test
-	$(python) -m pytest tests/unit tests/integration
+	$(python) -m pytest --numprocesses $(SHARES) tests/unit tests/integration
 
 test-system: wheels ## run the tests that boot a systemd (as root, with debootstrap and systemd-container)
 	$(venv) $(RUNTIME) test
@@ -48,7 +51,7 @@ types: ## check the types
 cover: ## run the tests and show which lines and branches they miss, in all processes
 	$(venv) $(RUNTIME) test dev
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest tests/unit tests/integration
+	$(VENV)/bin/coverage run -m pytest --numprocesses $(SHARES) tests/unit tests/integration
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report
 
@@ -58,7 +61,7 @@ bench: ## compare the cost of an echo with that of other servers
 
 wheel: ## build the wheel into dist/ and run the tests against it, away from this checkout
 	$(venv)
-	@sh $(PINS)/wheel.sh $(python)
+	@sh $(PINS)/wheel.sh $(python) $(SHARES)
 
 wheels: ## fetch all that deb and install need of a network, into build/wheels/
 	@sh packaging/wheels.sh $(VENV) $(WHEELS) $(MACHINE)

@@ -30,7 +30,12 @@ ORPHAN_GRACE = 3.0  # seconds for a process whose parent was killed to follow it
 
 
 def pytest_configure() -> None:
-    """Let SIGINT do what it does: what a script starts by `&` ignores it, and so would every daemon under test."""
+    """Let SIGINT do what it does: what a script starts by `&` ignores it, and so would every daemon under test.
+
+    Of several processes that share the tests, each has a group, by which it knows what its own tests leave behind.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.setpgid(0, 0)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# wheel.sh PYTHON: build echod's wheel into dist/ with this Python's setuptools, see that it holds the whole package
-# and nothing else, and run the tests against it, installed in an environment of its own.
+# wheel.sh PYTHON SHARES: build echod's wheel into dist/ with this Python's setuptools, see that it holds the whole
+# package and nothing else, and run the tests against it, in SHARES processes, installed in an environment of its own.
 #
 # All of it happens outside the checkout. The build, because setuptools leaves build/ in the source tree and packs
 # what an earlier build left there. The tests, because there `import echod` can find nothing but the wheel.
@@ -41,4 +41,4 @@ for file in *; do
     esac
 done
 cd "$scratch/tests"
-"$scratch/venv/bin/python" -m pytest -p no:cacheprovider tests/unit tests/integration
+"$scratch/venv/bin/python" -m pytest -p no:cacheprovider --numprocesses "$2" tests/unit tests/integration

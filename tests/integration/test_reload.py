@@ -452,7 +452,7 @@ class TestWhen:
             freeze(daemon.workers[1])
             daemon.reload("chunk_size = 2")
             names = [event["event"] for event in daemon.events]
-            assert names[-2:] == ["worker_exited", "reloaded"]
+            assert names.index("worker_exited") < names.index("reloaded")
             os.kill(daemon.workers[0], signal.SIGKILL)
             daemon.wait_for("worker_started", 4)
             with clients(daemon.addresses[0], 4) as socks:

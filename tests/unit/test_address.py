@@ -182,7 +182,9 @@ class TestShow:
         read = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
         assert read in (address, address.ipv4_mapped)
 
-    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", f"unix:@echod-test-{os.getpid()}"])
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "::1", f"unix:@echod-test-{os.getpid()}"], ids=["IPv4", "IPv6", "unix"]
+    )
     def test_a_real_socket(self, host: str) -> None:
         """What getsockname(2) says of a bound socket is shown as what it was bound to."""
         (endpoint,) = resolve(host)

@@ -155,7 +155,6 @@ class TestWatchdog:
             ({"WATCHDOG_USEC": "-1"}, None),
             ({"WATCHDOG_USEC": "soon"}, None),
         ],
-        ids=str,
     )
     def test_what_the_variables_mean(self, environ: dict[str, str], seconds: float | None) -> None:
         """Microseconds, if they are meant for this process (sd_watchdog_enabled(3))."""
@@ -176,7 +175,6 @@ class TestListenFds:
             {"LISTEN_FDS": "", "LISTEN_PID": ME},
             {"LISTEN_PID": ME},
         ],
-        ids=str,
     )
     def test_nothing_was_passed_to_us(self, environ: dict[str, str]) -> None:
         """Not without both variables, and not if another process was meant; no descriptor is touched."""
