@@ -12,7 +12,7 @@ TURNS = 41
 PYTHON = "/usr/bin/python3"
 """What an installed echoc runs on; others have more, or less, that each start without -S must look at."""
 
-# As packaging/install.sh has it in the command echoc.
+# What packaging/install.sh has in the command echoc comes to this.
 _STUB = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from echod.client.cli import main; sys.exit(main())"
 _ECHOC = (PYTHON, "-IS", "-c", _STUB, "--version")
 _BASELINE = (PYTHON, "-I", "-c", "import argparse, socket")
