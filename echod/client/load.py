@@ -27,6 +27,7 @@ _CONNECTIONS = 64
 _SIZE = 64
 _DURATION = 10.0
 _LARGEST = 16 * 1024 * 1024
+_SHORTEST_INTERVAL = 0.01
 _UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
 
 _SPARE = 32
@@ -81,7 +82,7 @@ def make_parser(verb: str = "load") -> Parser:
     parser.add_argument(
         "--interval",
         metavar="SECONDS",
-        type=seconds,
+        type=_interval,
         default=1.0,
         help="tell of progress so often: on a terminal in a line, with --json as objects (default: %(default)g)",
     )
@@ -257,6 +258,13 @@ def _size(text: str) -> int:
         if 1 <= value <= _LARGEST:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a size; say bytes, from 1 to 16M, as in 64 or 64K")
+
+
+def _interval(text: str) -> float:
+    value = seconds(text)
+    if value >= _SHORTEST_INTERVAL:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is too short; say {_SHORTEST_INTERVAL:g} seconds or more")
 
 
 def _rate(text: str) -> float:

@@ -63,9 +63,12 @@ class Loop:
             if callback is not None:
                 callback(events)
         now = clock()
-        times = self._times
+        times, due = self._times, []
         while times and times[0][0] <= now:
-            heappop(times)[2](now)
+            due.append(heappop(times)[2])
+        # What these ask for is for another turn, however early: a turn must end, and all that was due must have its go.
+        for callback in due:
+            callback(now)
 
     def close(self) -> None:
         """Give the descriptor of the epoll instance back; what was watched stays open."""

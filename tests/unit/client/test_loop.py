@@ -26,6 +26,21 @@ def test_times_come_in_order(loop: Loop) -> None:
     assert done == [("a", True), ("b", True), ("c", True), ("d", True)]
 
 
+def test_a_turn_ends(loop: Loop) -> None:
+    """Who asks again for a time that is over is called in the next turn, after others that are due in this one."""
+    now, done = clock(), []
+
+    def again(at: int) -> None:
+        done.append("again")
+        loop.call_at(now, again)
+
+    loop.call_at(now, again)
+    loop.call_at(now + 1, lambda at: done.append("other"))
+    loop.turn()
+    loop.turn()
+    assert done == ["again", "other", "again"]
+
+
 def test_it_tells_what_a_descriptor_is_ready_for(loop: Loop) -> None:
     """Sending and receiving are told apart; who is rewatched is told what is asked for then."""
     near, far = socket.socketpair()
