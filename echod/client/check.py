@@ -131,7 +131,7 @@ class _Probe:
         addresses = _resolve_until(self._deadline, target)
         self._began = time.monotonic()
         with connect_to_any(
-            addresses, target, options.connect_timeout, self._attempts.append, self._deadline
+            addresses, target, options.connect_timeout, self._attempts.append, deadline=self._deadline
         ) as connection:
             self._connection = described(connection)
             exchange(

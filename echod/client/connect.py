@@ -36,11 +36,14 @@ class Attempt:
 
 
 def open_connection(
-    target: Target, timeout: float, on_attempt: Callable[[Attempt], None] = lambda attempt: None
+    target: Target,
+    timeout: float,
+    on_attempt: Callable[[Attempt], None] = lambda attempt: None,
+    on_trying: Callable[[SockAddr], None] = lambda address: None,
 ) -> socket.socket:
     """Resolve `target` and connect to it, as `connect_to_any` does; resolving takes as long as the resolver is
     configured to.  Raises ConnectError, with every reason."""
-    return connect_to_any(resolve(target), target, timeout, on_attempt)
+    return connect_to_any(resolve(target), target, timeout, on_attempt, on_trying)
 
 
 def connect_to_any(
@@ -48,13 +51,14 @@ def connect_to_any(
     target: Target,
     timeout: float,
     on_attempt: Callable[[Attempt], None],
+    on_trying: Callable[[SockAddr], None] = lambda address: None,
     deadline: float = _NEVER,
 ) -> socket.socket:
     """Connect to the first of `addresses` that can be; the socket keeps the timeout.
 
     Each is tried in turn, as socket.create_connection does, for `timeout` seconds, and none after `deadline` (of
-    time.monotonic()).  `on_attempt` is told of each, the one that succeeds too.  Raises ConnectError, which
-    names `target` and every reason.
+    time.monotonic()).  `on_trying` is told of each before it is tried, and `on_attempt` of how that ended, the one that
+    succeeds too.  Raises ConnectError, which names `target` and every reason.
     """
     attempts: list[Attempt] = []
     asked = False
@@ -65,6 +69,7 @@ def connect_to_any(
         try:
             if began >= deadline:
                 raise TimeoutError("no time was left to try")
+            on_trying(address)
             unconnected = open_socket(address, target.source)
             asked = True
             connection = _connect(unconnected, address, min(timeout, deadline - began))

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from echod.client.connect import Attempt, open_connection
+from echod.client.connect import Attempt, SockAddr, open_connection
 from echod.client.echo import exchange
 from echod.client.faults import ClientError, UntestableError, reason
 from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of
 from echod.client.output import Screen, print_json
-from echod.client.words import described, quoted
+from echod.client.words import described, endpoint, quoted
 
 SENTENCE = "This is the message.  It will be repeated."
 """The message of the socket tutorial in Doug Hellmann's Python Module of the Week."""
@@ -53,8 +53,8 @@ def make_parser(verb: str = "send") -> Parser:
         "-v",
         "--verbose",
         action="store_true",
-        help="tell on standard error each address tried, the connection's family, type, protocol and ends, how long "
-        "it took to connect, and each chunk",
+        help="tell on standard error each address before it is tried and how that ended, the connection's family, "
+        "type, protocol and ends, and each chunk",
     )
     add_common_arguments(parser)
     return parser
@@ -103,6 +103,9 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
         if options.verbose:
             screen.tell(line)
 
+    def on_trying(address: SockAddr) -> None:
+        tell(f"trying {endpoint(address)}")
+
     def on_attempt(attempt: Attempt) -> None:
         result.attempts.append(attempt)
         tell(str(attempt))
@@ -119,7 +122,7 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
 
     with (
         _opened(options) as source,
-        open_connection(target_of(options), options.connect_timeout, on_attempt) as connection,
+        open_connection(target_of(options), options.connect_timeout, on_attempt, on_trying) as connection,
     ):
         result.connection = described(connection)
         for name, value in result.connection.items():

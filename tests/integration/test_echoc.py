@@ -234,7 +234,8 @@ def test_verbose_on_a_terminal() -> None:
     assert done.returncode == 0
     quoted = SENTENCE.decode().replace(".", r"\.")
     assert re.fullmatch(
-        rf"""127\.0\.0\.1:{port}: connected after \d+\.\d\d\d ms
+        rf"""trying 127\.0\.0\.1:{port}
+127\.0\.0\.1:{port}: connected after \d+\.\d\d\d ms
 Family  : AF_INET
 Type    : SOCK_STREAM
 Protocol: IPPROTO_TCP

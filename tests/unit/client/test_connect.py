@@ -129,6 +129,20 @@ def test_timeout_of_one_address() -> None:
     ]
 
 
+def test_an_address_is_told_before_it_is_tried() -> None:
+    """Who watches learns where it hangs while it does."""
+    told: list[str] = []
+    with pytest.raises(ConnectError):
+        open_connection(
+            Target("localhost", closed_port(), socket.AF_INET),
+            DEADLINE,
+            on_trying=lambda address: told.append(f"trying {endpoint(address)}"),
+            on_attempt=lambda attempt: told.append(attempt.address),
+        )
+    trying, tried = told
+    assert trying == f"trying {tried}"
+
+
 def test_no_time_left() -> None:
     """After the deadline no address is tried any more, and that is told as well."""
     with serving(faithful()) as port, pytest.raises(ConnectError) as caught:

@@ -117,7 +117,8 @@ def test_verbose(capfdbinary: Capture) -> None:
     os.close(output)
     assert os.read(printed, 1) == b""
     os.close(printed)
-    first, *lines = capfdbinary.readouterr().err.decode().splitlines()
+    trying, first, *lines = capfdbinary.readouterr().err.decode().splitlines()
+    assert trying == f"trying 127.0.0.1:{port}"
     assert re.fullmatch(rf"127.0.0.1:{port}: connected after \d+\.\d{{3}} ms", first)
     assert lines[3].startswith("Local   : 127.0.0.1:")
     assert [*lines[:3], *lines[4:]] == [
@@ -135,13 +136,14 @@ def test_verbose(capfdbinary: Capture) -> None:
 
 
 def test_verbose_about_every_address(capfdbinary: Capture) -> None:
-    """-v tells each address when it has been tried, also those that fail."""
+    """-v tells each address before and after it is tried, also those that fail."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     assert main(["127.0.0.1", str(port), "-v"]) == 2
     lines = capfdbinary.readouterr().err.decode().splitlines()
-    assert re.fullmatch(rf"127.0.0.1:{port}: Connection refused after \d+\.\d{{3}} ms", lines[0])
-    assert lines[1:] == [f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused"]
+    assert lines[0] == f"trying 127.0.0.1:{port}"
+    assert re.fullmatch(rf"127.0.0.1:{port}: Connection refused after \d+\.\d{{3}} ms", lines[1])
+    assert lines[2:] == [f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused"]
 
 
 def test_no_half_close(capfdbinary: Capture) -> None:
