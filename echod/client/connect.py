@@ -13,6 +13,8 @@ from echod.client.target import UNIX, Target
 from echod.client.words import endpoint
 
 _NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
+_QUEUE_FULL = 0.01
+"""Seconds before a unix socket is tried again whose queue of connections is full."""
 _LOOPBACK = ("127.0.0.1", "::1")
 
 SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
@@ -148,10 +150,28 @@ def _connect(connection: socket.socket, address: SockAddr, timeout: float) -> so
     """Connect, or close the socket and raise OSError."""
     try:
         connection.settimeout(timeout)
-        connection.connect(address)
+        _connect_before(connection, address, time.monotonic() + timeout)
         if connected_to_itself(connection):
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _connect_before(connection: socket.socket, address: SockAddr, deadline: float) -> None:
+    """connect(2) until `deadline`, also where the queue of a unix socket is full; raises OSError.
+
+    Where the socket has a time-out, that of a unix socket fails at once instead (EAGAIN, unix(7)).  SO_SNDTIMEO, by
+    which the kernel would wait, was rejected: whoever is stopped and continued meanwhile gets EINTR (signal(7)), and
+    Python takes that for connected.
+    """
+    while True:
+        try:
+            connection.connect(address)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out") from None
+            time.sleep(min(left, _QUEUE_FULL))

@@ -189,6 +189,29 @@ def test_unix_refused(tmp_path: Path) -> None:
         open_connection(Target("unix:" + "x" * 200, 0), DEADLINE)
 
 
+def test_unix_socket_with_a_full_queue(tmp_path: Path) -> None:
+    """It is waited for as a TCP port is: for the time-out, and with success when there is room by then."""
+    path = f"{tmp_path}/echo"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)  # fills the queue of length 0
+        with pytest.raises(ConnectError, match=f"^cannot connect to unix:{path}: timed out$"):
+            open_connection(Target(f"unix:{path}", 0), 0.05)
+
+        def accept() -> None:
+            waiting.wait(DEADLINE)
+            listener.accept()[0].close()
+
+        waiting = threading.Event()
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            open_connection(Target(f"unix:{path}", 0), DEADLINE, on_trying=lambda address: waiting.set()).close()
+        finally:
+            acceptor.join()
+
+
 def test_connected_to_itself() -> None:
     """A socket that the kernel connected to itself is recognised: it would echo everything without a server."""
     with socket.socket() as loop:
