@@ -19,7 +19,7 @@ from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds
 from echod.client.output import Screen, print_json, print_line
 from echod.client.target import Target, parse_target
 from echod.client.threshold import FORMS, Threshold
-from echod.client.words import described
+from echod.client.words import described, printable
 
 TYPE_CHECKING = False  # as type checkers take the name; importing typing would cost a third of the whole start
 if TYPE_CHECKING:
@@ -277,7 +277,4 @@ def _line(status: int, text: str, performance: str = "") -> str:
 
 def _clean(text: str) -> str:
     """What a server or the command line had in it must neither begin the performance data nor end the line."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text.replace("|", "\\x7c")
-    )
+    return printable(text.replace("|", "\\x7c"))

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 
 from echod.client.faults import UntestableError
+from echod.client.words import endpoint, printable
 
 UNIX = "unix:"
 """What a HOST begins with that names a unix socket: unix:/path, or unix:@name for an abstract one."""
@@ -26,8 +27,9 @@ class Target:
 
     def __str__(self) -> str:
         if self.host.startswith(UNIX):
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+            return endpoint(self.host.removeprefix(UNIX))
+        host = printable(self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 def parse_target(

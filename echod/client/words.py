@@ -1,5 +1,6 @@
 """Bytes and sockets as text that is safe to show on a terminal."""
 
+import os
 import socket
 
 _SHOWN = 64
@@ -14,6 +15,14 @@ def quoted(data: bytes | memoryview) -> str:
     """
     text = bytes(data[:_SHOWN]).decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', '\\"')
     return f'"{text}"' if len(data) <= _SHOWN else f'"{text}"... ({len(data)} bytes)'
+
+
+def printable(text: str) -> str:
+    """`text`, with what a terminal would obey or can't show escaped as Python would: control characters, line breaks,
+    and bytes of a command line that were no text."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def described(connection: socket.socket) -> dict[str, object]:
@@ -37,11 +46,11 @@ def _remote(connection: socket.socket) -> str:
 
 def endpoint(address: tuple[str, int] | tuple[str, int, int, int] | str | bytes) -> str:
     """An address of socket(7) as echoc's users write it."""
-    if isinstance(address, bytes):
-        path = address.removeprefix(b"\0").decode("utf-8", "backslashreplace")
-        return f"unix:@{path}" if address.startswith(b"\0") else f"unix:{path}"
     if isinstance(address, str):
-        return f"unix:{address}" if address else "unix: (unnamed)"
+        address = os.fsencode(address)
+    if isinstance(address, bytes):
+        path = printable(address.removeprefix(b"\0").decode("utf-8", "backslashreplace"))
+        return f"unix:@{path}" if address.startswith(b"\0") else f"unix:{path or ' (unnamed)'}"
     # getnameinfo, for the zone of a link-local address; the flags keep it from asking anyone for names.
     host, port = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

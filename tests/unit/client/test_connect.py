@@ -189,6 +189,13 @@ def test_unix_refused(tmp_path: Path) -> None:
         open_connection(Target("unix:" + "x" * 200, 0), DEADLINE)
 
 
+def test_unix_socket_with_odd_bytes(tmp_path: Path) -> None:
+    """A path that is no text, or would clear the screen, is told once, and so that it can be seen."""
+    with pytest.raises(ConnectError) as caught:
+        open_connection(Target("unix:/\udcff\x1b[2J\n\u00e9", 0), DEADLINE)
+    assert str(caught.value) == "cannot connect to unix:/\\xff\\x1b[2J\\n\u00e9: No such file or directory"
+
+
 def test_unix_socket_with_a_full_queue(tmp_path: Path) -> None:
     """It is waited for as a TCP port is: for the time-out, and with success when there is room by then."""
     path = f"{tmp_path}/echo"

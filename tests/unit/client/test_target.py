@@ -24,6 +24,7 @@ from echod.client.target import HOST_FORMS, parse_target
         (("::1", None), "::1", 10000, "[::1]:10000"),
         (("unix:/run/echo.sock", None), "unix:/run/echo.sock", 0, "unix:/run/echo.sock"),
         (("unix:@echo:1", None), "unix:@echo:1", 0, "unix:@echo:1"),
+        (("a\n\udcff", None), "a\n\udcff", 10000, "a\\n\\udcff:10000"),
     ],
 )
 def test_forms(words: tuple[str | None, str | None], host: str, port: int, written: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from echod.client.words import described, quoted
+from echod.client.words import described, endpoint, quoted
 from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
 
 
@@ -49,6 +49,12 @@ def test_described_tcp6() -> None:
         fields = described(connection)
         assert fields["family"] == "AF_INET6"
         assert fields["remote"] == f"[::1]:{port}"
+
+
+@pytest.mark.parametrize("address", ["/a\udcff\x1b\u00e9", b"/a\xff\x1b\xc3\xa9"])
+def test_endpoint_with_odd_bytes(address: str | bytes) -> None:
+    """A path is text that any terminal and any reader of JSON can take, in whichever form Python has it."""
+    assert endpoint(address) == "unix:/a\\xff\\x1b\u00e9"
 
 
 @pytest.mark.parametrize("first", ["", "\0"], ids=["path", "abstract"])
