@@ -32,16 +32,12 @@ def print_bytes(data: bytes) -> None:
 
     Raises BrokenPipeError when its reader has gone, and UntestableError for any other failure (a full disk).
     """
-    while data:
-        try:
-            data = data[os.write(1, data) :]
-        except BlockingIOError:
-            # A parent may have left the open file, which is shared, in non-blocking mode.
-            select.select([], [1], [])
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UntestableError(f"cannot write to standard output: {reason(error)}") from error
+    try:
+        _write(1, data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UntestableError(f"cannot write to standard output: {reason(error)}") from error
 
 
 def print_line(line: str) -> None:
@@ -86,10 +82,20 @@ class Screen:
         if self._both_terminals:
             self.end_line()
         with suppress(OSError):
-            os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+            _write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
     def end_line(self) -> None:
         """Finish the line that the echo left open, on a terminal; raises as `print_bytes`."""
         if self._terminal and self._line_is_open:
             self._line_is_open = False  # first: whoever reports that the line break failed must not fail again
             print_bytes(b"\n")
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; raises OSError."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            # A parent may have left the open file, which is shared, in non-blocking mode.
+            select.select([], [descriptor], [])

@@ -114,6 +114,28 @@ def test_tells_any_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert capfdbinary.readouterr().err == b"caf\xc3\xa9 \\udcff\n"
 
 
+def test_tells_when_there_is_room() -> None:
+    """A standard error in non-blocking mode, as a parent may leave it, loses nothing, however full it is."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled = os.write(writing, bytes(1 << 20))
+    line = b"x" * filled + b"\n"  # more than there will be room for at once
+    came = bytearray()
+
+    def read() -> None:
+        while data := os.read(reading, 65536):
+            came.extend(data)
+
+    reader = threading.Thread(target=read)
+    with standing_in(2, writing):
+        os.close(writing)
+        reader.start()
+        Screen().tell("x" * filled)
+    reader.join()
+    os.close(reading)
+    assert came[filled:] == line
+
+
 def test_nobody_to_tell() -> None:
     """A standard error that can't be written is passed over."""
     full = os.open("/dev/full", os.O_WRONLY)
