@@ -67,16 +67,19 @@ def connect_to_any(
     for address in addresses:
         began = time.monotonic()
         connection: socket.socket | None = None
+        opened = False
         failure = ""
         try:
             if began >= deadline:
                 raise TimeoutError("no time was left to try")
             on_trying(address)
             unconnected = open_socket(address, target.source)
-            asked = True
+            opened = True
             connection = _connect(unconnected, address, min(timeout, deadline - began))
         except OSError as error:
             failure = reason(error)
+            # For want of a local port or address connect(2) fails before it sends anything.
+            asked = asked or (opened and error.errno != errno.EADDRNOTAVAIL)
         attempts.append(Attempt(address, time.monotonic() - began, failure))
         on_attempt(attempts[-1])
         if connection:
@@ -136,7 +139,9 @@ def open_socket(address: SockAddr, source: str) -> socket.socket:
         try:
             # The port is chosen when it is known where to: else all connections of this machine share 28,000.
             connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            connection.bind((source, 0))
+            # Resolved first, for the zone of a link-local address, of which bind() makes nothing by itself.
+            [(*_, where)] = socket.getaddrinfo(source, 0, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            connection.bind(where)
         except OSError as error:
             connection.close()
             raise OSError(error.errno, f"cannot use --source {source}: {reason(error)}") from error

@@ -170,6 +170,13 @@ def test_source() -> None:
         assert connection.getsockname()[0] == "127.0.0.2"
 
 
+@pytest.mark.usefixtures("ipv6")
+def test_source_with_a_zone() -> None:
+    """A link-local address to come from is looked for at its interface; without one it would be an invalid argument."""
+    with pytest.raises(ConnectError, match=r"cannot use --source fe80::7%lo: Cannot assign requested address$"):
+        open_connection(Target("::1", 7, source="fe80::7%lo"), DEADLINE)
+
+
 def test_timeout() -> None:
     """A server that does not answer the connection request is waited for only so long."""
     with socket.socket() as listener:
