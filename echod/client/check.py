@@ -35,12 +35,19 @@ class _Parser(Parser):
     """Monitoring reads standard output alone, and takes an exit code of 0 for a service that works."""
 
     def error(self, message: str) -> NoReturn:
-        print_line(_line(UNKNOWN, f"{message} (see {self.prog} --help)"))
+        self._print_message(_line(UNKNOWN, f"{message} (see {self.prog} --help)") + "\n")
         raise SystemExit(UNKNOWN)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """After --help and --version: the guidelines have UNKNOWN there, since nothing was checked."""
         super().exit(UNKNOWN, message)
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        try:
+            super()._print_message(message, file)
+        except UntestableError as error:
+            error.exit_code = UNKNOWN  # its own would be CRITICAL, and blame the service
+            raise
 
 
 def make_parser(verb: str = "check") -> Parser:

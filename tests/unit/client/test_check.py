@@ -1,5 +1,6 @@
 """echod.client.check, in this process."""
 
+import errno
 import re
 import resource
 import socket
@@ -248,6 +249,20 @@ def test_own_trouble(capfdbinary: Capture) -> None:
     assert capfdbinary.readouterr().out == b"ECHO UNKNOWN - cannot connect to unix:/run/echod: Too many open files\n"
 
 
+def test_no_local_port(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
+    """So is a want of local ports, which connect(2) finds before it asks anyone."""
+
+    def connect(*arguments: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    # The kernel says so when all of ip_local_port_range is taken; to take it here would be in everybody's way.
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    assert check(capfdbinary, "127.0.0.1", "7") == (
+        3,
+        "ECHO UNKNOWN - cannot connect to 127.0.0.1:7: Cannot assign requested address",
+    )
+
+
 def test_wrong_source(capfdbinary: Capture) -> None:
     """So is an address to come from that it does not have."""
     assert check(capfdbinary, "127.0.0.1", "7", "--source", "192.0.2.1") == (
@@ -352,4 +367,12 @@ def test_unwritable_output(capfdbinary: Capture) -> None:
     """A line that can't be printed is UNKNOWN, and told where it may still be seen."""
     with open("/dev/full", "wb") as full, serving(faithful()) as port, standing_in(1, full.fileno()):
         assert main(["check", "127.0.0.1", str(port)]) == 3
+    assert capfdbinary.readouterr().err == b"echoc: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--help"], ["--version"]])
+def test_unwritable_output_of_the_command_line(words: list[str], capfdbinary: Capture) -> None:
+    """So is what can't be told of a command line: CRITICAL would blame the service."""
+    with open("/dev/full", "wb") as full, standing_in(1, full.fileno()):
+        assert main(["check", *words]) == 3
     assert capfdbinary.readouterr().err == b"echoc: cannot write to standard output: No space left on device\n"
