@@ -166,7 +166,7 @@ def _reached(options: argparse.Namespace) -> Attempt:
 def _plan(options: argparse.Namespace, reached: Attempt) -> Plan:
     return Plan(
         reached.where,
-        options.source,
+        target_of(options).source,
         connections=options.connections,
         size=options.size,
         rate=options.rate,

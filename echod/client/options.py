@@ -44,7 +44,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     family = common.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=socket.AF_INET, help="connect over IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=socket.AF_INET6, help="connect over IPv6 only")
-    common.add_argument("--source", metavar="ADDRESS", default="", help="connect from this address of this machine")
+    common.add_argument("--source", metavar="ADDRESS", help="connect from this address of this machine")
     common.add_argument(
         "--connect-timeout",
         metavar="SECONDS",

@@ -37,7 +37,7 @@ def parse_target(
     port: str | None,
     *,
     family: socket.AddressFamily = socket.AF_UNSPEC,
-    source: str = "",
+    source: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
     """What the words `host` and `port` mean, and where they are missing ECHOC_HOST, ECHOC_PORT, and localhost:10000.
@@ -53,10 +53,12 @@ def parse_target(
     if name.startswith(UNIX):
         if port is not None:
             raise UntestableError(f"{name!r} is a unix socket and has no port; leave out {port!r}")
-        if family != socket.AF_UNSPEC or source:
-            raise UntestableError(f"{name!r} is a unix socket: leave out {'--source' if source else '-4 and -6'}")
+        if family != socket.AF_UNSPEC or source is not None:
+            raise UntestableError(
+                f"{name!r} is a unix socket: leave out {'-4 and -6' if source is None else '--source'}"
+            )
         return Target(name, 0)
-    if source:
+    if source is not None:  # an empty one is a variable that nobody has set
         family = _family_of(source, family)
     if own_port is not None and port is not None:
         where = "ECHOC_HOST" if host is None else repr(host)
@@ -69,7 +71,7 @@ def parse_target(
         number = _port(environment["ECHOC_PORT"], "ECHOC_PORT")
     else:
         number = PORT
-    return Target(name, number, family, source)
+    return Target(name, number, family, source or "")
 
 
 def _split(text: str, where: str) -> tuple[str, int | None]:

@@ -22,7 +22,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ECHOC_PORT", raising=False)
     options = parsed()
     assert str(target_of(options)) == "localhost:10000"
-    assert (options.family, options.source, options.connect_timeout) == (socket.AF_UNSPEC, "", 10.0)
+    assert (options.family, options.source, options.connect_timeout) == (socket.AF_UNSPEC, None, 10.0)
 
 
 @pytest.mark.parametrize(("flag", "family"), [("-4", socket.AF_INET), ("-6", socket.AF_INET6)])

@@ -96,13 +96,15 @@ def test_source(source: str, family: socket.AddressFamily) -> None:
 @pytest.mark.parametrize(
     ("host", "source", "family", "sentence"),
     [
+        ("a", "", socket.AF_UNSPEC, "--source: '' is no address; say an IPv4 or IPv6 address of this machine"),
         ("a", "eth0", socket.AF_UNSPEC, "--source: 'eth0' is no address; say an IPv4 or IPv6 address of this machine"),
         ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 asks for"),
         ("unix:/a", "192.0.2.1", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
-        ("unix:/a", "", socket.AF_INET, "'unix:/a' is a unix socket: leave out -4 and -6"),
+        ("unix:/a", "", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
+        ("unix:/a", None, socket.AF_INET, "'unix:/a' is a unix socket: leave out -4 and -6"),
     ],
 )
-def test_wrong_source(host: str, source: str, family: socket.AddressFamily, sentence: str) -> None:
+def test_wrong_source(host: str, source: str | None, family: socket.AddressFamily, sentence: str) -> None:
     """One that can't be meant is told."""
     with pytest.raises(UntestableError) as caught:
         parse_target(host, None, source=source, family=family, environment={})
