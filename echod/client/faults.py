@@ -167,6 +167,8 @@ def _bytes(count: int) -> str:
 
 
 def _tally(sent: int, received: int) -> str:
+    if sent == 0:
+        return "nothing had been sent"
     if sent == received:
         return f"all of {_bytes(sent)} sent came back"
     missing = f"{sent - received} missing from byte {received} on (counted from 0)"

@@ -43,6 +43,7 @@ SENT = b"This is the message.  It will be repeated."
             ShortfallError(42, 42),
             "the server closed the connection before the end of the input: all of 42 bytes sent came back",
         ),
+        (ShortfallError(0, 0), "the server closed the connection before the end of the input: nothing had been sent"),
         (
             BrokenConnectionError("Connection reset by peer", 42, 0),
             (
