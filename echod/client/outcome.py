@@ -85,7 +85,7 @@ class Outcome:
             self.outage = Outage(now)
 
     def stop(self) -> None:
-        """Nobody waits any longer for the echo that is out.
+        """Nobody waits any longer, for the echo that may be out or the end of an outage.
 
         As ping(8) waits for its last ones for twice the longest time so far, it is lost only after that; before, it
         is as if the message had not been sent.  So Ctrl-C at `-i 0`, when there always is one out, finds no loss.

@@ -6,7 +6,7 @@ import argparse
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from echod.client.faults import ClientError, ConnectError, EchoError, UntestableError
 from echod.client.idle import Search
@@ -117,12 +117,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         except ConnectError as error:
             report.summary(work.kind, _fields(target, options.size, work, error))
             raise
-        try:
-            with _ending(options.deadline and began + options.deadline), _telling_at_will(screen, work):
-                report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
-                work.run()
-        except KeyboardInterrupt:
-            work.stop()
+        ending = _ending(options.deadline and began + options.deadline)
+        with suppress(KeyboardInterrupt), ending, _telling_at_will(screen, work):
+            report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
+            work.run()
+        work.stop()
     report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
     report.summary(work.kind, _fields(target, options.size, work, None))
     return 0 if work.flawless else EchoError.exit_code

@@ -33,7 +33,7 @@ class Series:
         self._outcome = Outcome()
 
     def run(self) -> None:
-        """Send them all; KeyboardInterrupt may end it at any time, and then `stop` makes the counts true."""
+        """Send them all; KeyboardInterrupt may end it at any time.  `stop` then makes the counts true."""
         sequence = 0
         while sequence != self._count:
             sequence += 1
@@ -43,7 +43,7 @@ class Series:
             self._watch(sequence, until)
 
     def stop(self) -> None:
-        """Nobody waits any longer for the echo that is out."""
+        """It is over, also for the echo that may be out and for the outage that may not have ended."""
         self._outcome.stop()
 
     @property

@@ -247,6 +247,14 @@ def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
     assert lines[-1] == "an outage of N s (3 messages lost) had not ended"
 
 
+def test_length_of_an_outage_that_has_not_ended(capfdbinary: Capture) -> None:
+    """Also where the last message is lost, the outage is as long as it was until then."""
+    with serving(mute) as port:
+        assert ping(port, "-c", 1, "--json", *LATE) == 1
+    *_, summary = validated(capfdbinary.readouterr().out)
+    assert summary["outages"]["unended"]["seconds"] >= 0.2
+
+
 def test_nobody_listens(capfdbinary: Capture) -> None:
     """Without a first connection there is one sentence, for programs an object besides, and the exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
