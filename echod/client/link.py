@@ -6,14 +6,14 @@ import time
 
 from echod.client.connect import Attempt, open_connection
 from echod.client.faults import EchoError
-from echod.client.pattern import Pattern
+from echod.client.pattern import PERIOD, Pattern
 from echod.client.probe import Probe
 from echod.client.target import Target
 
 
 class Link:
-    """Messages of `size` bytes to `target`, of which each differs from the one before, so that a stale or repeated
-    echo is no good one.
+    """Messages of `size` bytes to `target`, of which each is from another place of a pattern than the one before, so
+    that a stale or repeated echo is no good one.
 
     `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `address` is the one connected
     to, and `connecting` how many nanoseconds that took.
@@ -27,6 +27,7 @@ class Link:
         self._connect_timeout, self._timeout = connect_timeout, timeout
         self._pattern = Pattern(size)
         self._offset = 0
+        self._step = size if size % PERIOD else size + 1
         self._probe: Probe | None = None
 
     def open(self) -> None:
@@ -50,7 +51,7 @@ class Link:
             self.open()
         assert self._probe
         message = self._pattern.part(self._offset, self.size)
-        self._offset += self.size
+        self._offset += self._step
         try:
             return self._probe.echo(message, self._timeout)
         except EchoError:

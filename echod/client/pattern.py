@@ -2,8 +2,9 @@
 
 import os
 
-_PERIOD = 65_521
-"""Prime, so that no message size divides it, and a message that is repeated or skipped differs from the next."""
+PERIOD = 65_521
+"""Prime, so that messages of any size that is no multiple of it are each from another place of the stream, and one that
+is repeated or skipped differs from the next."""
 
 
 class Pattern:
@@ -11,10 +12,10 @@ class Pattern:
     without copying more than that part.  Kept in memory are 64 KiB and `largest` bytes."""
 
     def __init__(self, largest: int) -> None:
-        period = os.urandom(_PERIOD)
-        self._block = (period * (largest // _PERIOD + 2))[: _PERIOD + largest]
+        period = os.urandom(PERIOD)
+        self._block = (period * (largest // PERIOD + 2))[: PERIOD + largest]
 
     def part(self, offset: int, count: int) -> bytes:
         """`count` bytes of the stream from `offset` on; at most `largest`."""
-        start = offset % _PERIOD
+        start = offset % PERIOD
         return self._block[start : start + count]

@@ -2,11 +2,13 @@
 
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from echod.client.cli import main
+from echod.client.pattern import PERIOD
 from tests.unit.client.peers import (
     Behaviour,
     answering,
@@ -297,17 +299,19 @@ def test_json_of_reconnecting(capfdbinary: Capture) -> None:
     assert [each["kind"] for each in validated(capfdbinary.readouterr().out)] == ["ping_summary"]
 
 
-def test_messages_differ() -> None:
+@pytest.mark.parametrize("size", [56, PERIOD, 2 * PERIOD])
+def test_messages_differ(size: int) -> None:
     """No message is like the one before, so a server that returns the last one again is found."""
-    messages: list[bytes] = []
+    stream = bytearray()
 
-    def remember(data: bytes) -> bytes:
-        messages.append(data)
-        return data
+    def remember(connection: socket.socket, over: threading.Event) -> None:
+        while data := connection.recv(65536):
+            stream.extend(data)
+            connection.sendall(data)
 
-    with serving(followed_by(answering(*[remember] * 3), mute)) as port:
-        assert ping(port, "-c", 3) == 0
-    assert len(set(messages)) == 3
+    with serving(remember) as port:
+        assert ping(port, "-c", 3, "-s", size) == 0
+    assert len({bytes(stream[start : start + size]) for start in range(0, 3 * size, size)}) == 3
 
 
 def test_large_message() -> None:
