@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import time
 
-from echod.client.faults import ConnectError, EchoError
+from echod.client.faults import (
+    ConnectError,
+    EchoError,
+    LostError,
+    MismatchError,
+    OverdueError,
+    SurplusError,
+    UntestableError,
+)
 from echod.client.link import Link
 from echod.client.outcome import milliseconds
 from echod.client.report import Report
@@ -19,6 +27,9 @@ _PRECISION = 0.1
 
 _NARROWEST = 0.05
 """...or so many seconds, where a busy machine would only find its own delays."""
+
+_GONE = (LostError, OverdueError)
+"""The errors of a connection that a silence has ended.  With any other there was one, but no echo."""
 
 _JUST_BEFORE = 1 - _PRECISION / 2
 """Of a silence during which the connection ended, the part that is tried next: its end was seen, so it lived until
@@ -48,8 +59,9 @@ class Search:
                 silence = self._next(self._try(silence))
         except (ConnectError, EchoError) as error:
             self._error = error
+            wrong = isinstance(error, (MismatchError, SurplusError))
             self._report.bad(
-                f"no silence without an echo before it: {error}",
+                f"{'wrong echo' if wrong else 'no silence without an echo before it'}: {error}",
                 "ping_fault",
                 {"after": self._silences, "address": self._link.address, "error": error.fields()},
             )
@@ -58,9 +70,11 @@ class Search:
         """A silence that was not waited for does not count."""
 
     @property
-    def flawless(self) -> bool:
-        """Whether the connection was lost in no silence."""
-        return self._lost is None and self._error is None
+    def exit_code(self) -> int:
+        """0 where the connection outlived the silence, 1 where it was lost or wrong, 2 where nothing is known."""
+        if self._lost is not None or self._error:
+            return EchoError.exit_code
+        return 0 if self._outlived else UntestableError.exit_code
 
     def lines(self) -> list[str]:
         """What is known, for people."""
@@ -92,19 +106,28 @@ class Search:
         if self._lost is None:
             return f"the connection was still there after {_seconds(self._outlived)} of it"
         if not self._outlived:
-            return f"a quiet connection was gone after {_seconds(self._lost)}, and outlived nothing shorter"
+            shorter = "; nothing shorter was tried" if self._silences == 1 else ", and outlived nothing shorter"
+            return f"a quiet connection was gone after {_seconds(self._lost)}{shorter}"
+        if self._lost < self._outlived:
+            return (
+                f"a quiet connection outlived {_seconds(self._outlived)}, "
+                f"but another was gone after {_seconds(self._lost)}"
+            )
         return f"a quiet connection lived for {_seconds(self._outlived)} and was gone after {_seconds(self._lost)}"
 
     def _try(self, wanted: float) -> bool:
-        """Be silent; returns whether the connection's end was seen meanwhile."""
+        """Be silent; returns whether the connection's end was seen meanwhile.
+
+        Raises MismatchError and SurplusError: the connection is still there, but what it is worth is not known.
+        """
         before = self._link.segments()
         began = time.perf_counter_ns()
-        error: EchoError | None = None
+        error: LostError | OverdueError | None = None
         took: int | None = None
         segments: int | None = None
         try:
             self._link.watch(began + round(wanted * 1e9))
-        except EchoError as ended:
+        except _GONE as ended:
             error = ended
         lasted = (time.perf_counter_ns() - began) / 1e9
         seen = error is not None
@@ -113,7 +136,7 @@ class Search:
             segments = None if before is None or after is None else after - before
             try:
                 took = self._link.echo()
-            except EchoError as lost:
+            except _GONE as lost:
                 error = lost
         self._silences += 1
         if segments:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from echod.client.faults import ClientError, ConnectError, EchoError, UntestableError
+from echod.client.faults import ClientError, ConnectError, UntestableError
 from echod.client.idle import Search
 from echod.client.link import Link
 from echod.client.options import (
@@ -41,9 +41,11 @@ def make_parser(verb: str = "ping") -> Parser:
         verb,
         description="""Send one small message after another to an echo service and tell how long each takes to come
         back; Ctrl-C ends it with a summary, and Ctrl-\\ tells how it goes so far.  After a loss the connection is
-        made anew, and when echoes come again, the length of the outage is told.""",
+        made anew for the next message, and when echoes come again, the length of the outage is told, which may be too
+        long by an interval.""",
         epilog="""Exit codes: 0 all messages came back identical, or the connection outlived the silence; 1 one was
-        lost or wrong, or the connection ended; 2 nothing can be said: usage, or it never connected.""",
+        lost or wrong, or the connection ended; 2 nothing can be said: usage, it never connected, or the first silence
+        was not over.""",
     )
     parser.add_argument(
         "-c", "--count", metavar="COUNT", type=whole_number(1, 10**15), help="stop after so many messages, or silences"
@@ -124,11 +126,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         work.stop()
     report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
     report.summary(work.kind, _fields(target, options.size, work, None))
-    return 0 if work.flawless else EchoError.exit_code
+    return work.exit_code
 
 
 def _fields(target: Target, size: int, work: Series | Search, error: ClientError | None) -> dict[str, object]:
-    fields = {"ok": error is None and work.flawless, "target": str(target), "size": size} | work.fields()
+    fields = {"ok": error is None and not work.exit_code, "target": str(target), "size": size} | work.fields()
     return fields | {"error": error.fields()} if error else fields
 
 

@@ -47,9 +47,9 @@ class Series:
         self._outcome.stop()
 
     @property
-    def flawless(self) -> bool:
-        """Whether all came back identical, and nothing else did."""
-        return self._outcome.flawless
+    def exit_code(self) -> int:
+        """0 where all came back identical, and nothing else did; else 1."""
+        return 0 if self._outcome.flawless else EchoError.exit_code
 
     def lines(self) -> list[str]:
         """The summary, for people."""

@@ -10,11 +10,13 @@ import pytest
 from echod.client.cli import main
 from tests.unit.client.peers import (
     Behaviour,
+    answering,
     faithful,
     followed_by,
     forgetting,
     leaving,
     mute,
+    receive_exactly,
     serving,
     serving_in_turn,
     serving_unix,
@@ -68,7 +70,7 @@ def test_end_is_seen(capfdbinary: Capture) -> None:
         "silence=1 lasted=N s: then the server closed the connection unasked: all of 56 bytes sent came back",
         "",
         "--- 127.0.0.1 ping statistics ---",
-        "1 silence, a quiet connection was gone after N s, and outlived nothing shorter",
+        "1 silence, a quiet connection was gone after N s; nothing shorter was tried",
     ]
 
 
@@ -78,6 +80,49 @@ def test_verdict(capfdbinary: Capture) -> None:
         assert idle(port, 0.6) == 1
     printed = masked(capfdbinary.readouterr().out, port)
     assert re.fullmatch(r"\d silences, a quiet connection lived for N s and was gone after N s", printed[-1])
+
+
+def test_outlives_nothing(capfdbinary: Capture) -> None:
+    """When shorter silences were too long as well, that is said."""
+
+    def last_a_while(connection: socket.socket, over: threading.Event) -> None:
+        over.wait(0.1)
+
+    with serving_in_turn(followed_by(answering(bytes), last_a_while), answering(bytes)) as port:
+        assert idle(port, 3600) == 1
+    printed = masked(capfdbinary.readouterr().out, port)
+    assert printed[-1] == "2 silences, a quiet connection was gone after N s, and outlived nothing shorter"
+
+
+def test_end_that_silence_does_not_explain(capfdbinary: Capture) -> None:
+    """When a connection ends in a shorter silence than another has outlived, no limit between the two is claimed."""
+    with serving_in_turn(followed_by(answering(bytes), mute), answering(bytes, bytes, bytes)) as port:
+        assert idle(port, 0.2, "-W", "0.2") == 1
+    printed = masked(capfdbinary.readouterr().out, port)
+    assert printed[-1] == "3 silences, a quiet connection outlived N s, but another was gone after N s"
+
+
+def test_interrupted(capfdbinary: Capture) -> None:
+    """When -w ends the first silence, nothing is known, and the exit code says so."""
+    with serving(faithful()) as port:
+        assert idle(port, 3600, "-w", "0.2", "--json") == 2
+    (summary,) = validated(capfdbinary.readouterr().out)
+    assert (summary["ok"], summary["silences"], summary["outlived"], summary["error"]) == (False, 0, None, None)
+
+
+@pytest.mark.parametrize("words", [b"421 timeout\r\n", b"421 timeout\r\n" * 8])
+def test_wrong_echo_is_no_lost_connection(words: bytes, capfdbinary: Capture) -> None:
+    """A server that speaks in the silence has not lost the connection, and nothing is known of how long that lives."""
+
+    def remind(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(receive_exactly(connection, 56) + words)
+        mute(connection, over)
+
+    with serving(remind) as port:
+        assert idle(port, 3600, "--json") == 1
+    fault, summary = validated(capfdbinary.readouterr().out)
+    assert (fault["kind"], fault["after"], fault["error"]["kind"]) == ("ping_fault", 0, "surplus")
+    assert (summary["silences"], summary["lost"], summary["error"]) == (0, None, fault["error"])
 
 
 def test_no_echo_before(capfdbinary: Capture) -> None:
