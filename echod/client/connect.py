@@ -12,7 +12,7 @@ from echod.client.faults import ConnectError, reason
 from echod.client.target import UNIX, Target
 from echod.client.words import endpoint
 
-_NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
+NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
 _QUEUE_FULL = 0.01
 """Seconds before a unix socket is tried again whose queue of connections is full."""
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -54,7 +54,7 @@ def connect_to_any(
     timeout: float,
     on_attempt: Callable[[Attempt], None],
     on_trying: Callable[[SockAddr], None] = lambda address: None,
-    deadline: float = _NEVER,
+    deadline: float = NEVER,
 ) -> socket.socket:
     """Connect to the first of `addresses` that can be; the socket keeps the timeout.
 

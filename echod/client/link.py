@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from echod.client.connect import Attempt, open_connection
+from echod.client.connect import NEVER, Attempt, connect_to_any, resolve
 from echod.client.faults import EchoError
 from echod.client.pattern import PERIOD, Pattern
 from echod.client.probe import Probe
@@ -16,7 +16,7 @@ class Link:
     that a stale or repeated echo is no good one.
 
     `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `address` is the one connected
-    to, and `connecting` how many nanoseconds that took.
+    to, and `connecting` how many nanoseconds that took, with the time for addresses that were tried in vain before.
     """
 
     def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
@@ -30,11 +30,14 @@ class Link:
         self._step = size if size % PERIOD else size + 1
         self._probe: Probe | None = None
 
-    def open(self) -> None:
-        """Connect; raises ConnectError."""
+    def open(self, deadline: float = NEVER) -> None:
+        """Connect by `deadline`, of time.monotonic(); raises ConnectError."""
         attempts: list[Attempt] = []
-        self._probe = Probe(open_connection(self._target, self._connect_timeout, attempts.append))
-        self.address, self.connecting = attempts[-1].address, round(attempts[-1].seconds * 1e9)
+        addresses = resolve(self._target)
+        connection = connect_to_any(addresses, self._target, self._connect_timeout, attempts.append, deadline=deadline)
+        self._probe = Probe(connection)
+        self.address = attempts[-1].address
+        self.connecting = round(sum(attempt.seconds for attempt in attempts) * 1e9)
 
     def close(self) -> None:
         """Close the connection, if there is one."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
+from echod.client.connect import NEVER
 from echod.client.faults import ClientError, ConnectError, UntestableError
 from echod.client.idle import Search
 from echod.client.link import Link
@@ -103,9 +104,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             if given:
                 raise UntestableError(f"{name} makes no sense with --idle, which says itself when to send")
     target = target_of(options)
-    began = time.monotonic()
-    patience = min(options.connect_timeout, options.deadline or options.connect_timeout)
-    link = Link(target, options.size, patience, options.timeout)
+    deadline = time.monotonic() + options.deadline if options.deadline else NEVER
+    link = Link(target, options.size, options.connect_timeout, options.timeout)
     report = Report(options, screen, Names(target.host, options.numeric))
     work: Series | Search
     if options.idle is None:
@@ -115,12 +115,11 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         work = Search(link, report, options.idle, options.count)
     with closing(link):
         try:
-            link.open()
+            link.open(deadline)
         except ConnectError as error:
             report.summary(work.kind, _fields(target, options.size, work, error))
             raise
-        ending = _ending(options.deadline and began + options.deadline)
-        with suppress(KeyboardInterrupt), ending, _telling_at_will(screen, work):
+        with suppress(KeyboardInterrupt), _ending(deadline), _telling_at_will(screen, work):
             report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
             work.run()
         work.stop()
@@ -135,11 +134,11 @@ def _fields(target: Target, size: int, work: Series | Search, error: ClientError
 
 
 @contextmanager
-def _ending(when: float | None) -> Iterator[None]:
+def _ending(when: float) -> Iterator[None]:
     """Do as if Ctrl-C had been pressed at the time `when`, of monotonic(): ping(8)'s -w ends it by a signal too."""
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        if when is not None:
+        if when != NEVER:
             signal.setitimer(signal.ITIMER_REAL, max(when - time.monotonic(), _AT_ONCE))
         yield
     finally:

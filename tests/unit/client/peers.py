@@ -39,7 +39,9 @@ def behaving(accept: Callable[[], socket.socket], behaviour: Behaviour) -> Itera
 
 
 @contextmanager
-def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET, buffer: int = 0) -> Iterator[int]:
+def serving(
+    behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET, buffer: int = 0, port: int = 0
+) -> Iterator[int]:
     """A TCP server for one client, on the loopback address; yields its port.
 
     With `buffer` its receive buffer, and so the window, is that many bytes, or the kernel's least.
@@ -47,13 +49,23 @@ def serving(behaviour: Behaviour, family: socket.AddressFamily = socket.AF_INET,
     with socket.socket(family) as listener:
         if buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
         listener.listen()
         with behaving(lambda: listener.accept()[0], behaviour):
             try:
                 yield listener.getsockname()[1]
             finally:
                 listener.shutdown(socket.SHUT_RDWR)  # wakes an accept() that no client came to
+
+
+@contextmanager
+def deaf(family: socket.AddressFamily = socket.AF_INET, port: int = 0) -> Iterator[int]:
+    """A port of the loopback address that neither takes connections nor refuses them, its queue being full."""
+    with socket.socket(family) as listener, socket.socket(family) as first:
+        listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
+        listener.listen(0)  # Linux queues one more than it is told
+        first.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 @contextmanager

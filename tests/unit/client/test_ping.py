@@ -12,6 +12,7 @@ from echod.client.pattern import PERIOD
 from tests.unit.client.peers import (
     Behaviour,
     answering,
+    deaf,
     faithful,
     followed_by,
     mute,
@@ -269,6 +270,26 @@ def test_nobody_listens(capfdbinary: Capture) -> None:
     (summary,) = validated(printed.out)
     assert (summary["kind"], summary["ok"], summary["address"]) == ("ping_summary", False, None)
     assert (summary["error"]["kind"], printed.err) == ("connect", sentence)
+
+
+def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture) -> None:
+    """-w holds for all addresses of a name together."""
+    with deaf() as port, deaf(socket.AF_INET6, port):
+        assert ping(port, "-w", "0.2", host="localhost") == 2
+    assert capfdbinary.readouterr().err.decode() == (
+        f"echoc: cannot connect to localhost:{port}: 127.0.0.1:{port}: timed out, "
+        f"[::1]:{port}: no time was left to try\n"
+    )
+
+
+def test_time_of_connecting_to_the_second_address(ipv6: None, capfdbinary: Capture) -> None:
+    """How long connecting took has the time in which another address of the name did not answer."""
+    with deaf() as port, serving(faithful(), socket.AF_INET6, port=port):
+        words = ["-c", 1, "--reconnect", "--connect-timeout", 0.2, "--json"]
+        assert ping(port, *words, host="localhost") == 0
+    echo, _ = validated(capfdbinary.readouterr().out)
+    assert echo["address"] == f"[::1]:{port}"
+    assert echo["connect_seconds"] >= 0.2
 
 
 def test_json(capfdbinary: Capture) -> None:
