@@ -25,10 +25,6 @@ from echod.client.faults import (
     reason,
 )
 
-TYPE_CHECKING = False  # as type checkers take the name; importing typing would cost a third of the whole start
-if TYPE_CHECKING:
-    from typing import NoReturn
-
 _CHUNK = 64 * 1024
 _SEGS_IN = slice(140, 144)
 """Where in TCP_INFO the segments received are counted, since Linux 4.2 (tcpi_segs_in in linux/tcp.h)."""
@@ -82,8 +78,15 @@ class Probe:
 
         Raises an EchoError as soon as bytes come that nobody asked for, or the connection ends.
         """
-        if self._wait(select.POLLIN, until):
-            self._refuse(0)
+        if not self._wait(select.POLLIN, until):
+            return
+        try:
+            data = self._connection.recv(_CHUNK)
+        except OSError as error:
+            raise BrokenConnectionError(reason(error), self.echoed, self.echoed) from error
+        if not data:
+            raise ClosedError(self.echoed)
+        raise SurplusError(self.echoed, data)
 
     def segments(self) -> int | None:
         """How many TCP segments have come so far, those without data too; None where the kernel does not tell."""
@@ -107,28 +110,18 @@ class Probe:
             raise BrokenConnectionError(reason(error), len(message), received) from error
 
     def _receive(self, message: bytes, received: int, sent: int) -> int:
-        if received == sent:
-            self._refuse(received)
         try:
-            data = self._connection.recv(min(sent - received, _CHUNK))
+            # Also where nothing is owed, there may be an end to see.
+            data = self._connection.recv(min(sent - received, _CHUNK) or _CHUNK)
         except OSError as error:
             raise BrokenConnectionError(reason(error), len(message), received) from error
         if not data:
             raise ShortfallError(len(message), received)
+        if received == sent:
+            raise SurplusError(self.echoed + received, data)
         expected = message[received : received + len(data)]
         if data != expected:
             index = next(index for index, byte in enumerate(expected) if byte != data[index])
             wrong = received + index
             raise MismatchError(self.echoed + wrong, message[wrong : wrong + WINDOW], data[index:])
         return len(data)
-
-    def _refuse(self, received: int) -> NoReturn:
-        """Raise for what came although all that was sent had come back, of the present message `received` bytes."""
-        count = self.echoed + received
-        try:
-            data = self._connection.recv(_CHUNK)
-        except OSError as error:
-            raise BrokenConnectionError(reason(error), count, count) from error
-        if not data:
-            raise ClosedError(count)
-        raise SurplusError(count, data)

@@ -4,12 +4,13 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 
-from echod.client.faults import MismatchError, OverdueError, SurplusError
+from echod.client.faults import MismatchError, OverdueError, ShortfallError, SurplusError
 from echod.client.probe import Probe
-from tests.unit.client.peers import Behaviour, answering, faithful, followed_by, mute, serving
+from tests.unit.client.peers import Behaviour, answering, faithful, followed_by, mute, paired, serving
 
 
 @contextmanager
@@ -62,6 +63,28 @@ def test_answer_before_the_end_of_the_message() -> None:
 
     with probing(greedy) as (probe, _), pytest.raises(SurplusError):
         probe.echo(b"x" * 16_000_000, 10)
+
+
+class Narrow(socket.socket):
+    """A socket that takes ten bytes and then no more."""
+
+    taken = False
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send the first ten bytes."""
+        if self.taken:
+            raise BlockingIOError
+        self.taken = True
+        return super().send(memoryview(data)[:10], flags)
+
+
+def test_end_in_the_middle_of_a_message() -> None:
+    """A server that ends the connection after it has returned all that was sent so far owes the rest of the message."""
+    with paired(answering(bytes, size=10)) as near:
+        connection = Narrow(fileno=near.detach())
+        with closing(Probe(connection)) as probe, pytest.raises(ShortfallError) as caught:
+            probe.echo(b"x" * 56, 10)
+        assert (caught.value.sent, caught.value.received) == (56, 10)
 
 
 def test_segments() -> None:
