@@ -5,6 +5,9 @@ from echod.client.words import quoted
 WINDOW = 32
 """How many bytes from the first wrong one on are shown, and looked at to guess what happened."""
 
+_HINT = 8
+"""How many bytes are shown in brief of those that are too many: a protocol that speaks by itself is told by them."""
+
 _ENOUGH = 4  # bytes that must agree again before a guess is worth telling
 
 
@@ -13,6 +16,11 @@ class ClientError(Exception):
 
     exit_code: int
     kind: str
+
+    @property
+    def in_brief(self) -> str:
+        """The error in one line of many: where bytes were wrong or too many, at most a hundred characters."""
+        return str(self)
 
     def fields(self) -> dict[str, object]:
         """The error as `--json` tells it."""
@@ -55,12 +63,18 @@ class MismatchError(EchoError):
 
     def __init__(self, offset: int, sent: bytes, came: bytes) -> None:
         self.offset, self.sent, self.came = offset, sent[:WINDOW], came[:WINDOW]
-        guess = _guess(self.sent, self.came)
+        guess = self._guess = _guess(self.sent, self.came)
         super().__init__(
             f"the echo is wrong at byte {offset} (counted from 0): "
             f"sent 0x{sent[0]:02x}, received 0x{came[0]:02x}; from there on sent {quoted(self.sent)}, "
             f"received {quoted(self.came)}" + (guess and f"; {guess}")
         )
+
+    @property
+    def in_brief(self) -> str:
+        """Where, what was sent and what came, and the guess."""
+        words = f"byte {self.offset}: sent 0x{self.sent[0]:02x}, came 0x{self.came[0]:02x}"
+        return f"{words}; {self._guess}" if self._guess else words
 
     def fields(self) -> dict[str, object]:
         """The bytes in hexadecimal."""
@@ -77,6 +91,14 @@ class SurplusError(EchoError):
         super().__init__(
             f"the server sent more than it was given: after {_bytes(offset)} came at least "
             f"{_bytes(len(came))} more, {quoted(came[:WINDOW])}"
+        )
+
+    @property
+    def in_brief(self) -> str:
+        """How many, where, and the first of them."""
+        more = "..." if len(self.came) > _HINT else ""
+        return (
+            f"at least {_bytes(len(self.came))} too many, from byte {self.offset} on: {quoted(self.came[:_HINT])}{more}"
         )
 
     def fields(self) -> dict[str, object]:

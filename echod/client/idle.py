@@ -61,7 +61,7 @@ class Search:
             self._error = error
             wrong = isinstance(error, (MismatchError, SurplusError))
             self._report.bad(
-                f"{'wrong echo' if wrong else 'no silence without an echo before it'}: {error}",
+                f"{'wrong echo' if wrong else 'no silence without an echo before it'}: {error.in_brief}",
                 "ping_fault",
                 {"after": self._silences, "address": self._link.address, "error": error.fields()},
             )

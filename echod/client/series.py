@@ -73,7 +73,7 @@ class Series:
         except EchoError as error:
             self._outcome.on_loss(error)
             wrong = isinstance(error, (MismatchError, SurplusError))
-            self._tell(f"{'wrong' if wrong else 'no'} echo for seq={sequence}: {error}", sequence, None, error)
+            self._tell(f"{'wrong' if wrong else 'no'} echo for seq={sequence}: {error.in_brief}", sequence, None, error)
         else:
             outage = self._outcome.on_echo(took, self._link.connecting if self._reconnect else None)
             if outage:
@@ -92,7 +92,7 @@ class Series:
         except EchoError as error:
             self._outcome.on_fault(error, time.perf_counter_ns())
             fields = {"after": sequence, "address": self._link.address, "error": error.fields()}
-            self._report.bad(f"after seq={sequence}: {error}", "ping_fault", fields)
+            self._report.bad(f"after seq={sequence}: {error.in_brief}", "ping_fault", fields)
             self._link.watch(until)
 
     def _finish(self) -> None:

@@ -1,10 +1,13 @@
 """echod.client.faults."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from echod.client.faults import (
     BrokenConnectionError,
     ClientError,
+    ClosedError,
     EchoError,
     LateError,
     MismatchError,
@@ -122,3 +125,24 @@ def test_reason_without_number() -> None:
     """Not every OSError has a number: some of Python's own have words alone."""
     assert reason(OSError(111, "Connection refused")) == "Connection refused"
     assert reason(TimeoutError("timed out")) == "timed out"
+
+
+def test_in_brief() -> None:
+    """In brief a wrong byte is told by its place, itself and the guess, what was too much by its place and beginning,
+    and anything else as ever."""
+    assert MismatchError(59, b"ABCDEFGH", b"BCDEFGHI").in_brief == (
+        "byte 59: sent 0x41, came 0x42; it looks as if 1 byte had been dropped there"
+    )
+    assert MismatchError(0, b"A", b"\x1b").in_brief == "byte 0: sent 0x41, came 0x1b"
+    assert (
+        SurplusError(56, b"421 Idle too long").in_brief == 'at least 17 bytes too many, from byte 56 on: "421 Idle"...'
+    )
+    assert SurplusError(0, b"\x1b").in_brief == 'at least 1 byte too many, from byte 0 on: "\\x1b"'
+    assert ClosedError(56).in_brief == str(ClosedError(56))
+
+
+@given(st.integers(0, 10**12), st.binary(min_size=1), st.binary(min_size=1))
+def test_length_in_brief(offset: int, sent: bytes, came: bytes) -> None:
+    """Whatever was wrong, in brief it has a hundred characters at most."""
+    assert len(MismatchError(offset, sent, came).in_brief) <= 100
+    assert len(SurplusError(offset, came).in_brief) <= 100

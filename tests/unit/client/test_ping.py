@@ -138,7 +138,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
             followed_by(answering(bytes, flipped), mute),
             [
                 r"56 bytes from .*: seq=1 time=N ms",
-                r"wrong echo for seq=2: the echo is wrong at byte 59 \(.*\): .*; only that byte was changed",
+                r"wrong echo for seq=2: byte 59: sent 0x.., came 0x..; only that byte was changed",
                 LOST,
                 r"56 bytes from .*: seq=3 time=N ms",
             ],
@@ -147,7 +147,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
         (
             followed_by(answering(without_byte_3), mute),
             [
-                r"wrong echo for seq=1: the echo is wrong at byte 3 .* as if 1 byte had been dropped there",
+                r"wrong echo for seq=1: byte 3: sent 0x.., came 0x..; it looks as if 1 byte had been dropped there",
                 LOST,
                 r"56 bytes from .*: seq=2 .*",
                 r"56 bytes from .*: seq=3 .*",
@@ -158,7 +158,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
             followed_by(answering(doubled), mute),
             [
                 r"56 bytes from .*: seq=1 .*",
-                r"after seq=1: the server sent more than it was given: after 56 bytes came at least 56 bytes more, .*",
+                r"after seq=1: at least 56 bytes too many, from byte 56 on: \".*\"\.\.\.",
                 UNHARMED,
                 r"56 bytes from .*: seq=2 .*",
                 r"56 bytes from .*: seq=3 .*",
