@@ -7,6 +7,9 @@ import time
 from echod.client.faults import ConnectError, EchoError, MismatchError, OverdueError, SurplusError
 from echod.client.histogram import Histogram
 
+_REPAIR = 250_000_000
+"""Nanoseconds: Linux sends a lost segment again after the round trip and 200 ms (TCP_RTO_MIN in net/tcp.h)."""
+
 
 class Outage:
     """The time from the first message that was lost, or from when the connection was seen to end, to the next echo.
@@ -87,12 +90,14 @@ class Outcome:
     def stop(self) -> None:
         """Nobody waits any longer, for the echo that may be out or the end of an outage.
 
-        As ping(8) waits for its last ones for twice the longest time so far, it is lost only after that; before, it
-        is as if the message had not been sent.  So Ctrl-C at `-i 0`, when there always is one out, finds no loss.
+        As ping(8) waits for its last ones for twice the longest time so far, it is lost only after that, and after the
+        time that TCP takes to repair a loss; before, it is as if the message had not been sent.  So Ctrl-C at `-i 0`,
+        when there always is one out, finds no loss.  Where nothing has come back at all, everything is lost at once.
         """
         now = time.perf_counter_ns()
         began, self._awaited_since = self._awaited_since, None
-        if began is not None and now - began < 2 * (self.rtt.greatest + self.connecting.greatest):
+        enough = 2 * (self.rtt.greatest + self.connecting.greatest) + _REPAIR if self.received else 0
+        if began is not None and now - began < enough:
             self.transmitted -= 1
         elif began is not None:
             self.outage = self.outage or Outage(began)

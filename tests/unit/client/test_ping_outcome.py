@@ -48,6 +48,16 @@ def test_echo_that_is_late() -> None:
     assert (outcome.outage.lost, outcome.outage.nanoseconds >= 3 * SECOND) == (1, True)
 
 
+def test_echo_that_tcp_may_still_repair() -> None:
+    """However short the times so far, a message is not lost before TCP would have sent it once more."""
+    outcome = Outcome()
+    outcome.on_sending(time.perf_counter_ns())
+    outcome.on_echo(1, None)
+    outcome.on_sending(time.perf_counter_ns())
+    outcome.stop()
+    assert (outcome.transmitted, outcome.received, outcome.outage, outcome.flawless) == (1, 1, None, True)
+
+
 def test_first_echo() -> None:
     """Who stops before anything has come back has lost everything."""
     outcome = Outcome()
