@@ -25,6 +25,7 @@ from echod.client.faults import (
     reason,
 )
 
+_MILLISECOND = 1_000_000
 _CHUNK = 64 * 1024
 _SEGS_IN = slice(140, 144)
 """Where in TCP_INFO the segments received are counted, since Linux 4.2 (tcpi_segs_in in linux/tcp.h)."""
@@ -78,8 +79,11 @@ class Probe:
 
         Raises an EchoError as soon as bytes come that nobody asked for, or the connection ends.
         """
-        if not self._wait(select.POLLIN, until):
-            return
+        if not self._wait(select.POLLIN, until - _MILLISECOND):
+            # poll(2) counts whole milliseconds.
+            time.sleep(max(until - time.perf_counter_ns(), 0) / 1e9)
+            if not self._wait(select.POLLIN, until):
+                return
         try:
             data = self._connection.recv(_CHUNK)
         except OSError as error:
@@ -99,7 +103,7 @@ class Probe:
         """What happened on the socket, or 0 when the time is over."""
         self._poll.modify(self._connection, wanted)
         left = max(until - time.perf_counter_ns(), 0)
-        return sum(events for _, events in self._poll.poll(left / 1e6))
+        return sum(events for _, events in self._poll.poll(left / _MILLISECOND))
 
     def _send(self, message: bytes, sent: int, received: int) -> int:
         try:

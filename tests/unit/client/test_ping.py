@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,14 @@ def test_interval_after_an_end(capfdbinary: Capture) -> None:
         assert main(["ping", "127.0.0.1", str(port), "-c", "2", "-i", "0.3", "--json"]) == 1
     first, *_, second, _ = validated(capfdbinary.readouterr().out)
     assert second["time"] - first["time"] > 0.2
+
+
+def test_interval_below_a_millisecond(capfdbinary: Capture) -> None:
+    """An interval may be shorter than a millisecond: a quarter of them is, however busy the machine."""
+    with serving(faithful()) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "200", "-i", "0.0002", "--json"]) == 0
+    *echoes, _ = validated(capfdbinary.readouterr().out)
+    assert sorted(second["time"] - first["time"] for first, second in pairwise(echoes))[50] < 0.0009
 
 
 def test_no_wait_after_the_last() -> None:
