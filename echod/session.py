@@ -13,21 +13,19 @@ WRITING; everything else is an end:
 
 import contextlib
 import errno
-import fcntl
-import math
 import socket
 import struct
-import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from echod import address
+from echod import address, queues
 from echod.journal import Journal, TracedSocket
 from echod.loop import READ, WRITE, Loop
 from echod.relay import Relay
+from echod.stall import Stall
 from echod.timers import Timer
 
 _DISCARDED = bytearray(64 << 10)
@@ -44,7 +42,6 @@ _REASONS = {
 }
 _UCRED = struct.Struct("3i")
 """`struct ucred`, unix(7): pid, uid, gid."""
-_INT = struct.Struct("i")
 
 
 class State(Enum):
@@ -73,14 +70,13 @@ class Session:
     """
 
     __slots__ = (
-        "_acked",
-        "_acked_at",
         "_drain_until",
         "_journal",
         "_loop",
         "_name",
         "_on_closed",
         "_relay",
+        "_stall",
         "_started",
         "_state",
         "_timeouts",
@@ -110,12 +106,12 @@ class Session:
         self._journal = journal
         self._timeouts = timeouts
         self._on_closed = on_closed
-        self._started = self._acked_at = loop.now
-        self._acked = -1
+        self._started = loop.now
         self._told = False
         self._drain_until: int | None = None
         self._state = State.READING
         self._relay = Relay(self._traced(), buffer, loop, self)
+        self._stall = Stall(self.fd, self._relay, loop.now)
         if journal.tells_chunks:
             journal.connection_accepted(**self._names())
         loop.watch(self.fd, READ, self._on_first)
@@ -160,7 +156,7 @@ class Session:
     def drain(self) -> None:
         """Echo what has arrived by now, then end our side and linger."""
         if self._state in (State.READING, State.WRITING):
-            self._drain_until = self._relay.received + _queued(self.fd, termios.FIONREAD)
+            self._drain_until = self._relay.received + queues.unread(self.fd)
             if self._state is State.READING:
                 self.on_flushed()
 
@@ -219,7 +215,7 @@ class Session:
         return self._loop.call_later(max(0.0, min(idle_in, self._timeouts.stall / 4)), self._on_look)
 
     def _on_look(self, now: float) -> None:
-        if self._stalls(now):
+        if self._stall.is_over(self._timeouts.stall, now):
             self.abort("stalled")
         elif now - self._relay.active < self._timeouts.idle:
             self._timer = self._look_later()
@@ -227,25 +223,6 @@ class Session:
             self._linger("idle")
         else:
             self.abort("idle")
-
-    def _stalls(self, now: float) -> bool:
-        """Whether the client is due bytes and has acknowledged none for the stall time-out.
-
-        What we sent less what is still queued is what the client has acknowledged, tcpi_bytes_acked to the byte; it
-        tells a slow client from one that takes nothing, which the progress of send(2) does not.
-        """
-        if math.isinf(self._timeouts.stall):
-            return False
-        queued = _queued(self.fd, termios.TIOCOUTQ)
-        acked = self._relay.sent - queued
-        due = bool(queued or self._relay.pending)
-        if due and acked == self._acked:
-            return now - self._acked_at >= self._timeouts.stall
-        if due:
-            self._relay.active = now
-        self._acked = acked if due else -1
-        self._acked_at = now
-        return False
 
     def _names(self) -> dict[str, str]:
         """Which connection an event is about, for people."""
@@ -285,12 +262,3 @@ class Session:
             reason=reason,
         )
         self._on_closed(self)
-
-
-def _queued(fd: int, request: int) -> int:
-    """Bytes in a socket's queue: not yet read (SIOCINQ), or not yet acknowledged (SIOCOUTQ), tcp(7), unix(7).
-
-    The two have the numbers of FIONREAD and TIOCOUTQ, which is what Python calls them.
-    """
-    (count,) = _INT.unpack(fcntl.ioctl(fd, request, bytes(_INT.size)))
-    return int(count)
