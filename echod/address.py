@@ -8,6 +8,7 @@ a name stands for every address that it resolves to.  Nothing here opens a liste
 import os
 import re
 import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ _MAPPED = re.compile(r"^::ffff:(\d+\.\d+\.\d+\.\d+)", re.ASCII)
 
 Only with the dots: ::ffff:0:102:304 is another network altogether (RFC 2765).
 """
+
+_UCRED = struct.Struct("3i")
+"""`struct ucred`, unix(7): pid, uid, gid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,14 @@ def show(family: int, sockaddr: Any) -> str:
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
     host, port = _unmapped(sockaddr[0]), sockaddr[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer(sock: socket.socket, sockaddr: Any) -> str:
+    """The client of a connection as people write it: its address, or on a unix socket its process and user."""
+    if sock.family != socket.AF_UNIX:
+        return show(sock.family, sockaddr)
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return f"unix:pid={pid},uid={uid}"
 
 
 def source(family: int, sockaddr: Any) -> int | None:

@@ -6,11 +6,12 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from typing import NoReturn
 
-from echod import __version__, status
+from echod import __version__, handover, status
 from echod.address import endpoints, resolve
 from echod.config import Key, Settings, as_toml, keys, worker_count
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
@@ -21,6 +22,7 @@ from echod.reload import Configuration
 from echod.signals import held_back
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
 from echod.stats import Stats
+from echod.succession import deal
 from echod.supervisor import Supervisor
 from echod.systemd import Notifier, listen_fds, watchdog_seconds
 
@@ -168,7 +170,8 @@ def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMap
         with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
             journal.starting(version=__version__, config_files=loaded.files)
             passed = listen_fds(environ)
-            activated = [fd for fd, name in passed if name != STORED_AS]
+            activated = [fd for fd, name in passed if name not in (STORED_AS, handover.STORED_AS)]
+            queue = [fd for fd, name in passed if name == handover.STORED_AS]
             kept = adopt_kept(fd for fd, name in passed if name == STORED_AS)
             configuration = Configuration(
                 loaded,
@@ -192,6 +195,12 @@ def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMap
                 journal.listening(address=listener.address, adopted=listener.adopted)
             workers = worker_count(settings)
             stats = Stats(workers)
+            # Not before all that may fail: the next start gets the queue as it is then.
+            estate = handover.receive(queue, time.monotonic())
+            shares = deal(estate.connections, stats)
+            if queue:
+                notifier.discard(handover.STORED_AS)
+                journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
             limits = Limits(stats, start.terms.max_connections, start.terms.max_per_source)
             supervisor = Supervisor(
                 listeners,
@@ -204,6 +213,7 @@ def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMap
                 limits,
                 notifier,
                 watchdog,
+                shares,
                 hangup_stops=at_terminal,
             )
         supervisor.run()

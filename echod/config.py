@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     workers: kinds.Workers = Field(
         default=1, description='Processes that serve, a number or "auto" for one per processor.'
     )
+    handover: kinds.Truth = Field(
+        default=True, description="At a restart, hand the connections to the next echod; false ends them."
+    )
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
-from echod import journald
+from echod import journald, sentences
 from echod.forms import Console, Json, Sentence, shorter
 from echod.sink import Sink, Writer, open_writer
 
@@ -91,14 +91,9 @@ def _of_exit(journal: "Journal", fields: dict[str, Any]) -> int:
     return logging.ERROR if fields["reason"] != "stopped" else logging.INFO
 
 
-def _where(fields: dict[str, Any]) -> str:
-    return f"Listening on {fields['address']}" + (", passed by systemd." if fields["adopted"] else ".")
-
-
-def _of_reload(fields: dict[str, Any]) -> str:
-    changed, waiting = ", ".join(fields["changed"]), ", ".join(fields["needs_restart"])
-    words = f"Reloaded; changed: {changed}" if changed else "Reloaded; nothing has changed"
-    return f"{words}; waiting for a restart: {waiting}." if waiting else f"{words}."
+def _of_handover(journal: "Journal", fields: dict[str, Any]) -> int:
+    whole = not any(fields.get(name) for name in ("left", "forgotten", "lost"))
+    return logging.INFO if whole else logging.WARNING
 
 
 class Journal:
@@ -140,7 +135,7 @@ class Journal:
     def config_warning(self, *, problem: str) -> None:
         """Something in the configuration is allowed, but may not be what was meant."""
 
-    @_event(logging.INFO, _where)
+    @_event(logging.INFO, sentences.listening)
     def listening(self, *, address: str, adopted: bool) -> None:
         """A socket is bound, or was passed to us bound; `address` is what getsockname(2) says."""
 
@@ -148,7 +143,7 @@ class Journal:
     def ready(self, *, addresses: list[str], workers: int) -> None:
         """Every worker accepts."""
 
-    @_event(logging.INFO, _of_reload)
+    @_event(logging.INFO, sentences.reloaded)
     def reloaded(self, *, changed: list[str], needs_restart: list[str]) -> None:
         """The configuration was read again and is right; what `changed` is in effect in every worker."""
 
@@ -167,6 +162,18 @@ class Journal:
     @_event(logging.INFO, "Stopping on {signal}; clients to finish: {clients}.")
     def draining(self, *, signal: str, clients: int, timeout: float) -> None:
         """No connection is accepted any more; what has arrived is echoed, within `timeout` seconds."""
+
+    @_event(_of_handover, sentences.handed_over)
+    def handed_over(self, *, count: int, left: int) -> None:
+        """At a restart `count` connections wait for the next echod; those `left` over are finished as at a stop."""
+
+    @_event(logging.WARNING, "Clients can't be handed over, and are finished as at a stop: {problem}.")
+    def handover_impossible(self, *, problem: str) -> None:
+        """A restart ends the connections, though `handover` is set."""
+
+    @_event(_of_handover, sentences.taken_over)
+    def taken_over(self, *, count: int, forgotten: int, lost: int) -> None:
+        """The connections of the echod before go on, `forgotten` ones as if new; `lost` were due what nobody knows."""
 
     @_event(logging.INFO, "Stopped; clients in all: {clients_total}, bytes echoed: {bytes_echoed}.")
     def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> None:
@@ -191,9 +198,10 @@ class Journal:
         bytes_sent: int,
         chunks: int,
         duration: float,
+        restarts: int,
         reason: str,
     ) -> None:
-        """A connection is over."""
+        """A connection is over, and has lived through so many `restarts` of echod."""
 
     @_event(logging.DEBUG, "Received {bytes} bytes.")
     def chunk_received(self, *, connection: str, bytes: int, payload: str = "") -> None:  # noqa: A002  its name

@@ -136,7 +136,11 @@ class Limits:
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return
         self._set(max_connections, max_per_source, fds)
-        if fds:
+        self.count(worker, sources)
+
+    def count(self, worker: int, sources: Iterable[int | None]) -> None:
+        """Count one more client of each of `sources`: those that are there already, whatever they may."""
+        if self._tables:
             with self._locked():
                 for source in sources:
                     if source is not None:

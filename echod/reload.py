@@ -91,6 +91,7 @@ def _terms(settings: Settings, tuning: Tuning, tunes_accepted: bool, tick: float
         tick=tick,
         max_connections=limits.max_connections,
         max_per_source=limits.max_connections_per_source,
+        handover=settings.handover,
         telling=Telling(log.level, log.format, log.connections, log.payload),
     )
 

@@ -38,7 +38,7 @@ class Report:
         self._overruled: Sequence[str] = ()
         self._refused = False
         self._ready = False
-        self._stopping = False
+        self._stopping = ""
 
     def ready(self, now: float, *, overruled: Sequence[str], refused: bool) -> None:
         """Say that the service is up, or that it is done with reloading, by which it may have been `refused`.
@@ -62,15 +62,15 @@ class Report:
             if sentence != self._status and self._notifier.status(sentence):
                 self._status, self._status_at = sentence, now
 
-    def stopping(self) -> None:
+    def stopping(self, *, hands_over: bool) -> None:
         """Say that the service is going down, and who is still there."""
-        self._stopping = True
+        self._stopping = "Restarting: {} to hand over." if hands_over else "Stopping: {} to finish."
         self._notifier.stopping(self._sentence())
 
     def _sentence(self) -> str:
         totals = self._stats.totals()
         if self._stopping:
-            return f"Stopping: {status.clients(totals.clients_now)} to finish."
+            return self._stopping.format(status.clients(totals.clients_now))
         return status.sentence(
             self._addresses,
             totals,

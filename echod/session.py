@@ -11,27 +11,24 @@ WRITING; everything else is an end:
   look whole.
 """
 
-import contextlib
 import errno
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from echod import address, queues
 from echod.journal import Journal, TracedSocket
+from echod.life import Life
 from echod.loop import READ, WRITE, Loop
 from echod.relay import Relay
 from echod.stall import Stall
 from echod.timers import Timer
+from echod.tuning import reset_on_close
 
 _DISCARDED = bytearray(64 << 10)
 """Where bytes go that nobody wants any more; not the buffer, which may be one byte long."""
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""`struct linger` for socket(7)'s SO_LINGER: on, with no time."""
 _REASONS = {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
@@ -40,8 +37,6 @@ _REASONS = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
 }
-_UCRED = struct.Struct("3i")
-"""`struct ucred`, unix(7): pid, uid, gid."""
 
 
 class State(Enum):
@@ -65,17 +60,19 @@ class Timeouts:
 class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
-    `name` tells it apart in the events; `sockaddr` is the peer's, as accept(2) gave it; `buffer` is one chunk long,
-    and may be shared by all sessions of a loop; `on_closed(session)` is called exactly once.
+    It goes on where `life` has come to, which tells the connection apart in the events; `buffer` is one chunk long, and
+    may be shared by all sessions of a loop; `on_closed(session)` is called exactly once.
     """
 
     __slots__ = (
         "_drain_until",
         "_journal",
+        "_lingers",
         "_loop",
         "_name",
         "_on_closed",
         "_relay",
+        "_restarts",
         "_stall",
         "_started",
         "_state",
@@ -89,9 +86,8 @@ class Session:
 
     def __init__(
         self,
-        name: str,
+        life: Life,
         sock: socket.socket,
-        sockaddr: Any,
         loop: Loop,
         journal: Journal,
         buffer: memoryview,
@@ -100,22 +96,34 @@ class Session:
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.sockaddr = sockaddr
-        self._name = name
+        self.sockaddr = life.sockaddr
+        self._name = life.name
+        self._started = life.started
+        self._restarts = life.restarts
+        self._lingers = life.lingers
         self._loop = loop
         self._journal = journal
         self._timeouts = timeouts
         self._on_closed = on_closed
-        self._started = loop.now
-        self._told = False
+        self._told = life.received > 0
         self._drain_until: int | None = None
-        self._state = State.READING
-        self._relay = Relay(self._traced(), buffer, loop, self)
-        self._stall = Stall(self.fd, self._relay, loop.now)
-        if journal.tells_chunks:
+        self._relay = relay = Relay(self._traced(), buffer, loop, self)
+        relay.received, relay.chunks, relay.active = life.received, life.chunks, life.active
+        self._stall = Stall(self.fd, relay, loop.now)
+        if journal.tells_chunks and not life.restarts:
             journal.connection_accepted(**self._names())
-        loop.watch(self.fd, READ, self._on_first)
-        self._timer = self._look_later()
+        if life.pending:
+            reset_on_close(sock, resets=False)
+            relay.pending = memoryview(life.pending)
+            self._state = State.WRITING
+            loop.watch(self.fd, WRITE, relay.on_writable)
+        elif life.lingers:
+            self._state = State.LINGERING
+            loop.watch(self.fd, READ, self._on_discard)
+        else:
+            self._state = State.READING
+            loop.watch(self.fd, READ, relay.on_readable if self._told else self._on_first)
+        self._timer = self._end_later() if life.lingers else self._look_later()
 
     @property
     def bytes_echoed(self) -> int:
@@ -160,13 +168,38 @@ class Session:
             if self._state is State.READING:
                 self.on_flushed()
 
+    def life(self) -> Life:
+        """What another process has to know to go on with this connection."""
+        relay = self._relay
+        return Life(
+            self._name,
+            self.sockaddr,
+            self._started,
+            relay.active,
+            relay.received,
+            relay.chunks,
+            bytes(relay.pending),
+            self._lingers,
+            self._restarts + 1,
+        )
+
+    def leave(self) -> None:
+        """Give up this end of the connection, which is another process's from now on; nobody is told.
+
+        If nobody ever takes it up, the client gets a reset in place of what is pending.
+        """
+        if self._relay.pending:
+            reset_on_close(self.sock, resets=True)
+        self._release()
+        self.sock.close()
+        self._on_closed(self)
+
     def abort(self, reason: str) -> None:
         """Close at once; with a reset, unless all that the client is due is on its way."""
         if self._state is State.CLOSED:
             return
         if self._state is not State.LINGERING:
-            with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self.sock, resets=True)
         self._close(reason)
 
     def _traced(self) -> socket.socket | TracedSocket:
@@ -195,11 +228,15 @@ class Session:
         except OSError as error:
             self.on_broken(error)
             return
-        self._loop.rewatch(self.fd, READ, lambda: self._on_discard(reason))
+        self._lingers = reason
+        self._loop.rewatch(self.fd, READ, self._on_discard)
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._timeouts.linger, lambda now: self._close(reason))
+        self._timer = self._end_later()
 
-    def _on_discard(self, reason: str) -> None:
+    def _end_later(self) -> Timer:
+        return self._loop.call_later(self._timeouts.linger, lambda now: self._close(self._lingers))
+
+    def _on_discard(self) -> None:
         try:
             ended = not self.sock.recv_into(_DISCARDED)
         except BlockingIOError:
@@ -207,7 +244,7 @@ class Session:
         except OSError:
             ended = True
         if ended:
-            self._close(reason)
+            self._close(self._lingers)
 
     def _look_later(self) -> Timer:
         """Look after this client when it may have become idle, and often enough to see it stall in time."""
@@ -227,27 +264,22 @@ class Session:
     def _names(self) -> dict[str, str]:
         """Which connection an event is about, for people."""
         local = address.show(self.sock.family, self.sock.getsockname())
-        return {"connection": self._name, "peer": self.peer, "local": local}
-
-    @property
-    def peer(self) -> str:
-        """The client, for people: its address, or on a unix socket its process."""
-        if self.sock.family != socket.AF_UNIX:
-            return address.show(self.sock.family, self.sockaddr)
-        pid, uid, _ = _UCRED.unpack(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        return f"unix:pid={pid},uid={uid}"
+        return {"connection": self._name, "peer": address.peer(self.sock, self.sockaddr), "local": local}
 
     def _tell_opened(self) -> None:
         if not self._told:
             self._told = True
             self._journal.connection_opened(**self._names())
 
-    def _close(self, reason: str) -> None:
-        if self._state is State.CLOSED:
-            return
+    def _release(self) -> None:
         self._state = State.CLOSED
         self._loop.unwatch(self.fd)
         self._timer.cancel()
+
+    def _close(self, reason: str) -> None:
+        if self._state is State.CLOSED:
+            return
+        self._release()
         relay = self._relay
         if relay.received:
             self._tell_opened()
@@ -259,6 +291,7 @@ class Session:
             bytes_sent=relay.sent,
             chunks=relay.chunks,
             duration=round(time.monotonic() - self._started, 6),
+            restarts=self._restarts,
             reason=reason,
         )
         self._on_closed(self)

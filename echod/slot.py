@@ -28,7 +28,7 @@ class Slot:
     started: float = 0.0
     ready: bool = False
     owes_answer: bool = False
-    """Whether its worker was sent other terms, and has not said yet that it serves by them."""
+    """Whether its worker was sent an order that has an answer: other terms, or to hand over."""
     died_young: int = 0
     restart: Timer | None = field(default=None, repr=False)
     _ticks: int = 0

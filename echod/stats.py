@@ -7,7 +7,7 @@ whole or not there.  A row outlives its worker: the successor goes on counting w
 import mmap
 from dataclasses import dataclass
 
-_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE = range(7)
+_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE, _HANDED_OVER = range(8)
 _COLUMNS = 8
 """Columns of a row, rounded up to one cache line of 64 bytes: two workers never write to the same line."""
 
@@ -70,6 +70,15 @@ class Row:
     @available.setter
     def available(self, value: bool) -> None:
         self._cells[_AVAILABLE] = value
+
+    @property
+    def handed_over(self) -> int:
+        """Connections that the worker has left to the next echod."""
+        return self._cells[_HANDED_OVER]
+
+    def add_handed_over(self, count: int) -> None:
+        """Count so many more that were left to the next echod."""
+        self._cells[_HANDED_OVER] += count
 
     def add_client(self) -> None:
         """Count one more client so far."""

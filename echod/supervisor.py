@@ -10,11 +10,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from echod.balance import open_bell
 from echod.errors import EX_OK, EX_SOFTWARE
+from echod.handover import HANDED_OVER, Inherited
 from echod.journal import Journal
 from echod.limits import Limits
 from echod.listeners import STORED_AS, Listener
@@ -24,6 +25,7 @@ from echod.report import Report
 from echod.signals import Signals
 from echod.slot import Slot
 from echod.stats import Stats
+from echod.succession import Succession
 from echod.systemd import Notifier
 from echod.terms import Change
 from echod.worker import DRAIN, LEAVE, READY, TAKEN, Worker, enter
@@ -41,7 +43,7 @@ class Supervisor:
 
     `start` has the terms to begin with, and `reload` reads others at a SIGHUP, or raises `ConfigError`; `take` is
     called when those are in effect.  With `hangup_stops` that is a signal to stop, too.  `watchdog` is how many seconds
-    systemd waits for a sign of life, if it does.
+    systemd waits for a sign of life, if it does.  `shares` are the connections that the workers begin with.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Supervisor:
         limits: Limits,
         notifier: Notifier,
         watchdog: float | None,
+        shares: Sequence[list[Inherited]],
         *,
         hangup_stops: bool,
     ) -> None:
@@ -82,6 +85,7 @@ class Supervisor:
             on_begun=notifier.reloading,
             on_ended=self._tell_ready,
         )
+        self._succession = Succession(shares, self._slots, notifier, journal, stats, listeners=len(listeners))
         self._bells = [open_bell() for _ in self._slots]
         self._loop = Loop(self._on_bug)
         signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -125,6 +129,7 @@ class Supervisor:
                 enter(parent)
         if its_orders is not None:
             self._become_worker(slot.number, its_orders)
+        self._succession.release(slot.number)
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
         if slot.orders is not None:
             self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
@@ -136,7 +141,8 @@ class Supervisor:
         try:
             self._give_back()
             listeners, terms, journal, bells = self._listeners, self._renewal.terms, self._journal, self._bells
-            Worker(number, listeners, terms, journal, self._stats, self._limits, bells, orders).run()
+            share = self._succession.share(number)
+            Worker(number, listeners, terms, journal, self._stats, self._limits, bells, orders, share).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             self._journal.bug_of(error)
@@ -153,13 +159,17 @@ class Supervisor:
             slot.close()
 
     def _on_word(self, slot: Slot) -> None:
-        """A worker says that it accepts, or serves by other terms; or it hangs up, because it ends."""
+        """A worker says that it accepts, serves by other terms, or has handed over; or it hangs up, because it ends."""
         word = slot.word()
         if word == READY:
             self._on_ready(slot)
         elif word == TAKEN:
-            slot.owes_answer = False
+            if not self._stopping:  # then it owes another
+                slot.owes_answer = False
             self._renew()
+        elif word == HANDED_OVER:
+            slot.owes_answer = False
+            self._succession.advance()
         else:
             self._hang_up(slot)
 
@@ -194,6 +204,7 @@ class Supervisor:
         self._limits.vacate(slot.number)
         self._replace(slot, pid, slot.reason(wait_status, stopping=self._stopping), clients)
         self._renew()
+        self._succession.advance()
 
     def _replace(self, slot: Slot, pid: int, reason: str, clients: int) -> None:
         """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
@@ -236,20 +247,23 @@ class Supervisor:
             self._stop(signum)
 
     def _stop(self, signum: signal.Signals) -> None:
-        """Drain; the listening sockets end too, unless systemd has them for a successor."""
+        """Drain, or at a restart hand over; the listening sockets end too, unless systemd has them for a successor."""
         self._stopping = True
-        self._report.stopping()
-        leaves = self._restarts and self._notifier.stores()
+        hands_over = self._restarts and self._renewal.terms.handover and self._succession.begin()
+        leaves = hands_over or (self._restarts and self._notifier.stores())
+        self._report.stopping(hands_over=hands_over)
         if not (leaves or self._adopted):
             self._notifier.discard(STORED_AS)
-        clients = self._stats.clients_now()
-        self._journal.draining(signal=signum.name, clients=clients, timeout=self._renewal.terms.drain)
+        if not hands_over:
+            clients = self._stats.clients_now()
+            self._journal.draining(signal=signum.name, clients=clients, timeout=self._renewal.terms.drain)
         for listener in self._listeners:
             listener.leave() if leaves else listener.close()
         for slot in self._slots:
             if slot.restart is not None:
                 slot.restart.cancel()
-            slot.order(LEAVE if leaves else DRAIN)
+            if not hands_over:
+                slot.order(LEAVE if leaves else DRAIN)
         if not any(slot.pid for slot in self._slots):
             self._loop.stop()
         self._loop.call_later(self._renewal.terms.drain + 2 * GRACE, self._kill)

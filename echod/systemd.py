@@ -183,9 +183,14 @@ def listen_fds(environ: MutableMapping[str, str]) -> list[Passed]:
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
-    for fd in fds:
-        with contextlib.suppress(OSError):  # One that is not open: whoever adopts it will say so.
-            os.set_inheritable(fd, False)
     if len(names) != len(fds):
         names = [""] * len(fds)
-    return list(map(Passed, fds, names))
+    passed = []
+    for fd, name in zip(fds, names, strict=True):
+        with contextlib.suppress(OSError):  # One that is not open: whoever adopts it will say so.
+            os.set_inheritable(fd, False)
+            if name == _PROBE:  # of a process that was killed before it had its answer
+                os.close(fd)
+        if name != _PROBE:
+            passed.append(Passed(fd, name))
+    return passed

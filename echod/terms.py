@@ -26,7 +26,8 @@ class Terms:
     """Bytes of a chunk; how connections are timed out and tuned; seconds to drain in, and between two ticks.
 
     `tunes_accepted` says that some may come out of the kernel's queue that are tuned otherwise, or not at all: they
-    came before the listening socket was.  `max_connections` and `max_per_source` are those of `limits.Limits`.
+    came before the listening socket was.  `max_connections` and `max_per_source` are those of `limits.Limits`, and
+    `handover` is whether a restart keeps connections.
     """
 
     chunk_size: int
@@ -37,6 +38,7 @@ class Terms:
     tick: float
     max_connections: int
     max_per_source: int
+    handover: bool
     telling: Telling
 
     def encode(self) -> bytes:

@@ -1,9 +1,9 @@
 """A worker: one process, one loop, its acceptor and its sessions.
 
-It takes orders from the parent alone, over one socket: `DRAIN`, `LEAVE`, other terms, or the end of the socket, which
-is the end of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms, and shows that it is alive
-by ticking in shared memory.  Signals are not for it: a Ctrl-C at the terminal reaches every process of the group, and
-the parent decides what it means.
+It takes orders from the parent alone, over one socket: `DRAIN`, `LEAVE`, `HAND_OVER`, other terms, or the end of the
+socket, which is the end of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms and
+`HANDED_OVER` when it has, and shows that it is alive by ticking in shared memory.  Signals are not for it: a Ctrl-C at
+the terminal reaches every process of the group, and the parent decides what it means.
 """
 
 import ctypes
@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from echod import address
+from echod import address, handover
 from echod.acceptor import Acceptor
 from echod.balance import Balance, on_ring
 from echod.errors import EX_OK
+from echod.handover import HAND_OVER, HANDED_OVER, Inherited
 from echod.journal import Journal
+from echod.life import Life
 from echod.limits import Limits
 from echod.listeners import Listener
 from echod.loop import READ, Loop
@@ -49,7 +51,7 @@ class Worker:
     """Serves clients until it is told to drain, and then until the last of them is gone.
 
     `orders` is the socket to the parent, `bells` those of all workers; listeners, limits and statistics are shared
-    with them.
+    with them.  It begins with the connections that are `inherited`, whose places are taken already.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Worker:
         limits: Limits,
         bells: list[int],
         orders: socket.socket,
+        inherited: Sequence[Inherited],
     ) -> None:
         self._number = number
         self._terms = terms
@@ -82,6 +85,7 @@ class Worker:
         self._bell = bells[number]
         self._reserve: list[int] = []
         self._fill_reserve()
+        self._inherit(inherited)
 
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
@@ -95,21 +99,28 @@ class Worker:
         loop.run()
         self._count()
 
+    def _inherit(self, connections: Sequence[Inherited]) -> None:
+        self._limits.count(self._number, (address.source(sock.family, life.sockaddr) for sock, life in connections))
+        for sock, life in connections:
+            tune(sock, self._terms.tuning)
+            session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
+            self._row.add_client()
+            self._echoed_before -= session.bytes_echoed  # which the echod before has counted
+
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
-        self._served += 1
         if self._terms.tunes_accepted:
             tune(sock, self._terms.tuning)
-        name = f"{os.getpid()}.{self._served}"
-        self._sessions[sock.fileno()] = Session(
-            name,
-            sock,
-            sockaddr,
-            self._loop,
-            self._journal,
-            self._buffer,
-            self._terms.timeouts,
-            self._on_closed,
-        )
+        now = self._loop.now
+        self._serve(sock, Life(self._new_name(), sockaddr, now, now))
+
+    def _new_name(self) -> str:
+        self._served += 1
+        return f"{os.getpid()}.{self._served}"
+
+    def _serve(self, sock: socket.socket, life: Life) -> Session:
+        session = Session(life, sock, self._loop, self._journal, self._buffer, self._terms.timeouts, self._on_closed)
+        self._sessions[session.fd] = session
+        return session
 
     def _on_closed(self, session: Session) -> None:
         del self._sessions[session.fd]
@@ -124,6 +135,9 @@ class Worker:
         if order in (DRAIN, LEAVE):
             self._acceptor.close(leaves=order == LEAVE)
             self._drain()
+        elif order.startswith(HAND_OVER[:-2]):
+            with socket.socket(fileno=fds[0]) as queue:
+                self._hand_over(queue, int(order[len(HAND_OVER) - 2 :]))
         elif order:
             self._take(Terms.decode(order), fds)
             self._fill_reserve()
@@ -153,6 +167,19 @@ class Worker:
             if terms.tuning != before.tuning:
                 # Keepalive could wait for the next client, but TCP_USER_TIMEOUT must not undercut a longer stall.
                 tune(session.sock, terms.tuning)
+
+    def _hand_over(self, queue: socket.socket, room: int) -> None:
+        self._acceptor.close(leaves=True)
+        sessions = list(self._sessions.values())[:room]
+        for start in range(0, len(sessions), handover.BATCH):
+            batch = sessions[start : start + handover.BATCH]
+            if not handover.send(queue, [(session.life(), session.fd) for session in batch]):
+                break
+            for session in batch:
+                session.leave()
+            self._row.add_handed_over(len(batch))
+        self._orders.send(HANDED_OVER)
+        self._drain()
 
     def _drain(self) -> None:
         self._draining = True

@@ -14,6 +14,9 @@ HEADER = "| Event | Level | When | Fields |"
 VARIANTS: dict[str, list[Any]] = {
     "reason": ["stopped", "killed"],
     "bytes_received": [1, 0],
+    "left": [0, 1],
+    "forgotten": [0, 1],
+    "lost": [0, 1],
     "connections": [True, False],
 }
 

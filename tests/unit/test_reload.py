@@ -18,6 +18,7 @@ OTHER: dict[str, Any] = {
     "port": 7,
     "chunk_size": 3,
     "workers": 2,
+    "handover": False,
     "limits.max_connections": 4,
     "limits.max_connections_per_source": 5,
     "limits.idle_timeout": 6,

@@ -19,7 +19,7 @@ from echod.terms import Change, Telling, Terms
 from echod.tuning import Tuning
 from tests.unit.events import telling
 
-TERMS = Terms(1000, Timeouts(1, 2, 3), Tuning(4, 5), False, 6, 7, 8, 0, Telling("info", "json", True, False))
+TERMS = Terms(1000, Timeouts(1, 2, 3), Tuning(4, 5), False, 6, 7, 8, 0, True, Telling("info", "json", True, False))
 
 
 def change(terms: Terms) -> Change:

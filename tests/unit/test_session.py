@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from echod.life import Life
 from echod.session import Session, Timeouts
 from tests.unit.events import Told, telling
 from tests.unit.hand_loop import DEADLINE, HandLoop
@@ -51,7 +52,8 @@ class Served:
         self.client.settimeout(DEADLINE)
         sock.setblocking(False)
         buffer = memoryview(bytearray(chunk_size))
-        self.session = Session("1.1", sock, sockaddr, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
+        life = Life("1.1", sockaddr, self.loop.now, self.loop.now)
+        self.session = Session(life, sock, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
 
     def on_closed(self, session: Session) -> None:
         """Count the ends, of which there is one."""

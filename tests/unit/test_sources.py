@@ -105,6 +105,7 @@ class TestPrecedence:
             "port": ("7", 7),
             "chunk_size": ("1K", 1024),
             "workers": ("auto", "auto"),
+            "handover": ("false", False),
             "limits.max_connections": ("5", 5),
             "limits.max_connections_per_source": ("6", 6),
             "limits.idle_timeout": ("1min 30s", 90.0),

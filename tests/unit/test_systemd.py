@@ -202,6 +202,21 @@ class TestListenFds:
                 os.dup2(copy, fd, inheritable=False)
                 os.close(copy)
 
+    def test_a_probe_that_was_left(self) -> None:
+        """What a process that was killed while it tried the store has left there is nobody's, and closed."""
+        saved = {fd: os.dup(fd) for fd in (3,) if _is_open(fd)}
+        null = os.open(os.devnull, os.O_RDONLY)
+        if null != 3:
+            os.dup2(null, 3)
+            os.close(null)
+        try:
+            assert listen_fds({"LISTEN_FDS": "1", "LISTEN_PID": ME, "LISTEN_FDNAMES": "echod-probe"}) == []
+            assert not _is_open(3)
+        finally:
+            for fd, copy in saved.items():
+                os.dup2(copy, fd, inheritable=False)
+                os.close(copy)
+
     def test_one_that_is_not_open(self) -> None:
         """It is named all the same: whoever adopts it says what is wrong."""
         count = max(map(int, os.listdir("/proc/self/fd")))

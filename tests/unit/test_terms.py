@@ -23,6 +23,7 @@ counts = st.integers(0, 1_000_000)
         tick=seconds,
         max_connections=counts,
         max_per_source=counts,
+        handover=st.booleans(),
         telling=st.builds(Telling, st.just("debug"), st.just("json"), st.booleans(), st.booleans()),
     )
 )

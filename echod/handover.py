@@ -1,0 +1,216 @@
+"""Connections on their way from one echod to the next, through a queue in systemd's descriptor store.
+
+The queue is a pair of sockets (SOCK_SEQPACKET, unix(7)), and the store has both of its ends: one descriptor for each
+connection would take systemd time that grows with their square.  Each message is complete in itself, so all workers
+may send at once, and whatever becomes of them, what is there is whole.  It is a header, and comes with descriptors:
+first a memfd, then the connections.  In the memfd is a line of JSON, a list with an object for each connection
+(`echod.life`), and behind it the pending bytes of all of them.  So nothing of a client passes through the socket's
+buffer, which would not hold it.
+
+Of a connection whose state can't be read, because another version wrote it or it is damaged, the kernel still knows
+whether bytes are due on it.  If none are, it goes on as if it was new; else it is reset, since an echo with a gap is
+worse than an error.  That can be known of TCP only (`queues.owes`), so on a unix socket it is reset.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+from echod import queues
+from echod.life import Life, decode, encode
+from echod.systemd import Notifier
+from echod.tuning import reset_on_close
+
+STORED_AS = "echod-handover"
+"""The name of the queue's ends in the store."""
+BATCH = 252
+"""Connections in one message, at most: unix(7) allows 253 descriptors (SCM_MAX_FD)."""
+HAND_OVER = b"hand over %d"
+"""The order to a worker to send so many connections to the queue whose descriptor comes with it, and to end."""
+HANDED_OVER = b"handed over"
+"""Its answer."""
+
+_VERSION = 1
+_HEADER = struct.Struct("!HH")
+"""The version of what follows, and how many connections it is."""
+_STATE_MAX = BATCH * ((16 << 20) + 1024)
+"""Bytes of a memfd: of each connection a chunk, of its largest size, and the rest."""
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+
+
+class Inherited(NamedTuple):
+    """A connection that a predecessor has served; without a name if nothing else is known of it."""
+
+    sock: socket.socket
+    life: Life
+
+
+class Estate(NamedTuple):
+    """What a predecessor has left: connections, of which so many are as new, and how many more could not go on."""
+
+    connections: list[Inherited]
+    forgotten: int
+    lost: int
+
+
+def open_queue(notifier: Notifier) -> socket.socket | None:
+    """The end of a new queue to send to, which the store keeps for the next echod; None if it does not keep it."""
+    try:
+        reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return None
+    with reading:
+        writing.setblocking(False)
+        notifier.store(STORED_AS, [reading.fileno(), writing.fileno()])
+        if notifier.stores():
+            return writing
+    notifier.discard(STORED_AS)
+    writing.close()
+    return None
+
+
+def quotas(clients: Sequence[int], descriptors: int) -> list[int]:
+    """How many connections each worker may send, by how many it has; together as many as a process can have.
+
+    As many may also be on their way, whoever sends them (ETOOMANYREFS, unix(7)).  Some are to spare, if there are any,
+    for whoever is being accepted.
+    """
+    room, total = max(0, descriptors), sum(clients)
+    if total > room:
+        return [room * count // total for count in clients]
+    return [count + (room - total) // len(clients) for count in clients]
+
+
+def send(queue: socket.socket, connections: Sequence[tuple[Life, int]]) -> bool:
+    """Send connections, at most `BATCH`, each with its descriptor; False if there is no room for them.
+
+    Then nothing of them was sent.
+    """
+    states = json.dumps([encode(life) for life, _ in connections]).encode()
+    try:
+        with os.fdopen(os.memfd_create(STORED_AS, os.MFD_CLOEXEC), "wb") as memory:
+            memory.write(states + b"\n")
+            memory.writelines(life.pending for life, _ in connections)
+            memory.flush()
+            header = _HEADER.pack(_VERSION, len(connections))
+            socket.send_fds(queue, [header], [memory.fileno(), *(fd for _, fd in connections)])
+    except OSError:
+        return False
+    return True
+
+
+def receive(fds: Iterable[int], now: float) -> Estate:
+    """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody."""
+    connections: list[Inherited] = []
+    forgotten = lost = 0
+    for data, received in _messages(fds):
+        count, states = _read(data, received)
+        lost += max(0, count - len(received) + 1)
+        for fd, state in zip(received, states, strict=True):
+            if (sock := _adopt(fd)) is None:
+                continue
+            life = _life(sock, state, now)
+            if life is None and (life := _as_new(sock, now)) is None:
+                lost += 1
+                reset_on_close(sock, resets=True)
+                sock.close()
+                continue
+            forgotten += not life.name
+            connections.append(Inherited(sock, life))
+    return Estate(connections, forgotten, lost)
+
+
+_State = tuple[Mapping[str, Any], bytes]
+
+
+def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
+    for fd in fds:
+        try:
+            queue = socket.socket(fileno=fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            continue
+        with queue:
+            queue.setblocking(False)
+            while queue.type == socket.SOCK_SEQPACKET:
+                try:
+                    data, received, _, _ = socket.recv_fds(queue, _HEADER.size, BATCH + 1)
+                except OSError:
+                    break
+                if not data and not received:
+                    break
+                yield data, received
+
+
+def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_State | None]]:
+    """How many connections a message is said to have, and the state that belongs to each descriptor, where it has one.
+
+    Which state belongs to which is known by their order alone, so nothing is believed of a message that lacks some.
+    """
+    unknown: Sequence[None] = [None] * len(fds)
+    if len(data) != _HEADER.size or not fds:
+        return 0, unknown
+    version, count = _HEADER.unpack(data)
+    if version != _VERSION:
+        return 0, unknown
+    try:
+        line, _, pending = _contents(fds[0]).partition(b"\n")
+        states = json.loads(line)
+        ends = list(accumulate((state["pending"] for state in states), initial=0))
+        parts = [pending[start:end] for start, end in pairwise(ends)]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, MemoryError):
+        return count, unknown
+    if [len(part) for part in parts] != [state["pending"] for state in states] or ends[-1] != len(pending):
+        return count, unknown
+    if not len(states) == count == len(fds) - 1:
+        return count, unknown
+    return count, [None, *zip(states, parts, strict=True)]
+
+
+def _contents(fd: int) -> bytes:
+    """What is in a memfd.  Raises OSError or ValueError if it is none, or can't be one of ours."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _STATE_MAX:
+        raise ValueError(status)
+    with os.fdopen(os.dup(fd), "rb") as memory:
+        memory.seek(0)
+        return memory.read(status.st_size)
+
+
+def _adopt(fd: int) -> socket.socket | None:
+    """A connection, non-blocking; whatever else it is is closed."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or listens:
+        sock.close()
+        return None
+    sock.setblocking(False)
+    return sock
+
+
+def _life(sock: socket.socket, state: _State | None, now: float) -> Life | None:
+    if state is None:
+        return None
+    try:
+        return decode(*state, sock.family, now)
+    except (ValueError, AttributeError):
+        return None
+
+
+def _as_new(sock: socket.socket, now: float) -> Life | None:
+    """The life of a connection of which nothing is known, if it is provably right to begin a new one."""
+    try:
+        return None if queues.owes(sock) else Life("", sock.getpeername(), now, now, restarts=1)
+    except OSError:
+        return None

@@ -1,0 +1,346 @@
+"""A restart drops no client: connections go to the next echod, with what is pending for them and their counters."""
+
+import os
+import random
+import resource
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, Event, receive_all, send_and_get, stuff, until_gone
+from tests.integration.store import Store, storing
+
+HANDOVER = "echod-handover"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """One with room."""
+    with storing(tmp_path) as store:
+        yield store
+
+
+def leave(daemon: Daemon) -> Event:
+    """What systemd and the unit's ExecStop= do in the first half of a restart; what it has handed over."""
+    daemon.process.send_signal(signal.SIGUSR2)
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.read_to_end() == os.EX_OK
+    (event,) = daemon.of("handed_over")
+    return event
+
+
+def taken_over(daemon: Daemon) -> tuple[int, int, int]:
+    """How many connections a daemon goes on with, how many of these it knows nothing of, and how many are lost."""
+    (event,) = daemon.of("taken_over")
+    return event["count"], event["forgotten"], event["lost"]
+
+
+def receive(client: socket.socket, count: int) -> bytes:
+    """So many bytes."""
+    received = bytearray()
+    while len(received) < count and (chunk := client.recv(count - len(received))):
+        received += chunk
+    return bytes(received)
+
+
+def closed(daemon: Daemon, client: socket.socket) -> Event:
+    """What is told of a connection whose client has ended."""
+    host, port = client.getsockname()[:2]
+    return daemon.wait_for("connection_closed", where=lambda event: event["peer"] == f"{host}:{port}")
+
+
+@contextmanager
+def pouring(client: socket.socket, data: bytes) -> Iterator[None]:
+    """Send `data` all the while."""
+    thread = threading.Thread(target=client.sendall, args=(data,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+def test_the_whole_life(store: Store) -> None:
+    """A connection keeps its name, its counters and its age, and tells how many restarts it has seen."""
+    with store.daemon() as first, first.connect() as client:
+        send_and_get(client, b"before")
+        opened = first.wait_for("connection_opened")
+        assert leave(first)["count"] == 1
+        with store.daemon() as second:
+            assert taken_over(second) == (1, 0, 0)
+            store.wait_for("echod-listener", "echod-listener")
+            send_and_get(client, b"between")
+            assert leave(second)["count"] == 1
+        with store.daemon() as third:
+            send_and_get(client, b"after it")
+            client.shutdown(socket.SHUT_WR)
+            assert receive_all(client) == b""
+            event = closed(third, client)
+            assert not third.of("connection_opened")
+            assert third.stop() == os.EX_OK
+            (stopped,) = third.of("stopped")
+    assert event["connection"] == opened["connection"]
+    assert (event["bytes_received"], event["bytes_sent"], event["chunks"]) == (21, 21, 3)
+    assert (event["restarts"], event["reason"]) == (2, "eof")
+    assert event["duration"] > 0
+    assert (stopped["clients_total"], stopped["bytes_echoed"]) == (1, 8)
+    assert not first.of("connection_closed") + second.of("connection_closed")
+    assert not first.of("draining") + second.of("draining")
+
+
+@pytest.mark.parametrize("workers", [(1, 4), (4, 1), (2, 3)])
+def test_another_number_of_workers(store: Store, workers: tuple[int, int], tmp_path: Path) -> None:
+    """The connections are dealt out to them; TCP and unix sockets alike, each with bytes of any number on their way."""
+    where = ("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo")
+    pieces = random.Random(workers[0])
+    with ExitStack() as stack:
+        first = stack.enter_context(store.daemon(*where, "--workers", str(workers[0])))
+        clients = [stack.enter_context(first.connect(address)) for address in first.addresses * 8]
+        sent = [pieces.randbytes(pieces.choice([1, 2, 1000, 65536, 300_000])) for _ in clients]
+        for client, data in zip(clients, sent, strict=True):
+            send_and_get(client, b"served")
+            stack.enter_context(pouring(client, data))
+        event = leave(first)
+        assert (event["count"], event["left"], event["level"]) == (len(clients), 0, "info")
+        second = stack.enter_context(store.daemon(*where, "--workers", str(workers[1])))
+        assert taken_over(second) == (len(clients), 0, 0)
+        for client, data in zip(clients, sent, strict=True):
+            assert receive(client, len(data)) == data
+            client.shutdown(socket.SHUT_WR)
+        second.wait_for("connection_closed", len(clients))
+        served = Counter(event["worker"] for event in second.of("connection_closed"))
+        assert len(served) == workers[1]
+        assert max(served.values()) - min(served.values()) <= 1
+
+
+def test_a_client_that_does_not_read(store: Store) -> None:
+    """What was read from it and did not fit into its socket is sent first, then what it had sent meanwhile."""
+    with store.daemon() as first, first.connect() as client:
+        stuff(client, first.workers[0])
+        assert leave(first)["count"] == 1
+        with store.daemon() as second:
+            client.shutdown(socket.SHUT_WR)
+            received = receive_all(client)
+            event = closed(second, client)
+    assert set(received) == {0}
+    assert event["bytes_received"] == event["bytes_sent"] == len(received) > 1 << 16
+    assert event["reason"] == "eof"
+
+
+def test_whoever_ended_its_side_meanwhile(store: Store) -> None:
+    """A half-close between two daemons is answered as any other."""
+    with store.daemon() as first, first.connect() as client:
+        send_and_get(client, b"served")
+        leave(first)
+        client.sendall(b"last words")
+        client.shutdown(socket.SHUT_WR)
+        with store.daemon() as second:
+            assert receive_all(client) == b"last words"
+            assert closed(second, client)["bytes_sent"] == len(b"servedlast words")
+
+
+def test_whoever_has_gone_meanwhile(store: Store) -> None:
+    """A connection that broke between two daemons is told as any other."""
+    with store.daemon() as first, first.connect() as client:
+        send_and_get(client, b"served")
+        leave(first)
+        host, port = client.getsockname()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with store.daemon() as second:
+            event = second.wait_for("connection_closed")
+            assert (event["peer"], event["reason"], event["restarts"]) == (f"{host}:{port}", "reset", 1)
+
+
+def test_one_that_has_sent_nothing(store: Store) -> None:
+    """It is told of when it begins to send, by the daemon that it sends to."""
+    with store.daemon() as first, first.connect() as early, first.connect() as client:
+        send_and_get(client, b"accepted after the other")
+        leave(first)
+        with store.daemon() as second:
+            assert taken_over(second)[0] == 2
+            send_and_get(early, b"hello")
+            assert second.wait_for("connection_opened")["peer"] == "{}:{}".format(*early.getsockname())
+            early.close()
+            client.close()
+
+
+def test_one_that_was_ended(store: Store) -> None:
+    """A client whose connection the server has ended, and which has not ended it yet, is waited for as before."""
+    with store.daemon("--limits-idle-timeout", "0.1") as first, first.connect() as client:
+        send_and_get(client, b"served")
+        assert receive_all(client) == b""
+        assert leave(first)["count"] == 1
+        with store.daemon() as second:
+            client.sendall(b"too late")
+            client.shutdown(socket.SHUT_WR)
+            assert closed(second, client)["reason"] == "idle"
+            assert receive_all(client) == b""
+
+
+def test_another_address(store: Store) -> None:
+    """Connections stay, though nobody listens any more where they came from."""
+    with store.daemon("--host", "127.0.0.1") as first, first.connect() as client:
+        send_and_get(client, b"before")
+        leave(first)
+        with store.daemon("--host", "127.0.0.2") as second:
+            send_and_get(client, b"after")
+            with second.connect() as other:
+                send_and_get(other, b"new")
+            with pytest.raises(ConnectionRefusedError):
+                first.connect()
+            client.close()
+
+
+def test_passed_sockets(store: Store) -> None:
+    """It makes no difference whose the listening sockets are."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store.kept["echo"] = [os.dup(listener.fileno())]
+        with store.daemon() as first, first.connect() as client:
+            send_and_get(client, b"before")
+            assert leave(first)["count"] == 1
+            with store.daemon() as second:
+                send_and_get(client, b"after")
+                store.wait_for("echo")
+                assert second.of("listening")[0]["adopted"]
+                client.close()
+
+
+def test_limits_that_are_lower_now(store: Store) -> None:
+    """Whoever is there stays, and is counted: nobody new is let in until there are fewer."""
+    with ExitStack() as stack:
+        first = stack.enter_context(store.daemon("--host", "127.0.0.1"))
+        clients = [stack.enter_context(first.connect()) for _ in range(3)]
+        for client in clients:
+            send_and_get(client, b"before")
+        leave(first)
+        second = stack.enter_context(
+            store.daemon(
+                "--host",
+                "127.0.0.1",
+                "--workers",
+                "2",
+                "--limits-max-connections-per-source",
+                "2",
+                "--limits-max-connections",
+                "2",
+            )
+        )
+        for client in clients:
+            send_and_get(client, b"after")
+        waiting = stack.enter_context(second.connect())
+        waiting.sendall(b"hello")
+        assert second.wait_for("accept_paused")["reason"] == "max_connections"
+        clients.pop().close()
+        second.wait_for("connection_closed")
+        waiting.shutdown(socket.SHUT_WR)
+        clients.pop().close()
+        assert receive_all(waiting) == b"hello"
+        clients.pop().close()
+
+
+def test_reset_if_nobody_comes(store: Store) -> None:
+    """Where the next daemon never starts, a client that is due bytes gets a reset, since a gap must not look whole."""
+    with store.daemon() as first, first.connect() as client:
+        stuff(client, first.workers[0])
+        leave(first)
+        for fd in store.kept.pop(HANDOVER):
+            os.close(fd)
+        with pytest.raises(ConnectionResetError):
+            receive_all(client)
+
+
+def test_a_start_that_fails_keeps_them(store: Store) -> None:
+    """A daemon that can't listen leaves the connections to the start after it."""
+    with store.daemon("--host", "127.0.0.1") as first, first.connect() as client:
+        send_and_get(client, b"before")
+        leave(first)
+        with store.daemon("--host", "192.0.2.1", wait=False) as second:
+            assert second.read_to_end() == os.EX_UNAVAILABLE
+        with store.daemon("--host", "127.0.0.1"):
+            send_and_get(client, b"after")
+            client.close()
+
+
+def test_killed_meanwhile(store: Store) -> None:
+    """The start after a parent that was killed while it handed over waits for nobody, and takes what is there."""
+    with (
+        store.daemon("--workers", "2") as first,
+        first.connect() as one,
+        first.connect() as other,
+        until_gone(*first.workers.values()),
+    ):
+        for client in (one, other):
+            send_and_get(client, b"before")
+        first.wait_for("connection_opened", 2)
+        hung, *more = (event["worker"] for event in first.of("connection_opened"))
+        os.kill(first.workers[hung], signal.SIGSTOP)
+        first.process.send_signal(signal.SIGUSR2)
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_for("worker_exited")
+        first.process.kill()
+        assert first.read_to_end() == -signal.SIGKILL
+    with store.daemon() as second:
+        assert taken_over(second) == (sum(worker != hung for worker in more), 0, 0)
+
+
+def test_no_room(tmp_path: Path) -> None:
+    """Where systemd keeps nothing, a restart finishes what clients have sent, and tells so."""
+    with storing(tmp_path, room=False) as store, store.daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"served")
+        daemon.process.send_signal(signal.SIGUSR2)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert receive_all(client) == b""
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("handover_impossible")
+        assert daemon.of("draining")
+        assert daemon.of("connection_closed")[0]["reason"] == "drained"
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
+    """With `handover = false`, by a reload too, a restart finishes what clients have sent; new ones wait."""
+    file = tmp_path / "echod.toml"
+    file.write_text("" if reloaded else "handover = false\n")
+    with store.daemon("--config", str(file)) as daemon, daemon.connect() as client:
+        if reloaded:
+            file.write_text("handover = false\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            assert daemon.wait_for("reloaded")["changed"] == ["handover"]
+        send_and_get(client, b"served")
+        daemon.process.send_signal(signal.SIGUSR2)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert receive_all(client) == b""
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert not daemon.of("handed_over") + daemon.of("handover_impossible")
+        assert set(store.names()) == {"echod-listener"}
+
+
+def test_more_than_a_process_can_have(store: Store) -> None:
+    """As many as the next parent has descriptors for are handed over, and the others finished."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        first = stack.enter_context(store.daemon("--workers", "2", "--host", "127.0.0.1"))
+        for pid in (first.pid, *first.workers.values()):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (80, hard))
+        clients = [stack.enter_context(first.connect()) for _ in range(20)]
+        for client in clients:
+            send_and_get(client, b"before")
+        first.process.send_signal(signal.SIGUSR2)
+        first.process.send_signal(signal.SIGTERM)
+        event = first.wait_for("handed_over")
+        assert (event["count"], event["left"], event["level"]) == (6, 14, "warning")
+        for client in clients:
+            client.shutdown(socket.SHUT_WR)
+        assert first.read_to_end() == os.EX_OK
+        with store.daemon("--host", "127.0.0.1") as second:
+            second.wait_for("connection_closed", 6)
