@@ -31,8 +31,9 @@ STORED_AS = "echod-handover"
 """The name of the queue's ends in the store."""
 BATCH = 252
 """Connections in one message, at most: unix(7) allows 253 descriptors (SCM_MAX_FD)."""
-HAND_OVER = b"hand over %d"
-"""The order to a worker to send so many connections to the queue whose descriptor comes with it, and to end."""
+HAND_OVER = b"hand over "
+"""The order to a worker to send as many connections as it says to the queue whose descriptor comes with it, and to end.
+"""
 HANDED_OVER = b"handed over"
 """Its answer."""
 

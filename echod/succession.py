@@ -76,7 +76,7 @@ class Succession:
         quotas = handover.quotas([row.clients_now for row in self._stats.rows], descriptors - self._spare)
         with queue:
             for slot, quota in zip(self._slots, quotas, strict=True):
-                slot.owes_answer = slot.order(handover.HAND_OVER % quota, [queue.fileno()])
+                slot.owes_answer = slot.order(handover.HAND_OVER + b"%d" % quota, [queue.fileno()])
         self.advance()
         return True
 

@@ -135,9 +135,9 @@ class Worker:
         if order in (DRAIN, LEAVE):
             self._acceptor.close(leaves=order == LEAVE)
             self._drain()
-        elif order.startswith(HAND_OVER[:-2]):
+        elif order.startswith(HAND_OVER):
             with socket.socket(fileno=fds[0]) as queue:
-                self._hand_over(queue, int(order[len(HAND_OVER) - 2 :]))
+                self._hand_over(queue, int(order.removeprefix(HAND_OVER)))
         elif order:
             self._take(Terms.decode(order), fds)
             self._fill_reserve()

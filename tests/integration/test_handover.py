@@ -291,6 +291,25 @@ def test_killed_meanwhile(store: Store) -> None:
         assert taken_over(second) == (sum(worker != hung for worker in more), 0, 0)
 
 
+def test_nonsense_in_the_store(store: Store) -> None:
+    """Whatever is in the queue, echod starts and serves; a connection of which nothing is known goes on as if new."""
+    reads, writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.create_server(("127.0.0.1", 0)) as listener, reads, writes:
+        client = socket.create_connection(listener.getsockname(), DEADLINE)
+        sock, _ = listener.accept()
+        for data in (b"x", b"\0\1\0\1", b"\0\2\0\1"):
+            socket.send_fds(writes, [data], [writes.fileno(), listener.fileno()])
+        socket.send_fds(writes, [b"\0\1\0\1"], [sock.fileno()])
+        sock.close()
+        store.kept[HANDOVER] = [reads.detach(), writes.detach(), os.open(os.devnull, os.O_RDONLY)]
+    with store.daemon() as daemon, client:
+        assert taken_over(daemon) == (1, 1, 1)
+        store.wait_for("echod-listener", "echod-listener")
+        send_and_get(client, b"as if new")
+        with daemon.connect() as other:
+            send_and_get(other, b"new")
+
+
 def test_no_room(tmp_path: Path) -> None:
     """Where systemd keeps nothing, a restart finishes what clients have sent, and tells so."""
     with storing(tmp_path, room=False) as store, store.daemon() as daemon, daemon.connect() as client:
