@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system import package
 from tests.system.machine import Machine, kill
-from tests.system.service import CONFIG, UNIT, Service
+from tests.system.service import CONFIG, PORT, UNIT, Service
 
 # Connections on which messages of 1 byte to 300 kB go out and are compared as they come back, one after the other with
 # pauses, so that this is not the bottleneck; and a fresh connection every 20 ms. Until a line comes; then each is
@@ -67,7 +68,7 @@ asyncio.run(main())
 MANY = """
 import resource, socket, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-clients = [socket.create_connection(("127.0.0.1", 10000), 30) for _ in range(int(sys.argv[1]))]
+clients = [socket.create_connection(("127.0.0.1", int(sys.argv[2])), 30) for _ in range(int(sys.argv[1]))]
 def alive(client):
     try:
         client.sendall(b"hello")
@@ -133,7 +134,7 @@ def test_restarts_drop_nobody(service: Service, workers: int) -> None:
     assert max(event["restarts"] for event in of(service, "connection_closed")) == 3
 
 
-def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[Any], newer: list[Any]) -> None:
+def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
     """The package's own restarts are no different."""
     package.install(fresh, packages)
     with exchanging(fresh) as clients:
@@ -145,15 +146,27 @@ def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[A
 
 def test_thousands_of_clients(served: Service) -> None:
     """All of them are alive after a restart."""
-    process = served.machine.start("python3", "-c", MANY, "5000", stdin=-1)
+    assert alive_after_a_restart(served, 5000, PORT)
+
+
+def test_behind_echod_socket(service: Service) -> None:
+    """Connections by sockets of systemd's own are alive too, in a service without a network."""
+    service.use("socket-activated.conf")
+    service.start()
+    assert alive_after_a_restart(service, 10, 7)
+
+
+def alive_after_a_restart(service: Service, count: int, port: int) -> bool:
+    """Whether so many clients, which are quiet meanwhile, are echoed before and after it."""
+    process = service.machine.start("python3", "-c", MANY, str(count), str(port), stdin=-1)
     try:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == "5000\n"
-        served.machine.run("systemctl", "restart", UNIT)
-        assert of(served, "taken_over")[0]["count"] == 5000
+        assert process.stdout.readline() == f"{count}\n"
+        service.machine.run("systemctl", "restart", UNIT)
+        assert of(service, "taken_over")[0]["count"] == count
         process.stdin.write("again\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "5000\n"
+        return process.stdout.readline() == f"{count}\n"
     finally:
         kill(process)

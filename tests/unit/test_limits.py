@@ -205,6 +205,15 @@ class TestChange:
         for each in (limits, worker):
             each.close()
 
+    def test_who_is_there_already(self) -> None:
+        """They are counted however many they are, and have to be fewer before another is let in."""
+        with limits_for(1, 10, 2) as limits:
+            limits.count(0, [7, 7, 7, None])
+            assert not limits.admit(0, 7)
+            for _ in range(2):
+                limits.dismiss(0, 7)
+            assert limits.admit(0, 7)
+
     def test_no_limit_any_more(self) -> None:
         """Nothing is counted then, and nothing is left behind."""
         stats = Stats(1)

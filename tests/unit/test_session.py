@@ -470,3 +470,87 @@ class TestRenew:
             served.echo(b"again")
             assert [event["event"] for event in served.told.objects()] == told
         served.session.abort("cut")
+
+
+class TestHandedOver:
+    """A session in one process ends without a word, and one in another goes on with its connection."""
+
+    def follow(self, served: Served, stack: ExitStack, timeouts: Timeouts = TIMEOUTS) -> Served:
+        """Hand the connection over to another session, by a loop of its own."""
+        sock = stack.enter_context(served.session.sock.dup())
+        life = served.session.life()
+        served.session.leave()
+        assert served.closed == 1
+        assert served.session.sock.fileno() == -1
+        assert served.loop.due_in() is None
+        assert "connection_closed" not in [event["event"] for event in served.told.objects()]
+        successor = Served(stack, timeouts=timeouts)
+        successor.session.abort("cut")
+        successor.told.written()
+        successor.client.close()
+        successor.client, successor.closed = served.client, 0
+        loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
+        loop.now = served.loop.now
+        successor.session = Session(life, sock, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
+        return successor
+
+    def test_counters(self, stack: ExitStack) -> None:
+        """They go on, as its name does, and its beginning is not told again."""
+        served = Served(stack)
+        served.echo(b"before")
+        successor = self.follow(self.follow(served, stack), stack)
+        successor.echo(b"and after")
+        successor.client.shutdown(socket.SHUT_WR)
+        successor.loop.until(lambda: successor.closed > 0)
+        (event,) = successor.told.objects()
+        assert (event["event"], event["connection"], event["reason"]) == ("connection_closed", "1.1", "eof")
+        assert (event["bytes_received"], event["chunks"], event["restarts"]) == (15, 2, 2)
+
+    def test_what_is_pending(self, stack: ExitStack) -> None:
+        """It is sent before anything is read."""
+        served = Served(stack)
+        served.stuff()
+        successor = self.follow(served, stack)
+        received = 0
+        successor.client.shutdown(socket.SHUT_WR)
+        while not successor.closed:
+            received += len(successor.client.recv(1 << 16))
+            successor.loop.settle()
+        received += successor.drain_client()
+        closed = successor.told.objects()[-1]
+        assert closed["bytes_received"] == closed["bytes_sent"] == received
+        assert closed["reason"] == "eof"
+
+    def test_quiet_for_long(self, stack: ExitStack) -> None:
+        """The time that it was quiet before counts."""
+        served = Served(stack)
+        served.echo(b"hello")
+        served.loop.pass_time(IDLE - 1)
+        successor = self.follow(served, stack)
+        successor.loop.pass_time(1)
+        assert successor.client.recv(1) == b""
+        successor.client.close()
+        successor.loop.until(lambda: successor.closed > 0)
+        assert successor.reason() == "idle"
+
+    def test_a_client_that_takes_nothing(self, stack: ExitStack) -> None:
+        """It stalls when it has taken nothing from its new session for as long."""
+        served = Served(stack)
+        served.stuff()
+        successor = self.follow(served, stack)
+        for _ in range(5):
+            assert not successor.closed
+            successor.loop.pass_time(STALL / 4)
+        assert successor.reason() == "stalled"
+
+    def test_while_lingering(self, stack: ExitStack) -> None:
+        """The client's end is waited for, for as long as ever, and the reason stays."""
+        served = Served(stack)
+        served.echo(b"hello")
+        served.loop.pass_time(IDLE)
+        successor = self.follow(served, stack)
+        successor.client.sendall(b"ignored")
+        successor.loop.settle()
+        assert not successor.closed
+        successor.loop.pass_time(LINGER)
+        assert successor.reason() == "idle"

@@ -23,6 +23,8 @@ def test_rows_add_up() -> None:
         row.add_refused()
         row.tick()
         row.accepting = True
+        row.add_handed_over(10 * factor)
+    assert [row.handed_over for row in stats.rows] == [10, 20]
     assert stats.clients_now() == 3
     assert stats.totals() == Totals(clients_now=3, clients_total=2, clients_refused=4, bytes_echoed=3 * 10**12)
     assert [(row.clients_now, row.bytes_echoed, row.ticks, row.accepting) for row in stats.rows] == [
