@@ -93,7 +93,7 @@ class Notifier:
         try:
             self.store(_PROBE, [write])
             os.close(write)
-            kept = self._settle() and not select.select([read], [], [], 0)[0]
+            kept = self._settle() and not _is_ready(read, select.POLLIN, 0)
         finally:
             os.close(read)
         if kept:
@@ -106,7 +106,7 @@ class Notifier:
         try:
             sent = self._pass("BARRIER=1", [write])
             os.close(write)
-            return sent and bool(select.select([read], [], [], _PATIENCE)[0])
+            return sent and _is_ready(read, select.POLLIN, _PATIENCE)
         finally:
             os.close(read)
 
@@ -116,7 +116,7 @@ class Notifier:
             return False
         sock = self._notifier.socket
         try:
-            select.select([], [sock], [], _PATIENCE)
+            _is_ready(sock.fileno(), select.POLLOUT, _PATIENCE)
             socket.send_fds(sock, [state.encode()], fds)
         except OSError as error:
             self.failed = self.failed or error
@@ -151,6 +151,13 @@ class Notifier:
         except OSError as error:
             self.failed = self.failed or error
         return True
+
+
+def _is_ready(fd: int, event: int, seconds: float) -> bool:
+    """Wait for `event`, or the other end's end, so long.  By poll(2): select(2) takes no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _status(sentence: str) -> str:
