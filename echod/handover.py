@@ -9,7 +9,7 @@ buffer, which would not hold it.
 
 Of a connection whose state can't be read, because another version wrote it or it is damaged, the kernel still knows
 whether bytes are due on it.  If none are, it goes on as if it was new; else it is reset, since an echo with a gap is
-worse than an error.  That can be known of TCP only (`queues.owes`), so on a unix socket it is reset.
+worse than an error.  That can be known of TCP only (`queues.owes`), so a connection by a unix socket is ended.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from echod import queues
@@ -40,8 +39,12 @@ HANDED_OVER = b"handed over"
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
 """The version of what follows, and how many connections it is."""
-_STATE_MAX = BATCH * ((16 << 20) + 1024)
-"""Bytes of a memfd: of each connection a chunk, of its largest size, and the rest."""
+_LINE_MAX = BATCH * 1024
+"""Bytes of the line of JSON, and"""
+_PENDING_MAX = 16 << 20
+"""of what may be pending of one connection, which is a chunk of the largest size that may be set."""
+_State = tuple[Mapping[str, Any], bytes]
+"""What is written of a connection, and its pending bytes."""
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -127,9 +130,6 @@ def receive(fds: Iterable[int], now: float) -> Estate:
     return Estate(connections, forgotten, lost)
 
 
-_State = tuple[Mapping[str, Any], bytes]
-
-
 def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
     for fd in fds:
         try:
@@ -162,27 +162,26 @@ def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_State | None]
     if version != _VERSION:
         return 0, unknown
     try:
-        line, _, pending = _contents(fds[0]).partition(b"\n")
-        states = json.loads(line)
-        ends = list(accumulate((state["pending"] for state in states), initial=0))
-        parts = [pending[start:end] for start, end in pairwise(ends)]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, MemoryError):
+        states = _states(fds[0])
+    except Exception:  # noqa: BLE001  whatever somebody wrote there, a start must not fail for it
         return count, unknown
-    if [len(part) for part in parts] != [state["pending"] for state in states] or ends[-1] != len(pending):
-        return count, unknown
-    if not len(states) == count == len(fds) - 1:
-        return count, unknown
-    return count, [None, *zip(states, parts, strict=True)]
+    return count, [None, *states] if len(states) == count == len(fds) - 1 else unknown
 
 
-def _contents(fd: int) -> bytes:
-    """What is in a memfd.  Raises OSError or ValueError if it is none, or can't be one of ours."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _STATE_MAX:
-        raise ValueError(status)
+def _states(fd: int) -> list[_State]:
+    """What is in a memfd.  Raises whatever it likes if that can't be ours."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise ValueError(fd)  # reading from a pipe would wait
     with os.fdopen(os.dup(fd), "rb") as memory:
         memory.seek(0)
-        return memory.read(status.st_size)
+        states = json.loads(memory.readline(_LINE_MAX))
+        lengths = [state["pending"] for state in states]
+        if not all(0 <= length <= _PENDING_MAX for length in lengths):
+            raise ValueError(lengths)
+        parts = [memory.read(length) for length in lengths]
+        if [len(part) for part in parts] != lengths or memory.read(1):
+            raise ValueError(lengths)
+    return list(zip(states, parts, strict=True))
 
 
 def _adopt(fd: int) -> socket.socket | None:
@@ -205,7 +204,7 @@ def _life(sock: socket.socket, state: _State | None, now: float) -> Life | None:
         return None
     try:
         return decode(*state, sock.family, now)
-    except (ValueError, AttributeError):
+    except ValueError:
         return None
 
 

@@ -51,13 +51,13 @@ class Store:
         with self._changed:
             assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
 
-    def daemon(self, *arguments: str, wait: bool = True) -> Daemon:
+    def daemon(self, *arguments: str, wait: bool = True, patch: str = "") -> Daemon:
         """Start a daemon with what is kept."""
         with self._changed:
             fds = tuple(fd for kept in self.kept.values() for fd in kept)
             environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(self._names())}
         prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
-        return Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=wait)
+        return Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=wait, patch=patch)
 
     def close(self) -> None:
         """Keep nothing any more, and end."""

@@ -17,6 +17,16 @@ from tests.integration.daemon import DEADLINE, Daemon, Event, receive_all, send_
 from tests.integration.store import Store, storing
 
 HANDOVER = "echod-handover"
+NO_PROCESS_AT_FIRST = """
+import errno, os
+real, refused = os.fork, []
+def fork():
+    if not refused:
+        refused.append(True)
+        raise OSError(errno.EAGAIN, "no process")
+    return real()
+os.fork = fork
+"""
 
 
 @pytest.fixture
@@ -244,6 +254,19 @@ def test_limits_that_are_lower_now(store: Store) -> None:
         clients.pop().close()
         assert receive_all(waiting) == b"hello"
         clients.pop().close()
+
+
+def test_a_worker_that_comes_late(store: Store) -> None:
+    """The connections of one for which the system has no process at first wait for it."""
+    with store.daemon() as first, first.connect() as client, first.connect() as other:
+        for each in (client, other):
+            send_and_get(each, b"before")
+        leave(first)
+        with store.daemon("--workers", "2", patch=NO_PROCESS_AT_FIRST) as second:
+            assert "could not be forked" in second.of("worker_exited")[0]["reason"]
+            for each in (client, other):
+                send_and_get(each, b"after")
+                each.close()
 
 
 def test_reset_if_nobody_comes(store: Store) -> None:

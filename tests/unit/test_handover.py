@@ -284,7 +284,7 @@ def test_fewer_than_said(queue: Queue) -> None:
 
 
 def test_a_huge_memfd(queue: Queue) -> None:
-    """It is not read."""
+    """No more of it is read than may be right."""
     _, sock, _ = queue.connection()
     with memory(b"[]\n") as memfd:
         os.ftruncate(memfd, 1 << 40)
