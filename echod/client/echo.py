@@ -131,6 +131,8 @@ class _Exchange:
     def _read_input(self, descriptor: int) -> None:
         try:
             data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:  # whoever shares it was faster
+            return
         except OSError as error:
             raise UntestableError(f"cannot read the input: {reason(error)}") from error
         if not data:

@@ -1,5 +1,6 @@
 """echod.client.echo, against real servers, faithful and faulty."""
 
+import errno
 import math
 import os
 import select
@@ -446,6 +447,21 @@ def test_server_slower_than_the_timeout() -> None:
     data = scrambled(4096 * 60)
     with paired(behave, buffer=4096) as connection:
         assert Talk().run(connection, data, LATER) == len(data)
+
+
+def test_input_that_another_reader_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe in non-blocking mode may be empty again when it is read: it is waited for, not given up."""
+    read, taken = os.read, [BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")]
+
+    def late_read(descriptor: int, count: int) -> bytes:
+        if taken:
+            raise taken.pop()
+        return read(descriptor, count)
+
+    monkeypatch.setattr(os, "read", late_read)
+    with feeding(MESSAGE) as source:
+        assert talk_to(faithful(), source) == len(MESSAGE)
+    assert not taken
 
 
 def test_unreadable_input(tmp_path: Path) -> None:
