@@ -90,7 +90,8 @@ def _split(text: str, where: str) -> tuple[str, int | None]:
         port = _port(rest, where)
     else:
         name, port = text, None
-    if not name or (":" in name and not _is_ipv6(name)):
+    # A number is a port that lacks its host, but getaddrinfo(3) takes 7 for 0.0.0.7, and a stranger would be asked.
+    if not name or name.isdecimal() or (":" in name and not _is_ipv6(name)):
         raise UntestableError(f"{where}: {text!r} is no host; say {HOST_FORMS}")
     return name, port
 

@@ -56,6 +56,8 @@ def test_environment(environment: dict[str, str], words: tuple[str | None, str |
     ("host", "port", "environment", "sentence"),
     [
         ("", None, {}, f"HOST: '' is no host; say {HOST_FORMS}"),
+        ("10000", None, {}, f"HOST: '10000' is no host; say {HOST_FORMS}"),
+        ("7:7", None, {}, f"HOST: '7:7' is no host; say {HOST_FORMS}"),
         (":7", None, {}, f"HOST: ':7' is no host; say {HOST_FORMS}"),
         ("unix:", None, {}, f"HOST: 'unix:' is no host; say {HOST_FORMS}"),
         ("unix:@", None, {}, f"HOST: 'unix:@' is no host; say {HOST_FORMS}"),
