@@ -113,13 +113,13 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         work = Series(link, report, interval, options.count, options.reconnect)
     else:
         work = Search(link, report, options.idle, options.count)
-    with closing(link):
+    with closing(link), _telling_at_will(screen, work):
         try:
             link.open(deadline)
         except ConnectError as error:
             report.summary(work.kind, _fields(target, options.size, work, error))
             raise
-        with suppress(KeyboardInterrupt), _ending(deadline), _telling_at_will(screen, work):
+        with suppress(KeyboardInterrupt), _ending(deadline):
             report.frame(f"PING {report.names.title(link.address)} {options.size} bytes of data.")
             work.run()
         work.stop()

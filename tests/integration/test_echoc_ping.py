@@ -15,6 +15,7 @@ import echod
 from tests.integration.network import Network, inside, joined_networks
 from tests.unit.client.peers import (
     DEADLINE,
+    deaf,
     faithful,
     leaving,
     mute,
@@ -119,6 +120,19 @@ def test_status_at_will() -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
+
+
+def test_status_before_the_first_message() -> None:
+    """Ctrl-\\ tells how it goes also while the first connection is being made."""
+    with deaf() as port, pinging("127.0.0.1", port) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGQUIT - 1):
+            assert process.poll() is None
+        process.send_signal(signal.SIGQUIT)
+        assert process.stderr
+        assert process.stderr.readline() == b"\r0/0 messages\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 130
 
 
 def test_reader_gone() -> None:
