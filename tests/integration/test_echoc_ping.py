@@ -102,7 +102,7 @@ def test_interrupt_when_all_is_lost() -> None:
 
 def test_deadline() -> None:
     """-w ends it as Ctrl-C does, whatever it waits for."""
-    with serving(mute) as port, pinging("127.0.0.1", port, "-w", 0.2) as process:
+    with serving(mute) as port, pinging("127.0.0.1", port, "-w", 0.1) as process:
         assert rest(process)[3].startswith("1 messages transmitted, 0 received, 100% loss, time ")
         assert process.returncode == 1
 

@@ -107,7 +107,7 @@ def test_end_that_silence_does_not_explain(capfdbinary: Capture) -> None:
 def test_interrupted(capfdbinary: Capture) -> None:
     """When -w ends the first silence, nothing is known, and the exit code says so."""
     with serving(faithful()) as port:
-        assert idle(port, 3600, "-w", "0.2", "--json") == 2
+        assert idle(port, 3600, "-w", "0.1", "--json") == 2
     (summary,) = validated(capfdbinary.readouterr().out)
     assert (summary["ok"], summary["silences"], summary["outlived"], summary["error"]) == (False, 0, None, None)
 
@@ -130,7 +130,7 @@ def test_wrong_echo_is_no_lost_connection(words: bytes, capfdbinary: Capture) ->
 def test_no_echo_before(capfdbinary: Capture) -> None:
     """Without an echo before it no silence is tried, and the exit code is 1."""
     with serving(mute) as port:
-        assert idle(port, 0.1, "-W", "0.2", "--json") == 1
+        assert idle(port, 0.1, "-W", "0.05", "--json") == 1
     fault, summary = validated(capfdbinary.readouterr().out)
     assert (fault["kind"], fault["error"]["kind"]) == ("ping_fault", "late")
     assert (summary["silences"], summary["error"]) == (0, fault["error"])

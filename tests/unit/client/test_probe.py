@@ -41,7 +41,7 @@ def test_part_of_an_echo() -> None:
     """What came of an echo that is late is counted."""
     with probing(followed_by(answering(lambda data: data[:3], size=7), mute)) as (probe, _):
         with pytest.raises(OverdueError) as caught:
-            probe.echo(b"message", 0.2)
+            probe.echo(b"message", 0.1)
         assert (caught.value.sent, caught.value.received) == (7, 3)
 
 
