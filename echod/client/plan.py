@@ -35,10 +35,16 @@ class Plan:
 
     def due(self, message: int) -> int:
         """When a message is due; they are counted over all connections, which take turns: no two coincide."""
-        assert self.rate is not None
-        return self.begin + int(message * 1e9 / self.rate)
+        messages, seconds = self._messages_in()
+        return self.begin - (-message * 10**9 * seconds // messages)
 
     def due_by(self, now: int) -> int:
-        """How many messages are due by then, over all connections."""
+        """How many messages are due by then, over all connections; exactly those whose `due` is not later."""
+        messages, seconds = self._messages_in()
+        return (now - self.begin) * messages // (10**9 * seconds) + 1
+
+    def _messages_in(self) -> tuple[int, int]:
+        """The rate as a number of messages in a number of seconds, both whole: rounded one way by `due` and another
+        by `due_by`, a message would be due and not be due in the same nanosecond, and be waited for without end."""
         assert self.rate is not None
-        return int((now - self.begin) * self.rate / 1e9) + 1
+        return self.rate.as_integer_ratio()
