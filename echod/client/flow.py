@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 
 from echod.client.connect import connected_to_itself, open_socket
-from echod.client.faults import ClientError, ConnectError, EchoError, SilenceError, reason
+from echod.client.faults import ClientError, ConnectError, EchoError, LateError, SilenceError, reason
 from echod.client.loop import READ, WRITE, Loop, clock
 from echod.client.pattern import Pattern
 from echod.client.plan import Plan
@@ -123,7 +123,8 @@ class Flow(Wire):
         if self.state == OVER:
             return
         if self.state in (OPEN, ENDING):
-            self._count(SilenceError(self._plan.timeout / 1e9, self._sent, self._received), "")
+            # Not silence, which is counted by `look`.
+            self._count(LateError(self._sent, self._received), "")
         lost = self.state in (CONNECTING, OPEN, ENDING)
         self._drop()
         if lost:

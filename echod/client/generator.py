@@ -1,7 +1,7 @@
 """One process of a load: its share of the connections, from the first connect to the last echo.
 
-It takes orders from its parent by a socket of packets, and sends reports there.  It never waits for the parent: a
-report that the socket does not take is kept, and goes out as part of the next.
+It takes orders from its parent by a socket of packets, and sends reports there.  While it loads it never waits for the
+parent: a report that the socket does not take is kept, and goes out as part of the next; the last waits for the end.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Generator:
         self._running = False
         self._dealt = 0  # messages that were due so far, of this process's flows
         self._interval = 0
+        self._kept = b""  # the report of the last interval, when the parent had no time for it
         self._look_every = max(min(plan.timeout, plan.connect_timeout) // _LOOKS, 1_000_000)
 
     def run(self) -> None:
@@ -59,6 +60,8 @@ class Generator:
         while self._census.over < len(self._flows):
             self._loop.turn()
         self._orders.setblocking(True)
+        if self._kept:
+            self._orders.send(self._kept)
         self._orders.send(RESULT + self._tally.packed())
 
     def _connect(self) -> None:
@@ -129,19 +132,25 @@ class Generator:
         if self._plan.rate is not None:
             self._deal(now)
         self._running = False
-        self._report()
+        if report := self._report():
+            self._kept = report  # what comes back from now on must not be counted with it
+            self._tally.clear()
         for flow in self._flows:
             flow.finish(now)
-        self._loop.call_at(now + self._plan.timeout, self._give_up)
+        # Who was silent all the time is found by a look before.
+        self._loop.call_at(now + self._plan.timeout + 2 * self._look_every, self._give_up)
 
     def _give_up(self, now: int) -> None:
         for flow in self._flows:
             flow.give_up()
 
-    def _report(self) -> None:
+    def _report(self) -> bytes:
+        """Report what was seen since the last report; returns the report if the socket has no room for it."""
         self._interval += 1
+        report = INTERVAL + self._interval.to_bytes(4, "big") + self._tally.packed()
         try:
-            self._orders.send(INTERVAL + self._interval.to_bytes(4, "big") + self._tally.packed())
+            self._orders.send(report)
         except BlockingIOError:
-            return
+            return report
         self._tally.clear()
+        return b""

@@ -30,6 +30,9 @@ _LARGEST = 16 * 1024 * 1024
 _SHORTEST_INTERVAL = 0.01
 _UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
 
+_SHORTEST = 0.01
+"""Seconds of an interval: reports cost time, and a load process does them all, even if it can do nothing else."""
+
 _SPARE = 32
 """Descriptors that a process needs besides its connections'."""
 
@@ -84,7 +87,8 @@ def make_parser(verb: str = "load") -> Parser:
         metavar="SECONDS",
         type=_interval,
         default=1.0,
-        help="tell of progress so often: on a terminal in a line, with --json as objects (default: %(default)g)",
+        help="tell of progress so often: on a terminal in a line, with --json as objects; at least "
+        f"{_SHORTEST:g} (default: %(default)g)",
     )
     parser.add_argument(
         "--timeout",
@@ -275,6 +279,13 @@ def _rate(text: str) -> float:
     if 0.001 <= value <= 1e7:
         return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a rate; say messages a second, from 0.001 to 10000000")
+
+
+def _interval(text: str) -> float:
+    value = seconds(text)
+    if value >= _SHORTEST:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is too short; say at least {_SHORTEST:g} seconds")
 
 
 def _nanoseconds(value: float) -> int:

@@ -1,0 +1,77 @@
+"""One process of a load, here as a thread, against servers in this process."""
+
+import socket
+import threading
+
+from echod.client.flow import Census
+from echod.client.generator import GO, INTERVAL, READY, RESULT, Generator
+from echod.client.loop import Loop, clock
+from echod.client.modes import ClosedLoop
+from echod.client.pattern import Pattern
+from echod.client.plan import Plan
+from echod.client.tally import Tally, unpacked
+from echod.client.wire import PIECE
+from tests.unit.client.peers import DEADLINE, faithful, serving_all, silent
+
+
+def plan(port: int) -> Plan:
+    """One connection for a tenth of a second, told of ten times."""
+    return Plan(
+        ("127.0.0.1", port),
+        "",
+        connections=1,
+        size=64,
+        rate=None,
+        duration=10**8,
+        interval=10**7,
+        timeout=int(DEADLINE * 1e9),
+        connect_timeout=int(DEADLINE * 1e9),
+    )
+
+
+def test_last_report_to_a_parent_that_has_no_time() -> None:
+    """What came back while the load lasted is told as that, also when the parent takes no report until the end."""
+    ended = threading.Event()
+
+    def echo(connection: socket.socket, over: threading.Event) -> None:
+        faithful()(connection, over)
+        ended.set()
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, serving_all(echo) as port:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least, which few reports fill
+        near.settimeout(DEADLINE)
+        generator = Generator(plan(port), ClosedLoop, Pattern(PIECE), far, 0, 1)
+        thread = threading.Thread(target=generator.run)
+        thread.start()
+        assert near.recv(PIECE) == READY
+        near.send(GO + clock().to_bytes(8, "big"))
+        assert ended.wait(DEADLINE)
+        within, intervals = Tally(), 0
+        while (report := near.recv(PIECE)).startswith(INTERVAL):
+            intervals = int.from_bytes(report[1:5], "big")
+            within.add(unpacked(report[5:]))
+        thread.join(DEADLINE)
+    assert report.startswith(RESULT)
+    assert intervals >= 10
+    assert within.messages > 1
+    assert unpacked(report[1:]).messages <= 1  # that which was under way at the end
+
+
+def test_given_up() -> None:
+    """What is not whole when the load waits no longer is late: the server need not have been silent."""
+    loop, tally, census = Loop(precise=False), Tally(), Census()
+    with serving_all(silent) as port:
+        flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, census)
+        flow.begin(clock())
+        flow.open(clock())
+        while not tally.sent:
+            loop.turn()
+        flow.give_up()
+        loop.close()
+    assert tally.errors == {("late", ""): 1}
+    assert tally.examples == {
+        "late": "the echo was not whole in time: 0 of 64 bytes sent came back, 64 missing from byte 0 on (counted from "
+        "0)"
+    }
+    assert (tally.lost, census.over) == (1, 1)
