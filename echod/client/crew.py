@@ -86,7 +86,7 @@ class Crew:
                 else:
                     poll.unregister(descriptor)
                     self._bury(self._members.pop(descriptor))
-            if not self._begin and all(member.is_ready for member in self._members.values()):
+            if self._members and not self._begin and all(member.is_ready for member in self._members.values()):
                 self._go()
             self._tell(on_interval)
 

@@ -86,8 +86,9 @@ class Generator:
         self._plan.begin = begin
         self._running = True
         self._loop.call_at(begin, self._start)
-        self._loop.call_at(begin + self._plan.interval, self._tick)
+        # The end comes before an interval that ends with it, after which there would be one of no length.
         self._loop.call_at(begin + self._plan.duration, self._stop)
+        self._loop.call_at(begin + self._plan.interval, self._tick)
 
     def _start(self, now: int) -> None:
         if not self._running:  # stopped before it began

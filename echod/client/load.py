@@ -193,7 +193,7 @@ def _asked(options: argparse.Namespace, target: str) -> list[tuple[str, str]]:
     asked = [("target", target), ("mode", options.mode), ("connections", f"{options.connections}")]
     asked += [("size", f"{options.size} bytes"), ("processes", f"{options.processes}")]
     if options.rate is not None:
-        asked.append(("asked", f"{options.rate:.1f} messages/s"))
+        asked.append(("asked", f"{options.rate:.10g} messages/s"))
     return asked
 
 

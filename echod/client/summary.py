@@ -36,7 +36,7 @@ def summary(
         ("errors", alarming(errors, f"{errors}")),
         *((f"error-{kind}", alarming(count, f"{count} {why}".rstrip())) for (kind, why), count in total.errors.items()),
     ]
-    text = [f"{name:<14} {value}" for name, value in lines]
+    text = [f"{name:<15} {value}" for name, value in lines]
     if total.latency.count:
         text += ["", f"{'latency':>10} {unit:>12}", *chart(total.latency)]
     return text
@@ -58,7 +58,7 @@ def sentence(total: Tally) -> str:
     """What went wrong, as half a sentence; "" where nothing did."""
     parts = [f"{count} {kind}{f' ({why})' if why else ''}" for (kind, why), count in total.errors.items()]
     if total.lost:
-        parts.append(f"{total.lost} lost" if total.lost != 1 else "1 lost")
+        parts.append(f"{total.lost} lost")
     return ", ".join(parts)
 
 

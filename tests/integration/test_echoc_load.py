@@ -100,24 +100,24 @@ def resetting(connection: socket.socket, over: threading.Event) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
-TEXT = rb"""target         127\.0\.0\.1:\d+
-mode           message
-connections    2
-size           64 bytes
-processes      1
-time           0\.100 s
-messages       \d+
-rate           \d+\.\d messages/s
-throughput     \d+\.\d{3} MB/s each way
-sent           \d+ bytes
-received       \d+ bytes
-p50            \d+\.\d{3} ms
-p90            \d+\.\d{3} ms
-p99            \d+\.\d{3} ms
-p99\.9          \d+\.\d{3} ms
-max            \d+\.\d{3} ms
-lost           0 messages
-errors         0
+TEXT = rb"""target          127\.0\.0\.1:\d+
+mode            message
+connections     2
+size            64 bytes
+processes       1
+time            0\.100 s
+messages        \d+
+rate            \d+\.\d messages/s
+throughput      \d+\.\d{3} MB/s each way
+sent            \d+ bytes
+received        \d+ bytes
+p50             \d+\.\d{3} ms
+p90             \d+\.\d{3} ms
+p99             \d+\.\d{3} ms
+p99\.9           \d+\.\d{3} ms
+max             \d+\.\d{3} ms
+lost            0 messages
+errors          0
 
    latency     messages
 (<= +[\d.]+ (us|ms|s) +\d+ +\d+\.\d\d %(  #{1,40})?
@@ -146,6 +146,13 @@ def test_json() -> None:
     # After the load came at most what was under way at its end, a message for each connection.
     assert 0 <= total["messages"] - sum(interval["messages"] for interval in intervals) <= 2
     assert (total["ok"], total["lost"], total["errors"], total["connections_made"]) == (True, 0, [], 2)
+
+
+def test_one_interval() -> None:
+    """A load that ends with an interval tells of no other, which would have no length."""
+    with serving_all(faithful()) as port:
+        told = validated(load(port, "--json", "--interval", "0.1").stdout)
+    assert [(record["kind"], record["seconds"]) for record in told] == [("load_interval", 0.1), ("load", 0.1)]
 
 
 @pytest.mark.parametrize(
