@@ -45,7 +45,7 @@ class Crew:
     def __init__(self, plan: Plan, mode: Mode, pattern: Pattern, processes: int) -> None:
         self.within, self.total = Tally(), Tally()
         self.deaths: list[str] = []
-        self._plan = plan
+        self._plan, self._processes = plan, processes
         self._begin = self._end = 0
         self._is_stopped = False
         self._members: dict[int, _Member] = {}
@@ -68,6 +68,13 @@ class Crew:
     def seconds(self) -> float:
         """How long the load lasted; without what was waited for afterwards."""
         return (self._end - self._begin) / 1e9 if self._begin else 0.0
+
+    @property
+    def busy(self) -> float:
+        """In what share of that time a process had something to do, on average: where that is near 1, the numbers
+        tell what echoc can do, not what the server can."""
+        available = (self._end - self._begin) * self._processes
+        return min(self.total.busy / available, 1.0) if available else 0.0
 
     def run(self, on_interval: Callable[[float, float, Tally], None]) -> None:
         """Load until all is over; `on_interval` is told of what was seen from one second of the load to another."""

@@ -45,6 +45,7 @@ class Generator:
             for number in range(first, plan.connections, step)
         ]
         self._running = False
+        self._idle = 0  # what the loop had waited when the load began
         self._dealt = 0  # messages that were due so far, of this process's flows
         self._interval = 0
         self._kept = b""  # the report of the last interval, when the parent had no time for it
@@ -93,6 +94,7 @@ class Generator:
     def _start(self, now: int) -> None:
         if not self._running:  # stopped before it began
             return
+        self._idle = self._loop.idle
         for flow in self._flows:
             flow.begin(now)
         if self._plan.rate is not None:
@@ -133,6 +135,7 @@ class Generator:
         if self._plan.rate is not None:
             self._deal(now)
         self._running = False
+        self._tally.busy = max(now - self._plan.begin - (self._loop.idle - self._idle), 0)
         if report := self._report():
             self._kept = report  # what comes back from now on must not be counted with it
             self._tally.clear()

@@ -45,9 +45,11 @@ def make_parser(verb: str = "load") -> Parser:
         "errors.",
         epilog="""In a closed loop (without --rate) each connection sends its next message when the one before has come
         back.  In an open loop (with --rate) messages are due at fixed times, and the latency is counted from then:
-        a server that stalls can't hide it.  Connections that break are counted and opened again.  Ctrl-C ends the
-        load early, with its result.  Exit codes: 0 everything came back identical; 1 something was wrong or lost; 2
-        nothing can be said: usage, or no connection at all.""",
+        a server that stalls can't hide it; some 0.1 ms of it is echoc's own wake-up.  "busy" is how much of the time
+        echoc itself had something to do: near 100 % rate and latency show its limit, not the server's; say more
+        --processes.  Connections that break are counted and opened again.  Ctrl-C ends the load early, with its
+        result.  Exit codes: 0 everything came back identical; 1 something was wrong or lost; 2 nothing can be said:
+        usage, or no connection at all.""",
     )
     parser.add_argument(
         "--mode",
@@ -127,7 +129,13 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         _print_fields(options, str(target), crew)
     else:
         for text in summary(
-            options.mode, _asked(options, str(target)), crew.total, crew.within, crew.seconds, has_colours(1)
+            options.mode,
+            _asked(options, str(target)),
+            crew.total,
+            crew.within,
+            crew.seconds,
+            crew.busy,
+            has_colours(1),
         ):
             print_line(text)
     for death in crew.deaths:
@@ -209,6 +217,7 @@ def _print_fields(options: argparse.Namespace, target: str, crew: Crew) -> None:
             "size": options.size,
             "processes": options.processes,
             "rate": options.rate,
+            "busy": crew.busy,
             **numbers(total, crew.within, crew.seconds),
             "histogram": histogram(total.latency),
             "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],

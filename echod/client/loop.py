@@ -33,6 +33,8 @@ class Loop:
         self._times: list[tuple[int, int, Callable[[int], None]]] = []
         self._entries = 0
         self._precise = precise
+        self.idle = 0
+        """Nanoseconds spent waiting."""
 
     def watch(self, descriptor: int, events: int, callback: Callable[[int], None]) -> None:
         """Have `callback(events)` called whenever `descriptor` is ready for `events`, or has failed."""
@@ -75,10 +77,13 @@ class Loop:
         self._epoll.close()
 
     def _wait(self) -> list[tuple[int, int]]:
-        seconds = max(self._times[0][0] - clock(), 0) / 1e9 if self._times else None
+        began = clock()
+        seconds = max(self._times[0][0] - began, 0) / 1e9 if self._times else None
         if self._precise:
             # select(2) takes microseconds, where Python's epoll rounds up to milliseconds, which would count as the
             # server's delay.  Its limit of 1024 descriptors is none for this one, which was opened before the others.
             select.select([self._epoll], [], [], seconds)
             seconds = 0
-        return self._epoll.poll(seconds, _BATCH)
+        ready = self._epoll.poll(seconds, _BATCH)
+        self.idle += clock() - began
+        return ready

@@ -10,11 +10,18 @@ _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
 
 def summary(
-    mode: str, asked: list[tuple[str, str]], total: Tally, within: Tally, seconds: float, has_colours: bool
+    mode: str,
+    asked: list[tuple[str, str]],
+    total: Tally,
+    within: Tally,
+    seconds: float,
+    busy: float,
+    has_colours: bool,
 ) -> list[str]:
     """The result as lines: a name, a value, and for numbers a unit, between blanks; then the histogram.
 
-    Of what was `asked` it tells first.  `within` is what came back during the `seconds` of the load.
+    Of what was `asked` it tells first.  `within` is what came back during the `seconds` of the load, and `busy` the
+    share of these in which echoc itself had something to do.
     """
 
     def alarming(count: int, text: str) -> str:
@@ -30,6 +37,7 @@ def summary(
         ("throughput", f"{_each(within.received, seconds) / 1e6:.3f} MB/s each way"),
         ("sent", f"{total.sent} bytes"),
         ("received", f"{total.received} bytes"),
+        ("busy", f"{100 * busy:.1f} %"),
         *_times("", total.latency),
         *(_times("connect-", total.connecting) if mode == "churn" else []),
         ("lost", alarming(total.lost, f"{total.lost} {unit}")),

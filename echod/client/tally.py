@@ -6,14 +6,15 @@ import marshal
 
 from echod.client.histogram import Histogram
 
-_COUNTERS = ("messages", "lost", "sent", "received", "connections")
+_COUNTERS = ("messages", "lost", "sent", "received", "connections", "busy")
 
 
 class Tally:
     """Counters of one process, or of all.
 
     `messages` came back whole and right, `lost` did not; `sent` bytes the kernel took, of which `received` came back;
-    `connections` were made, each after one of the times in `connecting`.  In `latency` are the times of messages, in
+    `connections` were made, each after one of the times in `connecting`; for `busy` nanoseconds of the load a process
+    did not wait, so that what came meanwhile had to.  In `latency` are the times of messages, in
     `errors` how often each kind of error was seen with what reason, and in `examples` the first sentence of each kind.
     """
 
@@ -22,7 +23,7 @@ class Tally:
 
     def clear(self) -> None:
         """Begin anew."""
-        self.messages = self.lost = self.sent = self.received = self.connections = 0
+        self.messages = self.lost = self.sent = self.received = self.connections = self.busy = 0
         self.latency = Histogram()
         self.connecting = Histogram()
         self.errors: dict[tuple[str, str], int] = {}

@@ -111,6 +111,7 @@ rate            \d+\.\d messages/s
 throughput      \d+\.\d{3} MB/s each way
 sent            \d+ bytes
 received        \d+ bytes
+busy            \d+\.\d %
 p50             \d+\.\d{3} ms
 p90             \d+\.\d{3} ms
 p99             \d+\.\d{3} ms

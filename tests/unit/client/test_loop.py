@@ -74,3 +74,21 @@ def test_unwatched_in_the_same_turn(loop: Loop) -> None:
         loop.watch(other.fileno(), WRITE, on_other)
         loop.turn()
     assert len(told) == 1
+
+
+def test_only_waiting_is_idle(loop: Loop) -> None:
+    """The time until something can be done counts as idle, and the time in which it is done does not."""
+    done: list[int] = []
+
+    def work(now: int) -> None:
+        began = clock()
+        while clock() - began < 5_000_000:
+            pass
+        done.append(clock() - began)
+
+    began = clock()
+    loop.call_at(began + 3_000_000, work)
+    while not done:
+        loop.turn()
+    passed = clock() - began
+    assert 0 < loop.idle <= passed - done[0]

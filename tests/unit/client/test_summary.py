@@ -14,7 +14,7 @@ def test_width() -> None:
         ("connect", "no local port is left (Cannot assign requested address)"),
     ):
         total.errors[kind, why] = 12_345_678
-    lines = summary("message", [("target", "localhost:7")], total, total, 10.0, has_colours=False)
+    lines = summary("message", [("target", "localhost:7")], total, total, 10.0, 1.0, has_colours=False)
     assert max(map(len, lines)) <= 80
     assert {line[15] for line in lines} == {" "}
     assert " " not in {line[16] for line in lines}

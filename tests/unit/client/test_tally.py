@@ -14,6 +14,7 @@ def seen(*latencies: int) -> Tally:
         tally.sent += 300
         tally.received += 100
         tally.connections += 4
+        tally.busy += 500
         tally.latency.record(latency)
         tally.connecting.record(latency // 2)
         tally.count_error("broken", "Connection reset by peer", f"after {latency} ns")
