@@ -122,9 +122,9 @@ fill_daemon() {
 # that anew at each start, which takes longer than the rest of it.
 fill_client() {
     rm -rf "$1"
-    mkdir -p "$1/echod/client"
+    mkdir -p "$1/echod"
     install -m 644 "$source/echod/__init__.py" "$1/echod"
-    install -m 644 "$source"/echod/client/*.py "$1/echod/client"
+    (cd "$source/echod" && find client -name '*.py' -exec install -D -m 644 {} "$1/echod/{}" \;)
 }
 
 # put_command NAME LIBRARY MODULE

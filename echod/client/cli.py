@@ -65,17 +65,17 @@ def make_parser(verb: str = "") -> Parser:
 def _module(verb: str) -> ModuleType:
     """The module of a verb: only that is imported, for the sake of the start."""
     if verb == "ping":
-        from echod.client import ping
+        from echod.client.verbs import ping
 
         return ping
     if verb == "load":
-        from echod.client import load
+        from echod.client.verbs import load
 
         return load
     if verb == "check":
-        from echod.client import check
+        from echod.client.verbs import check
 
         return check
-    from echod.client import send
+    from echod.client.verbs import send
 
     return send

@@ -2,8 +2,8 @@
 
 import pytest
 
-from echod.client.chart import chart, duration, rows
 from echod.client.histogram import Histogram
+from echod.client.load.chart import chart, duration, rows
 
 
 def of(*microseconds: float) -> Histogram:

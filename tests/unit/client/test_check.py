@@ -1,4 +1,4 @@
-"""echod.client.check, in this process."""
+"""echod.client.verbs.check, in this process."""
 
 import errno
 import re

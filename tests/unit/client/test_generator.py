@@ -3,14 +3,14 @@
 import socket
 import threading
 
-from echod.client.flow import Census
-from echod.client.generator import GO, INTERVAL, READY, RESULT, Generator
-from echod.client.loop import Loop, clock
-from echod.client.modes import ClosedLoop
+from echod.client.load.flow import Census
+from echod.client.load.generator import GO, INTERVAL, READY, RESULT, Generator
+from echod.client.load.loop import Loop, clock
+from echod.client.load.modes import ClosedLoop
+from echod.client.load.plan import Plan
+from echod.client.load.tally import Tally, unpacked
+from echod.client.load.wire import PIECE
 from echod.client.pattern import Pattern
-from echod.client.plan import Plan
-from echod.client.tally import Tally, unpacked
-from echod.client.wire import PIECE
 from tests.unit.client.peers import DEADLINE, faithful, serving_all, silent
 
 

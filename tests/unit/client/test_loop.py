@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.client.loop import READ, WRITE, Loop, clock
+from echod.client.load.loop import READ, WRITE, Loop, clock
 
 
 @pytest.fixture(params=[True, False], ids=["precise", "plain"])

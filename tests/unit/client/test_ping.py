@@ -1,4 +1,4 @@
-"""echod.client.ping and what is below it, in this process: faulty servers, and what people and programs read."""
+"""echod.client.verbs.ping and what is below it, in this process: faulty servers, and what people and programs read."""
 
 import re
 import socket

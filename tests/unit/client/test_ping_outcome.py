@@ -1,11 +1,11 @@
-"""echod.client.outcome: what is counted, and how it is told."""
+"""echod.client.verbs.ping.outcome: what is counted, and how it is told."""
 
 import time
 
 import pytest
 
 from echod.client.faults import OverdueError
-from echod.client.outcome import Outcome, milliseconds
+from echod.client.ping.outcome import Outcome, milliseconds
 
 SECOND = 1_000_000_000
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from echod.client.plan import Plan
+from echod.client.load.plan import Plan
 
 
 def plan(rate: float) -> Plan:

@@ -1,4 +1,4 @@
-"""echod.client.probe, over a real connection."""
+"""echod.client.verbs.ping.probe, over a real connection."""
 
 import socket
 import time
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from echod.client.faults import MismatchError, OverdueError, ShortfallError, SurplusError
-from echod.client.probe import Probe
+from echod.client.ping.probe import Probe
 from tests.unit.client.peers import Behaviour, answering, faithful, followed_by, mute, paired, serving
 
 

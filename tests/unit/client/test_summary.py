@@ -1,7 +1,7 @@
 """A load's numbers, as text."""
 
-from echod.client.summary import summary
-from echod.client.tally import Tally
+from echod.client.load.summary import summary
+from echod.client.load.tally import Tally
 
 
 def test_width() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from echod.client.tally import Tally, unpacked
+from echod.client.load.tally import Tally, unpacked
 
 
 def seen(*latencies: int) -> Tally:

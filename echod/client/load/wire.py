@@ -18,9 +18,9 @@ from echod.client.faults import (
     SurplusError,
     reason,
 )
-from echod.client.loop import READ, WRITE, Loop, clock
+from echod.client.load.loop import READ, WRITE, Loop, clock
+from echod.client.load.tally import Tally
 from echod.client.pattern import Pattern
-from echod.client.tally import Tally
 
 PIECE = 64 * 1024
 """Most bytes sent or received at once: from 128 KiB up malloc(3) maps memory anew for each."""

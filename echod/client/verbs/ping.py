@@ -10,8 +10,6 @@ from contextlib import closing, contextmanager, suppress
 
 from echod.client.connect import NEVER
 from echod.client.faults import ClientError, ConnectError, UntestableError
-from echod.client.idle import Search
-from echod.client.link import Link
 from echod.client.options import (
     PATIENCE,
     Parser,
@@ -22,8 +20,10 @@ from echod.client.options import (
     whole_number,
 )
 from echod.client.output import Screen
-from echod.client.report import Names, Report
-from echod.client.series import Series
+from echod.client.ping.idle import Search
+from echod.client.ping.link import Link
+from echod.client.ping.report import Names, Report
+from echod.client.ping.series import Series
 from echod.client.target import Target
 
 TYPE_CHECKING = False  # as type checkers take the name; importing typing would cost a third of the whole start

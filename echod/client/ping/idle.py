@@ -18,9 +18,9 @@ from echod.client.faults import (
     SurplusError,
     UntestableError,
 )
-from echod.client.link import Link
-from echod.client.outcome import milliseconds
-from echod.client.report import Report
+from echod.client.ping.link import Link
+from echod.client.ping.outcome import milliseconds
+from echod.client.ping.report import Report
 
 _PRECISION = 0.1
 """The search ends when what was outlived and what was not are no further apart than this part of the latter..."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import socket
 
-from echod.client.flow import Census, Mode
-from echod.client.loop import READ, Loop, clock
+from echod.client.load.flow import Census, Mode
+from echod.client.load.loop import READ, Loop, clock
+from echod.client.load.plan import Plan
+from echod.client.load.tally import Tally
 from echod.client.pattern import Pattern
-from echod.client.plan import Plan
-from echod.client.tally import Tally
 
 READY, INTERVAL, RESULT = b"R", b"I", b"E"
 """How a report begins: every connection was tried; a tally of an interval, of which the last ends with the load; the

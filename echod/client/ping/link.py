@@ -7,7 +7,7 @@ import time
 from echod.client.connect import NEVER, Attempt, connect_to_any, resolve
 from echod.client.faults import EchoError
 from echod.client.pattern import PERIOD, Pattern
-from echod.client.probe import Probe
+from echod.client.ping.probe import Probe
 from echod.client.target import Target
 
 

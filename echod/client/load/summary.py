@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from echod.client.chart import chart, duration, rows
 from echod.client.histogram import PERCENTILES, Histogram
-from echod.client.tally import Tally
+from echod.client.load.chart import chart, duration, rows
+from echod.client.load.tally import Tally
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 

@@ -11,23 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from echod.client.connect import Attempt, open_connection
-from echod.client.crew import Crew
 from echod.client.faults import UntestableError
-from echod.client.flow import Mode
-from echod.client.modes import Churn, ClosedLoop, OpenLoop, Stream
+from echod.client.load.crew import Crew
+from echod.client.load.flow import Mode
+from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
+from echod.client.load.plan import Plan
+from echod.client.load.summary import histogram, numbers, progress, sentence, summary
+from echod.client.load.tally import Tally
+from echod.client.load.wire import PIECE
 from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of, whole_number
 from echod.client.output import Screen, has_colours, print_json, print_line
 from echod.client.pattern import Pattern
-from echod.client.plan import Plan
-from echod.client.summary import histogram, numbers, progress, sentence, summary
-from echod.client.tally import Tally
-from echod.client.wire import PIECE
 
 _CONNECTIONS = 64
 _SIZE = 64
 _DURATION = 10.0
 _LARGEST = 16 * 1024 * 1024
-_SHORTEST_INTERVAL = 0.01
 _UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
 
 _SHORTEST = 0.01
@@ -271,13 +270,6 @@ def _size(text: str) -> int:
         if 1 <= value <= _LARGEST:
             return value
     raise argparse.ArgumentTypeError(f"{text!r} is not a size; say bytes, from 1 to 16M, as in 64 or 64K")
-
-
-def _interval(text: str) -> float:
-    value = seconds(text)
-    if value >= _SHORTEST_INTERVAL:
-        return value
-    raise argparse.ArgumentTypeError(f"{text!r} is too short; say {_SHORTEST_INTERVAL:g} seconds or more")
 
 
 def _rate(text: str) -> float:

@@ -7,9 +7,9 @@ latency is counted from then on: whoever would have come during the stall has wa
 
 from __future__ import annotations
 
-from echod.client.flow import CLOSED, FINISH, OPEN, RUN, Flow
-from echod.client.loop import WRITE
-from echod.client.wire import PIECE
+from echod.client.load.flow import CLOSED, FINISH, OPEN, RUN, Flow
+from echod.client.load.loop import WRITE
+from echod.client.load.wire import PIECE
 
 _ENDLESS = 1 << 62
 

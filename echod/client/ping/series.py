@@ -13,9 +13,9 @@ from echod.client.faults import (
     MismatchError,
     SurplusError,
 )
-from echod.client.link import Link
-from echod.client.outcome import Outage, Outcome, milliseconds
-from echod.client.report import Report
+from echod.client.ping.link import Link
+from echod.client.ping.outcome import Outage, Outcome, milliseconds
+from echod.client.ping.report import Report
 
 
 class Series:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from echod.client.connect import connected_to_itself, open_socket
 from echod.client.faults import ClientError, ConnectError, EchoError, LateError, SilenceError, reason
-from echod.client.loop import READ, WRITE, Loop, clock
+from echod.client.load.loop import READ, WRITE, Loop, clock
+from echod.client.load.plan import Plan
+from echod.client.load.tally import Tally
+from echod.client.load.wire import Wire
 from echod.client.pattern import Pattern
-from echod.client.plan import Plan
-from echod.client.tally import Tally
-from echod.client.wire import Wire
 from echod.client.words import endpoint
 
 _BACK_OFF = 100_000_000

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Callable
 
 from echod.client.faults import UntestableError, reason
-from echod.client.flow import Mode
-from echod.client.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
-from echod.client.loop import clock
+from echod.client.load.flow import Mode
+from echod.client.load.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
+from echod.client.load.loop import clock
+from echod.client.load.plan import Plan
+from echod.client.load.tally import Tally, unpacked
 from echod.client.pattern import Pattern
-from echod.client.plan import Plan
-from echod.client.tally import Tally, unpacked
 
 _LEAD = 1_000_000
 """Nanoseconds from the order to begin until they begin, so that none is late."""
