@@ -12,6 +12,7 @@ import socket
 from echod.client.faults import (
     WINDOW,
     BrokenConnectionError,
+    ClosedError,
     EchoError,
     MismatchError,
     ShortfallError,
@@ -100,8 +101,10 @@ class Wire:
             self.on_progress(now)
         elif self._send_failure:
             self._break(self._send_failure)
-        elif self._received < self._sent or not self._is_half_closed():
+        elif self._received < self._sent:
             self.on_fault(ShortfallError(self._sent, self._received), "")
+        elif not self._is_half_closed():
+            self.on_fault(ClosedError(self._sent), "")
         else:
             self.on_all_returned()
 

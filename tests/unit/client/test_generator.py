@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from echod.client.load.flow import Census
 from echod.client.load.generator import GO, INTERVAL, READY, RESULT, Generator
@@ -11,7 +13,7 @@ from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally, unpacked
 from echod.client.load.wire import PIECE
 from echod.client.pattern import Pattern
-from tests.unit.client.peers import DEADLINE, faithful, serving_all, silent
+from tests.unit.client.peers import DEADLINE, Behaviour, faithful, serving_all, silent
 
 
 def plan(port: int) -> Plan:
@@ -58,20 +60,40 @@ def test_last_report_to_a_parent_that_has_no_time() -> None:
     assert unpacked(report[1:]).messages <= 1  # that which was under way at the end
 
 
+def leaves(connection: socket.socket, over: threading.Event) -> None:
+    """Close in good order, with nothing outstanding."""
+
+
+@contextmanager
+def flowing(behaviour: Behaviour) -> Iterator[tuple[ClosedLoop, Loop, Tally]]:
+    """A flow that connects to such a server, in a loop that is to be turned."""
+    loop, tally = Loop(precise=False), Tally()
+    with serving_all(behaviour) as port:
+        flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, Census())
+        flow.open(clock())
+        try:
+            yield flow, loop, tally
+        finally:
+            flow.give_up()
+            loop.close()
+
+
 def test_given_up() -> None:
     """What is not whole when the load waits no longer is late: the server need not have been silent."""
-    loop, tally, census = Loop(precise=False), Tally(), Census()
-    with serving_all(silent) as port:
-        flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, census)
+    with flowing(silent) as (flow, loop, tally):
         flow.begin(clock())
-        flow.open(clock())
         while not tally.sent:
             loop.turn()
         flow.give_up()
-        loop.close()
     assert tally.errors == {("late", ""): 1}
-    assert tally.examples == {
-        "late": "the echo was not whole in time: 0 of 64 bytes sent came back, 64 missing from byte 0 on (counted from "
-        "0)"
-    }
-    assert (tally.lost, census.over) == (1, 1)
+    assert tally.examples["late"].startswith("the echo was not whole in time: 0 of 64 bytes sent came back")
+    assert tally.lost == 1
+
+
+def test_closed_with_nothing_outstanding() -> None:
+    """A server that ends a connection on which nothing was owed has lost nothing, and is told apart for that."""
+    with flowing(leaves) as (_, loop, tally):
+        while not tally.errors:
+            loop.turn()
+    assert (tally.errors, tally.lost) == ({("closed", ""): 1}, 0)
+    assert tally.examples["closed"] == "the server closed the connection unasked: all of 0 bytes sent came back"
