@@ -429,16 +429,17 @@ def children(pid: int) -> list[int]:
         return list(map(int, file.read().split()))
 
 
-def test_a_process_dies() -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 1, "signal 35")])
+def test_a_process_dies(number: int, name: str) -> None:
     """A process that is killed is told of, the others go on to the end, and the exit code is 1."""
     with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
         victim = children(process.pid)[0]
-        os.kill(victim, signal.SIGKILL)
+        os.kill(victim, number)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=DEADLINE)
     total = validated(output)[-1]
     assert (process.returncode, total["ok"], total["lost"]) == (1, False, 0)
-    sentence = f"load process {victim} was killed by SIGKILL; what it had seen since its last report is lost"
+    sentence = f"load process {victim} was killed by {name}; what it had seen since its last report is lost"
     assert (total["deaths"], errors) == ([sentence], f"echoc: {sentence}\n".encode())
 
 

@@ -128,12 +128,12 @@ class Crew:
                 if pid == 0:
                     ends = [near, *(member.socket for member in self._members.values())]
                     _work(ends, lambda: Generator(self._plan, mode, pattern, far, first, step).run())
+                self._members[near.fileno()] = _Member(pid, near)  # before a signal can end this, to be ended with it
             except OSError as error:
                 near.close()
                 raise UntestableError(f"cannot start a load process: {reason(error)}") from error
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        self._members[near.fileno()] = _Member(pid, near)
 
     def _go(self) -> None:
         begin = clock() + _LEAD
@@ -179,7 +179,7 @@ class Crew:
         _, status = os.waitpid(member.pid, 0)
         if not member.is_done:
             code = os.waitstatus_to_exitcode(status)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            how = f"was killed by {_name(-code)}" if code < 0 else f"ended with {code}"
             self.deaths.append(f"load process {member.pid} {how}; what it had seen since its last report is lost")
 
 
@@ -190,6 +190,13 @@ class _Member:
         self.pid, self.socket = pid, socket
         self.is_ready = self.is_done = False
         self.intervals = 0
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have no name
+        return f"signal {number}"
 
 
 def _work(ends: list[socket.socket], run: Callable[[], None]) -> NoReturn:

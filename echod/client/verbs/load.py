@@ -122,7 +122,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         finally:
             line.erase()
     if not (crew.total.received or crew.total.lost or crew.total.errors or crew.deaths):
-        raise UntestableError("nothing was sent in that time, so nothing was tested; say a longer --duration")
+        raise UntestableError("nothing was sent, so nothing was tested; let it go on longer")
     wrong = sentence(crew.total)
     if options.json:
         _print_fields(options, str(target), crew)

@@ -96,4 +96,4 @@ def test_closed_with_nothing_outstanding() -> None:
         while not tally.errors:
             loop.turn()
     assert (tally.errors, tally.lost) == ({("closed", ""): 1}, 0)
-    assert tally.examples["closed"] == "the server closed the connection unasked: all of 0 bytes sent came back"
+    assert tally.examples["closed"] == "the server closed the connection unasked: nothing had been sent"
