@@ -59,8 +59,9 @@ def connect_to_any(
     """Connect to the first of `addresses` that can be; the socket keeps the timeout.
 
     Each is tried in turn, as socket.create_connection does, for `timeout` seconds, and none after `deadline` (of
-    time.monotonic()).  `on_trying` is told of each before it is tried, and `on_attempt` of how that ended, the one that
-    succeeds too.  Raises ConnectError, which names `target` and every reason.
+    time.monotonic()).  Of the time until then each gets no more than its share, so that one which does not answer
+    leaves some for the others.  `on_trying` is told of each before it is tried, and `on_attempt` of how that ended, the
+    one that succeeds too.  Raises ConnectError, which names `target` and every reason.
     """
     attempts: list[Attempt] = []
     asked = False
@@ -75,7 +76,8 @@ def connect_to_any(
             on_trying(address)
             unconnected = open_socket(address, target.source)
             opened = True
-            connection = _connect(unconnected, address, min(timeout, deadline - began))
+            share = (deadline - began) / (len(addresses) - len(attempts))
+            connection = _connect(unconnected, address, min(timeout, share))
         except OSError as error:
             failure = reason(error)
             # For want of a local port or address connect(2) fails before it sends anything.

@@ -4,16 +4,17 @@ import os
 import select
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from echod.client import connect
-from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection, resolve
+from echod.client.connect import Attempt, SockAddr, connect_to_any, connected_to_itself, open_connection, resolve
 from echod.client.faults import ConnectError
 from echod.client.target import Target
 from echod.client.words import endpoint
-from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
+from tests.unit.client.peers import DEADLINE, RESET, deaf, faithful, serving, serving_unix
 
 
 def closed_port() -> int:
@@ -148,6 +149,18 @@ def test_no_time_left() -> None:
     with serving(faithful()) as port, pytest.raises(ConnectError) as caught:
         connect_to_any([("127.0.0.1", port)], Target("127.0.0.1", port), DEADLINE, lambda attempt: None, deadline=0)
     assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: no time was left to try"
+
+
+@pytest.mark.usefixtures("ipv6")
+def test_a_share_of_the_time() -> None:
+    """Before a deadline an address that does not answer leaves time for the next."""
+    with deaf() as port, serving(faithful(), socket.AF_INET6, port=port):
+        addresses: list[SockAddr] = [("127.0.0.1", port), ("::1", port, 0, 0)]
+        deadline = time.monotonic() + 2
+        with connect_to_any(
+            addresses, Target("localhost", port), 3600, lambda attempt: None, deadline=deadline
+        ) as sock:
+            assert sock.family == socket.AF_INET6
 
 
 def test_asked() -> None:

@@ -286,8 +286,7 @@ def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture) -> None:
     with deaf() as port, deaf(socket.AF_INET6, port):
         assert ping(port, "-w", "0.1", host="localhost") == 2
     assert capfdbinary.readouterr().err.decode() == (
-        f"echoc: cannot connect to localhost:{port}: 127.0.0.1:{port}: timed out, "
-        f"[::1]:{port}: no time was left to try\n"
+        f"echoc: cannot connect to localhost:{port}: 127.0.0.1:{port}: timed out, [::1]:{port}: timed out\n"
     )
 
 
