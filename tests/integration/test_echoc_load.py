@@ -40,7 +40,7 @@ COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main;
 
 def load(port: object, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
     """Load a server at the loopback address, not for long."""
-    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.1", "--connections", "2", *arguments]
+    words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.05", "--connections", "2", *arguments]
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, **settings)
 
 
@@ -105,7 +105,7 @@ mode            message
 connections     2
 size            64 bytes
 processes       1
-time            0\.100 s
+time            0\.050 s
 messages        \d+
 rate            \d+\.\d messages/s
 throughput      \d+\.\d{3} MB/s each way
@@ -137,7 +137,7 @@ def test_text() -> None:
 def test_json() -> None:
     """Intervals and the result are as the schema says, and the sums are right."""
     with serving_all(faithful()) as port:
-        done = load(port, "--json", "--interval", "0.03", "--size", "1K", "--processes", "2")
+        done = load(port, "--json", "--duration", "0.1", "--interval", "0.03", "--size", "1K", "--processes", "2")
     assert (done.returncode, done.stderr) == (0, b"")
     *intervals, total = validated(done.stdout)
     assert [interval["began"] for interval in intervals] == pytest.approx([0, 0.03, 0.06, 0.09])
@@ -152,8 +152,8 @@ def test_json() -> None:
 def test_one_interval() -> None:
     """A load that ends with an interval tells of no other, which would have no length."""
     with serving_all(faithful()) as port:
-        told = validated(load(port, "--json", "--interval", "0.1").stdout)
-    assert [(record["kind"], record["seconds"]) for record in told] == [("load_interval", 0.1), ("load", 0.1)]
+        told = validated(load(port, "--json", "--interval", "0.05").stdout)
+    assert [(record["kind"], record["seconds"]) for record in told] == [("load_interval", 0.05), ("load", 0.05)]
 
 
 @pytest.mark.parametrize(
@@ -170,17 +170,22 @@ def test_one_interval() -> None:
 )
 def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
     """Each fault is counted by its kind, the connection opened again, the message lost; and the exit code is 1."""
-    with serving_all(faulty(fault)) as port:
-        # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
-        done = load(port, "--json", "--timeout", "0.05", "--duration", "0.2", "--size", "1000")
-    total = result(done)
+    # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
+    words = ["--timeout", "0.05", "--size", "1000"]
+    with serving_all(faulty(fault)) as port, loading(port, *words) as process:
+        assert process.stdout is not None
+        while not validated(process.stdout.readline())[0]["connections_made"]:
+            pass
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE)
+    total = validated(output)[-1]
     (error,) = total["errors"]
-    assert (done.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
-    assert total["lost"] == error["count"] >= total["connections_made"] - 2 >= 2
-    assert total["messages"] == total["connections_made"] * 3
+    assert (process.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
+    assert total["lost"] == error["count"] >= total["connections_made"] - 2 >= 1
+    assert 0 < total["messages"] <= total["connections_made"] * 3
     assert [example["kind"] for example in total["examples"]] == [kind]
-    assert f"{error['count']} {kind}".encode() in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert f"{error['count']} {kind}".encode() in errors
+    assert b"Traceback" not in errors
 
 
 @pytest.mark.parametrize("arguments", [[], ["--mode", "churn"]], ids=["message", "churn"])
@@ -194,7 +199,7 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
         (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
 
     with serving_all(behave) as port:
-        total = result(load(port, "--json", "--duration", "0.2", "--rate", "200", "--timeout", "0.1", *arguments))
+        total = result(load(port, "--json", "--duration", "0.1", "--rate", "400", "--timeout", "0.1", *arguments))
     assert total["messages"] + total["lost"] == 40
     assert min(total["messages"], total["lost"]) > 0
 
@@ -286,7 +291,7 @@ def test_full_queue(family: socket.AddressFamily, tmp_path: Path) -> None:
         listener.listen(0)  # room for one: that which finds the server
         name = listener.getsockname()
         target = f"unix:{name}" if family == socket.AF_UNIX else f"127.0.0.1:{name[1]}"
-        words = [*COMMAND, target, "--duration", "0.1", "--connections", "2", "--connect-timeout", "0.1", "--json"]
+        words = [*COMMAND, target, "--duration", "0.05", "--connections", "2", "--connect-timeout", "0.05", "--json"]
         done = subprocess.run(words, capture_output=True, timeout=60)
     total = result(done)
     ((kind, reason),) = {(error["kind"], error["reason"]) for error in total["errors"]}
@@ -331,27 +336,27 @@ def test_identical(arguments: list[str]) -> None:
     assert (total["ok"], total["lost"], total["errors"]) == (True, 0, [])
     assert total["sent"] == total["received"] > 0
     if "--rate" in arguments:
-        assert total["messages"] == int(total["rate"] * 0.1)
+        assert total["messages"] == int(total["rate"] * 0.05)
     if "churn" in arguments:
         assert total["messages"] == total["connections_made"]
 
 
 @pytest.mark.parametrize(
     ("rate", "arguments"),
-    [(500, ["--processes", "3", "--connections", "7"]), (2_000_000, ["--size", "1"])],
+    [(1000, ["--processes", "3", "--connections", "7"]), (2_000_000, ["--size", "1"])],
     ids=["shared", "too much"],
 )
 def test_rate(rate: int, arguments: list[str]) -> None:
     """As many messages are sent as are due: however they are shared, and also when they can't be sent in time."""
     with serving_all(faithful()) as port:
         total = result(load(port, "--json", "--rate", str(rate), *arguments))
-    assert (total["ok"], total["messages"], total["rate"]) == (True, rate // 10, rate)
+    assert (total["ok"], total["messages"], total["rate"]) == (True, rate // 20, rate)
 
 
 def test_unix_socket(tmp_path: Path) -> None:
     """A unix socket is loaded as any other; its queue may be full at times, which is no error."""
     with Daemon("--host", f"unix:{tmp_path}/echo") as daemon:
-        words = [*COMMAND, daemon.addresses[0], "--duration", "0.2", "--connections", "300", "--json"]
+        words = [*COMMAND, daemon.addresses[0], "--duration", "0.05", "--connections", "300", "--json"]
         done = subprocess.run(words, capture_output=True, timeout=60)
     total = result(done)
     assert (done.returncode, total["connections_made"], total["errors"]) == (0, 300, [])
@@ -373,7 +378,7 @@ def test_the_latency_is_the_servers() -> None:
             returned = time.monotonic()
 
     with serving_all(delaying) as port:
-        p50 = result(load(port, "--json", "--connections", "1", "--duration", "0.4"))["latency"]["p50"]
+        p50 = result(load(port, "--json", "--connections", "1", "--duration", "0.25"))["latency"]["p50"]
     # From one echo to the next the server also sees echoc's own time, which echoc does not count.
     assert statistics.median(waits) * 0.85 <= p50 <= statistics.median(turns) * 1.15
 
@@ -386,18 +391,18 @@ def test_a_stall_does_not_hide() -> None:
         count = 0
         while data := connection.recv(64):
             count += 1
-            if count == 20:
+            if count == 10:
                 began = time.monotonic()
-                over.wait(0.3)
+                over.wait(0.15)
                 stalls.append(time.monotonic() - began)
             connection.sendall(data)
 
     with serving_all(stalling) as port:
-        total = result(load(port, "--json", "--connections", "1", "--duration", "0.6", "--rate", "200"))
-    assert (total["ok"], total["messages"]) == (True, 120)
+        total = result(load(port, "--json", "--connections", "1", "--duration", "0.3", "--rate", "200"))
+    assert (total["ok"], total["messages"]) == (True, 60)
     assert total["latency"]["max"] >= stalls[0]
-    # 60 of the 120 were due in those 0.3 s, one each 5 ms: the last of them had hardly to wait.
-    assert total["latency"]["p90"] >= 0.3 - 0.005 * 120 * 0.1 - 0.005
+    # 30 of the 60 were due in those 0.15 s, one each 5 ms: the last of them had hardly to wait.
+    assert total["latency"]["p90"] >= 0.15 - 0.005 * 60 * 0.1 - 0.005
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -539,7 +544,7 @@ def test_narrow_path() -> None:
     """The throughput is not more than the path's rate, and not much less."""
     if not shutil.which("tc"):
         pytest.skip("tc is not installed")
-    megabits, burst, seconds = 10, 64 * 1024, 0.5
+    megabits, burst, seconds = 10, 64 * 1024, 0.3
     prefix = own_network(
         "ip link set lo mtu 1500", f"tc qdisc add dev lo root tbf rate {megabits}mbit burst {burst} latency 50ms"
     )
