@@ -1,4 +1,4 @@
-"""echod.client.verbs.ping.idle, in this process: how long a quiet connection lives."""
+"""echod.client.ping.idle, in this process: how long a quiet connection lives."""
 
 import re
 import socket

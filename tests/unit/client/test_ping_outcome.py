@@ -1,4 +1,4 @@
-"""echod.client.verbs.ping.outcome: what is counted, and how it is told."""
+"""echod.client.ping.outcome: what is counted, and how it is told."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""echod.client.verbs.ping.probe, over a real connection."""
+"""echod.client.ping.probe, over a real connection."""
 
 import socket
 import time
