@@ -3,36 +3,21 @@
 import argparse
 import contextlib
 import os
-import resource
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from typing import NoReturn
 
-from echod import __version__, handover, status
-from echod.address import endpoints, resolve
-from echod.config import Key, Settings, as_toml, keys, worker_count
+from echod import __version__, status
+from echod.address import resolve
+from echod.config import Key, Settings, as_toml, keys
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
-from echod.journal import Journal, goes_to_journal, open_sink
-from echod.limits import Limits
-from echod.listeners import STORED_AS, adopt_kept, adopt_listeners, check_endpoints, open_listeners
-from echod.reload import Configuration
-from echod.signals import held_back
+from echod.journal import Journal, goes_to_journal
+from echod.listeners import check_endpoints
+from echod.serving import open_journal, serve
 from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
-from echod.stats import Stats
-from echod.succession import deal
-from echod.supervisor import Supervisor
-from echod.systemd import Notifier, listen_fds, watchdog_seconds
+from echod.systemd import Notifier
 
-TICK = 1.0
-"""Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
-TICKS_PER_WATCHDOG = 10
-FLUSH = 1.0
-"""Seconds that the last events may take to get out."""
-
-_STDIN = 0
 _STDOUT = 1
 _STDERR = 2
 
@@ -48,7 +33,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with _journal(Settings()) as journal:
+        with open_journal(Settings()) as journal:
             journal.bug_of(error)
         code = EX_SOFTWARE
     sys.exit(code)
@@ -66,7 +51,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _look(arguments, read())
         return EX_OK
     try:
-        _serve(read(), partial(read, again=True), environ)
+        serve(read, partial(read, again=True), environ)
     except EchodError as error:
         # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
         with contextlib.closing(Notifier(environ)) as notifier:
@@ -158,93 +143,6 @@ def _check(settings: Settings) -> None:
         raise CannotListen(*problems)
 
 
-def _serve(loaded: Loaded, load_again: Callable[[], Loaded], environ: MutableMapping[str, str]) -> None:
-    """Serve until told to stop.  Raises `CannotListen`."""
-    settings = loaded.settings
-    watchdog = watchdog_seconds(environ)
-    notifier = Notifier(environ)
-    # A terminal that closes sends SIGHUP (termios(3)), and then the daemon in it is to end.  Looked at now, because
-    # then it is a terminal no more.
-    at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
-    with _journal(settings) as journal:
-        with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
-            journal.starting(version=__version__, config_files=loaded.files)
-            passed = listen_fds(environ)
-            activated = [fd for fd, name in passed if name not in (STORED_AS, handover.STORED_AS)]
-            queue = [fd for fd, name in passed if name == handover.STORED_AS]
-            kept = adopt_kept(fd for fd, name in passed if name == STORED_AS)
-            configuration = Configuration(
-                loaded,
-                load_again,
-                tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
-                descriptors=_raise_descriptor_limit(),
-                adopted=bool(activated),
-            )
-            start = configuration.start
-            for warning in start.warnings:
-                journal.config_warning(problem=warning)
-            tuning = start.terms.tuning
-            listeners = adopt_listeners(activated, tuning)
-            wanted = [] if listeners else endpoints(settings.host)
-            listeners += open_listeners(wanted, settings.port, tuning, kept)
-            if any(sock.fileno() < 0 for sock in kept):
-                notifier.discard(STORED_AS)
-            stored = [listener.sock.fileno() for listener in listeners if not listener.adopted]
-            notifier.store(STORED_AS, stored)
-            for listener in listeners:
-                journal.listening(address=listener.address, adopted=listener.adopted)
-            workers = worker_count(settings)
-            stats = Stats(workers)
-            # Not before all that may fail: the next start gets the queue as it is then.
-            estate = handover.receive(queue, time.monotonic())
-            shares = deal(estate.connections, stats)
-            if queue:
-                notifier.discard(handover.STORED_AS)
-                journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
-            limits = Limits(stats, start.terms.max_connections, start.terms.max_per_source)
-            supervisor = Supervisor(
-                listeners,
-                workers,
-                start,
-                configuration.reload,
-                configuration.take,
-                journal,
-                stats,
-                limits,
-                notifier,
-                watchdog,
-                shares,
-                hangup_stops=at_terminal,
-            )
-        supervisor.run()
-
-
-@contextlib.contextmanager
-def _journal(settings: Settings) -> Iterator[Journal]:
-    """What tells the events of this process; the last of them have `FLUSH` seconds to get out."""
-    log = settings.log
-    sink, output = open_sink(_STDERR)
-    with contextlib.closing(sink):
-        try:
-            yield Journal(
-                sink, output, level=log.level, form=log.format, connections=log.connections, payload=log.payload
-            )
-        finally:
-            sink.finish(FLUSH)
-
-
-def _raise_descriptor_limit() -> int:
-    """Take as many descriptors as this process may have, and return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except OSError:
-            # A service may be forbidden to ask (SystemCallFilter=); then what it was given has to do.
-            return soft
-    return hard
-
-
 def _complain(problems: Sequence[str]) -> None:
     """Tell what is wrong."""
     _tell(problems, "echod: ", Journal.cannot_start)
@@ -261,7 +159,7 @@ def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> N
     These have the default form and level: that others are configured is perhaps just what could not be read.
     """
     if goes_to_journal(_STDERR):
-        with _journal(Settings()) as journal:
+        with open_journal(Settings()) as journal:
             for problem in problems:
                 event(journal, problem=problem)
     else:

@@ -39,6 +39,11 @@ class Configuration:
         self.start = self._change(loaded)
         """What the settings make at the start, when nothing changes."""
 
+    @property
+    def settings(self) -> Settings:
+        """Those in effect, but for what waits for a restart."""
+        return self._settings
+
     def reload(self) -> Change:
         """Read everything again, and say what that would change; raises `ConfigError`."""
         loaded = self._load()

@@ -42,7 +42,7 @@ class Renewal:
         """What each worker that is made now is to serve by."""
         self.overruled = start.overruled
         """Settings that are idle."""
-        self.refused = False
+        self.refused = start.refused
         """Whether what was last to be read was not taken."""
         self._read = read
         self._commit = take

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from echod import lastgood
 from echod.balance import open_bell
 from echod.errors import EX_OK, EX_SOFTWARE
 from echod.handover import HANDED_OVER, Inherited
@@ -254,6 +255,8 @@ class Supervisor:
         self._report.stopping(hands_over=hands_over)
         if not (leaves or self._adopted):
             self._notifier.discard(STORED_AS)
+        if not self._restarts:
+            self._notifier.discard(lastgood.STORED_AS)
         if not hands_over:
             clients = self._stats.clients_now()
             self._journal.draining(signal=signum.name, clients=clients, timeout=self._renewal.terms.drain)

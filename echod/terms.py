@@ -61,7 +61,8 @@ class Terms:
 class Change:
     """New terms, and what there is to say about them: keys that have changed, and those that wait for a restart.
 
-    `overruled` are the settings that sockets passed by systemd make idle; `warnings` are whole sentences.
+    `overruled` are the settings that sockets passed by systemd make idle; `warnings` are whole sentences.  `refused` is
+    whether these are the terms from before, because the configuration is wrong.
     """
 
     terms: Terms
@@ -69,3 +70,4 @@ class Change:
     needs_restart: list[str]
     overruled: list[str]
     warnings: list[str]
+    refused: bool = False

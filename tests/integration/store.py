@@ -42,7 +42,7 @@ class Store:
         self._thread.start()
 
     def names(self) -> list[str]:
-        """The names under which something is kept, each as often as something is."""
+        """The names under which sockets are kept, each as often as one is; the settings are there anyway."""
         with self._changed:
             return self._names()
 
@@ -54,8 +54,9 @@ class Store:
     def daemon(self, *arguments: str, wait: bool = True, patch: str = "") -> Daemon:
         """Start a daemon with what is kept."""
         with self._changed:
-            fds = tuple(fd for kept in self.kept.values() for fd in kept)
-            environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(self._names())}
+            passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
+            fds = tuple(fd for _, fd in passed)
+            environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
         prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
         return Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=wait, patch=patch)
 
@@ -71,7 +72,7 @@ class Store:
                 os.close(fd)
 
     def _names(self) -> list[str]:
-        return [name for name, fds in self.kept.items() for _ in fds]
+        return [name for name, fds in self.kept.items() for _ in fds if name != "echod-settings"]
 
     def _run(self) -> None:
         while self._ended not in select.select([self._socket.fileno(), self._ended], [], [])[0]:

@@ -33,12 +33,12 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 SLOW_NAME = """
 import os
-import echod.cli
-real = echod.cli.endpoints
+import echod.serving
+real = echod.serving.endpoints
 def endpoints(hosts):
     os.read({gate}, 1)
     return real(hosts)
-echod.cli.endpoints = endpoints
+echod.serving.endpoints = endpoints
 """
 NO_MEMORY = """
 import errno, os

@@ -186,3 +186,72 @@ def test_nonsense_in_the_store(store: Store) -> None:
     store.kept[LISTENER] = [read]
     with store.daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"all the same")
+
+
+def test_restarted_into_a_wrong_configuration(store: Store, tmp_path: Path) -> None:
+    """The next echod goes on by the settings that served last, clients and all, and says what is wrong until mended."""
+    file = tmp_path / "echod.toml"
+    file.write_text("chunk_size = 2\n")
+    with store.daemon("--config", str(file)) as daemon, daemon.connect() as client:
+        send_and_get(client, b"before")
+        file.write_text("chunk_size = 0\n")
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+        with store.daemon("--config", str(file)) as successor:
+            assert successor.addresses == daemon.addresses
+            send_and_get(client, b"after")
+            (refused,) = successor.of("reload_refused")
+            assert refused["problem"].startswith(f"{file}: chunk_size is 0, but must be ")
+            assert any("the last reload was refused" in words for words in store.said)
+            file.write_text("chunk_size = 3\n")
+            successor.process.send_signal(signal.SIGHUP)
+            assert successor.wait_for("reloaded")["changed"] == ["chunk_size"]
+
+
+def test_what_a_reload_changed_is_what_served_last(store: Store, tmp_path: Path) -> None:
+    """The settings that are kept follow a reload."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with store.daemon("--config", str(file)) as daemon:
+        file.write_text("log.level = 'debug'\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("reloaded")
+        file.write_text("nonsense")
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    with store.daemon("--config", str(file)) as successor, successor.connect() as client:
+        send_and_get(client, b"hello")
+        successor.wait_for("chunk_received")
+
+
+def test_stopped_and_started_with_a_wrong_configuration(store: Store, tmp_path: Path) -> None:
+    """After a stop there is nothing to go on by: the start fails, as ever."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with store.daemon("--config", str(file)) as daemon:
+        assert daemon.stop() == os.EX_OK
+    file.write_text("chunk_size = 0\n")
+    with store.daemon("--config", str(file), wait=False) as successor:
+        assert successor.read_to_end() == os.EX_CONFIG
+
+
+def test_settings_of_another_version(store: Store, tmp_path: Path) -> None:
+    """Kept settings that are wrong for this version are no help, and what is wrong with the file is told."""
+    with open(tmp_path / "kept", "w+b") as kept:
+        kept.write(b"no_such_key = 1\n")
+        kept.flush()
+        store.kept["echod-settings"] = [os.dup(kept.fileno())]
+    file = tmp_path / "echod.toml"
+    file.write_text("chunk_size = 0\n")
+    with store.daemon("--config", str(file), wait=False) as daemon:
+        assert daemon.read_to_end() == os.EX_CONFIG
+        assert [words for words in daemon.words if "chunk_size is 0" in words] == daemon.words
+
+
+def test_what_another_version_stored(store: Store) -> None:
+    """What has a name of echod's that this version does not know is nothing to listen on."""
+    read, write = os.pipe()
+    os.close(write)
+    store.kept["echod-something"] = [read]
+    with store.daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"all the same")

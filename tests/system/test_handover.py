@@ -130,7 +130,7 @@ def test_restarts_drop_nobody(service: Service, workers: int) -> None:
             assert taken["count"] >= 200
             assert (taken["forgotten"], taken["lost"]) == (0, 0)
     clients.check()
-    assert service.show("NFileDescriptorStore") == "2"
+    assert service.show("NFileDescriptorStore") == "3"  # two listening sockets, and the settings
     assert max(event["restarts"] for event in of(service, "connection_closed")) == 3
 
 

@@ -89,7 +89,7 @@ def test_a_unix_socket_survives_a_restart(service: Service) -> None:
 
 def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
     """It is empty, and clients are refused."""
-    assert stored(served) == 2
+    assert stored(served) == 3  # the settings, too
     served.machine.run("systemctl", "stop", UNIT)
     assert stored(served) == 0
     assert not served.echoes()
@@ -103,3 +103,17 @@ def test_a_start_that_fails_keeps_them(served: Service) -> None:
         served.machine.write(CONFIG, "")
         journal.wait_for_event("ready")
     assert clients.counts.keys() == {"right"}, clients.counts
+
+
+def test_a_restart_into_a_wrong_configuration_loses_nobody(served: Service) -> None:
+    """It goes on by the settings that served last, and says what is wrong, which reloading could have told before."""
+    served.machine.write(CONFIG, "prot = 7\n")
+    with connecting(served) as clients:
+        served.machine.run("systemctl", "restart", UNIT)
+    assert clients.counts.keys() == {"right"}, clients.counts
+    (refused,) = (event for event in served.events() if event["event"] == "reload_refused")
+    assert "unknown key 'prot'" in refused["problem"]
+    assert "the last reload was refused" in served.show("StatusText")
+    served.machine.write(CONFIG, "")
+    served.machine.run("systemctl", "reload", UNIT)
+    assert "refused" not in served.show("StatusText")

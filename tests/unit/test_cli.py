@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import echod
-from echod import cli, journald, sources
+from echod import cli, journald, serving, sources
 from echod.config import Key, keys
 from tests.journald import Journald
 
@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(sources, "DEFAULT_FILE", str(tmp_path / "default.toml"))
     monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journald"))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delattr(cli, "Supervisor")  # nothing here gets as far as serving
+    monkeypatch.delattr(serving, "Supervisor")  # nothing here gets as far as serving
 
     def run(*arguments: str, **environment: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["echod", *arguments])

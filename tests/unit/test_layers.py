@@ -32,8 +32,9 @@ FLOORS = [
     ["address", "balance", "handover", "journal", "kinds", "limits", "loop", "slot", "stall", "status"],
     ["config", "listeners", "report", "session", "succession"],
     ["acceptor", "sources", "terms"],
-    ["reload", "renewal", "worker"],
+    ["lastgood", "reload", "renewal", "worker"],
     ["supervisor"],
+    ["serving"],
     ["cli"],
     ["__main__"],
 ]
