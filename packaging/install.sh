@@ -124,7 +124,9 @@ fill_client() {
     rm -rf "$1"
     mkdir -p "$1/echod"
     install -m 644 "$source/echod/__init__.py" "$1/echod"
-    (cd "$source/echod" && find client -name '*.py' -exec install -D -m 644 {} "$1/echod/{}" \;)
+    (cd "$source/echod" && find client -name '*.py') | while read -r module; do
+        install -D -m 644 "$source/echod/$module" "$1/echod/$module"
+    done
 }
 
 # put_command NAME LIBRARY MODULE

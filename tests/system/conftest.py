@@ -19,7 +19,7 @@ from tests.system.service import Service
 CLEAN = """
 systemctl stop 'echod*.socket' 'echod*.service'
 systemctl --quiet disable echod.socket
-rm -rf /etc/systemd/system/echod*.d /run/systemd/system/echod* /etc/echod /etc/echod.toml.d /etc/hosts
+rm -rf /etc/systemd/system/echod*.d /run/systemd/system/echod* /etc/echod /etc/echod.toml.d /etc/hosts /run/echod
 cp /usr/share/echod/echod.toml /etc/echod.toml
 systemctl daemon-reload
 systemctl reset-failed

@@ -85,6 +85,7 @@ def test_a_unix_socket_survives_a_restart(service: Service) -> None:
     assert clients.counts.keys() == {"right"}, clients.counts
     service.machine.run("systemctl", "stop", UNIT)
     assert service.machine.run("test", "-e", "/run/echod/socket", check=False).returncode == 1
+    service.start()
 
 
 def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
