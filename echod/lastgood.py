@@ -19,13 +19,19 @@ STORED_AS = "echod-settings"
 
 
 def keep(settings: Settings, notifier: Notifier) -> None:
-    """Have systemd keep `settings`, as TOML, in place of those before."""
+    """Have systemd keep `settings`, as TOML, in place of those before.
+
+    Not if there is no memory or no descriptor for them, nor if TOML can't hold them, as the path of a unix socket that
+    is no text: then a wrong configuration ends the next echod.
+    """
     try:
+        data = as_toml(settings, {}).encode()
         fd = os.memfd_create(STORED_AS, os.MFD_CLOEXEC)
-    except OSError:  # no memory or no descriptor: then a wrong configuration ends echod, as if this was not here
+    except (OSError, UnicodeEncodeError):
+        notifier.discard(STORED_AS)
         return
     with os.fdopen(fd, "wb") as memory:
-        memory.write(as_toml(settings, {}).encode())
+        memory.write(data)
         memory.flush()
         notifier.discard(STORED_AS)
         notifier.store(STORED_AS, [memory.fileno()])

@@ -196,7 +196,8 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
     clients = itertools.count()
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
-        (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
+        if connection.recv(1, socket.MSG_PEEK):  # that which finds the server sends nothing
+            (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
 
     with serving_all(behave) as port:
         total = result(load(port, "--json", "--duration", "0.1", "--rate", "400", "--timeout", "0.1", *arguments))
@@ -257,7 +258,8 @@ def test_bytes_of_another_connection() -> None:
     with serving_all(cross) as port:
         done = load(port, "--json", "--timeout", "0.2", "--size", "1000")
     assert done.returncode == 1
-    assert "mismatch" in {error["kind"] for error in result(done)["errors"]}
+    # Too much, where what belongs to the other comes before anything was sent.
+    assert {error["kind"] for error in result(done)["errors"]} & {"mismatch", "surplus"}
 
 
 def test_nobody_listens_any_more() -> None:

@@ -46,7 +46,8 @@ def test_nothing_to_go_on_by(kept: list[str]) -> None:
         lastgood.read_or_go_on(wrong, list(map(memfd, kept)))
 
 
-def test_without_systemd_nothing_is_kept() -> None:
-    """And nothing is left open."""
+@pytest.mark.parametrize("host", ["localhost", "unix:/\udcff"])
+def test_without_systemd_nothing_is_kept(host: str) -> None:
+    """And nothing is left open; nor does it matter whether the settings could be written down."""
     with closing(Notifier({})) as notifier:
-        lastgood.keep(Settings(), notifier)
+        lastgood.keep(Settings(host=(host,)), notifier)
