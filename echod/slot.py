@@ -15,6 +15,8 @@ HUNG = 5
 UNWELL = 3
 """Beats without a tick after which systemd is not told any more that all is well."""
 
+_BEGIN = b"begin"
+
 
 @dataclass(slots=True)
 class Slot:
@@ -54,8 +56,14 @@ class Slot:
             raise
         if not pid:
             orders.close()
+            # One that the parent can't keep must not have begun: it would have taken clients, and a place among those
+            # who accept, which nobody gives back.
+            if its_orders.recv(len(_BEGIN)) != _BEGIN:
+                os._exit(EX_OK)
             return its_orders
         its_orders.close()
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, which its pidfd tells
+            orders.send(_BEGIN)
         self.pid, self.pidfd, self.orders = pid, pidfd, orders
         return None
 

@@ -24,6 +24,19 @@ def call(*words):
     return real(*words)
 {function} = call
 """
+UNWATCHED = """
+import errno, os, pathlib
+real, calls = os.pidfd_open, iter(range(1000))
+def pidfd_open(pid):
+    if next(calls) == 1:
+        stat = pathlib.Path(f"/proc/{pid}/stat")
+        while ") S " not in stat.read_text():
+            os.sched_yield()
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+    return real(pid)
+os.pidfd_open = pidfd_open
+"""
+"""A successor, the second process that is forked, gets as far as it can before the parent has no descriptor for it."""
 FAILING_START = """
 import errno, os, pathlib
 import echod.worker
@@ -185,6 +198,15 @@ def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
         with daemon.connect() as client:
             send_and_get(client, b"at last")
         assert daemon.stop() == 0
+
+
+def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
+    """However far it got before the parent ended it, it left no trace among those who accept; the next one does."""
+    with Daemon("--workers", "1", patch=UNWATCHED) as daemon:
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        daemon.wait_for("worker_started", 2)
+        with daemon.connect() as client:
+            send_and_get(client, b"at last")
 
 
 def test_bug_in_a_session() -> None:
