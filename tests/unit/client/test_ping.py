@@ -46,7 +46,7 @@ def flipped(data: bytes) -> bytes:
 
 
 def without_byte_3(data: bytes) -> bytes:
-    """The message one byte shorter."""
+    """The message one byte shorter, which shows there, or later where the bytes are equal."""
     return data[:3] + data[4:]
 
 
@@ -148,7 +148,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
         (
             followed_by(answering(without_byte_3), mute),
             [
-                r"wrong echo for seq=1: byte 3: sent 0x.., came 0x..; it looks as if 1 byte had been dropped there",
+                r"wrong echo for seq=1: byte [3-9]: sent 0x.., came 0x..; it looks as if 1 byte had been dropped there",
                 LOST,
                 r"56 bytes from .*: seq=2 .*",
                 r"56 bytes from .*: seq=3 .*",
