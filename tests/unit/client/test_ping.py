@@ -1,5 +1,6 @@
 """echod.client.verbs.ping and what is below it, in this process: faulty servers, and what people and programs read."""
 
+import os
 import re
 import socket
 import threading
@@ -46,7 +47,7 @@ def flipped(data: bytes) -> bytes:
 
 
 def without_byte_3(data: bytes) -> bytes:
-    """The message one byte shorter, which shows there, or later where the bytes are equal."""
+    """The message one byte shorter."""
     return data[:3] + data[4:]
 
 
@@ -148,7 +149,7 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
         (
             followed_by(answering(without_byte_3), mute),
             [
-                r"wrong echo for seq=1: byte [3-9]: sent 0x.., came 0x..; it looks as if 1 byte had been dropped there",
+                r"wrong echo for seq=1: byte 3: sent 0x.., came 0x..; it looks as if 1 byte had been dropped there",
                 LOST,
                 r"56 bytes from .*: seq=2 .*",
                 r"56 bytes from .*: seq=3 .*",
@@ -199,8 +200,12 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
     ],
     ids=["flips", "drops", "repeats", "stops", "resets", "late"],
 )
-def test_faulty_server(behaviour: Behaviour, lines: list[str], counts: str, capfdbinary: Capture) -> None:
+def test_faulty_server(
+    behaviour: Behaviour, lines: list[str], counts: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each fault is found and told in one line, the connection is made anew, and the exit code is 1."""
+    # The same bytes each time, no two neighbours equal: else a byte that is missing shows only at the next.
+    monkeypatch.setattr(os, "urandom", lambda count: bytes(number % 251 for number in range(count)))
     late = LATE if "not within" in " ".join(lines) else []
     with serving_in_turn(behaviour, faithful()) as port:
         assert ping(port, "-c", 3, *late) == 1
