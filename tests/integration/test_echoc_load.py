@@ -212,7 +212,8 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
         # A server that closes with bytes unread resets the connection, sooner or later.
         (closing, {"shortfall", "broken"}),
         (resetting, {"broken"}),
-        (silent, {"silence"}),
+        # A server whose last echo comes after the load's end is late: nobody waits another time-out for it.
+        (silent, {"silence", "late"}),
     ],
     ids=["flips", "closes", "resets", "silent"],
 )
