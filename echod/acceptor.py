@@ -9,7 +9,7 @@ gone on for a while: under pressure the door opens and closes a thousand times a
 import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from echod.listeners import BACKLOG, Listener
 from echod.loop import Loop
 from echod.stats import Stats
 from echod.timers import Timer
+from echod.tuning import reset_on_close
 
 BUDGET = 32
 """Connections accepted in one go, before those that are already here get their turn."""
@@ -60,7 +61,7 @@ class Acceptor:
     def __init__(
         self,
         worker: int,
-        listeners: list[Listener],
+        listeners: Sequence[Listener],
         loop: Loop,
         journal: Journal,
         stats: Stats,
@@ -69,7 +70,8 @@ class Acceptor:
         on_accepted: Callable[[socket.socket, Any], None],
     ) -> None:
         self._worker = worker
-        self._listeners = listeners
+        self._listeners = [listener for listener in listeners if not listener.retires]
+        self._retiring = [listener for listener in listeners if listener.retires]
         self._loop = loop
         self._journal = journal
         self._stats = stats
@@ -84,6 +86,12 @@ class Acceptor:
         self._refused = 0
         self._refused_last = ""
         self._refusals: Timer | None = None
+
+    def begin(self) -> None:
+        """Let in who is waiting where nobody is to come any more, then wait for others."""
+        while self._retiring:
+            self._end(self._retiring.pop().sock)
+        self.open()
 
     def open(self) -> None:
         """Wait for clients, unless this is a pause, or the end, or another worker should have the next one."""
@@ -112,14 +120,10 @@ class Acceptor:
         self._row.available = False
         self._shut()
         for listener in self._listeners:
-            if not (leaves or listener.adopted):
-                for _ in range(BACKLOG):
-                    if not self._accept(listener.sock):
-                        break
-                # Not by closing alone: systemd may have a copy, in whose queue clients would wait for nobody.
-                with contextlib.suppress(OSError):
-                    listener.sock.shutdown(socket.SHUT_RDWR)
-            listener.sock.close()
+            if leaves or listener.adopted:
+                listener.sock.close()
+            else:
+                self._end(listener.sock)
         self._listeners = []
         for timer in (self._retry, self._calm, self._refusals):
             if timer is not None:
@@ -134,6 +138,15 @@ class Acceptor:
             self._resume(self._loop.now)
         else:
             self.open()
+
+    def _end(self, listener: socket.socket) -> None:
+        for _ in range(BACKLOG):
+            if not self._accept(listener):
+                break
+        # Not by closing alone: others may have copies, in whose queue clients would wait for nobody.
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
 
     def _watch(self) -> None:
         self._row.accepting = True
@@ -173,6 +186,7 @@ class Acceptor:
         sock.setblocking(False)
         if self._limits.counts_sources and not self._limits.admit(self._worker, address.source(sock.family, sockaddr)):
             self._limits.give_place(self._worker)
+            reset_on_close(sock, resets=False)
             sock.close()
             self._refuse(address.show(sock.family, sockaddr))
             return True

@@ -15,6 +15,7 @@ worse than an error.  That can be known of TCP only (`queues.owes`), so a connec
 import contextlib
 import json
 import os
+import resource
 import socket
 import stat
 import struct
@@ -36,6 +37,10 @@ HAND_OVER = b"hand over "
 HANDED_OVER = b"handed over"
 """Its answer."""
 
+_FDS_PER_WORKER = 6
+"""Descriptors that a parent has for each of its workers, and"""
+_SPARE_FDS = 128
+"""those that it has for whatever else, its listening sockets apart."""
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
 """The version of what follows, and how many connections it is."""
@@ -79,13 +84,19 @@ def open_queue(notifier: Notifier) -> socket.socket | None:
     return None
 
 
-def quotas(clients: Sequence[int], descriptors: int) -> list[int]:
-    """How many connections each worker may send, by how many it has; together as many as a process can have.
+def room(listeners: int, workers: int) -> int:
+    """Connections of which a parent with so many listening sockets and workers can have a descriptor."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, descriptors - listeners - _FDS_PER_WORKER * workers - _SPARE_FDS)
+
+
+def quotas(clients: Sequence[int], room: int) -> list[int]:
+    """How many connections each worker may send, by how many it has; together as many as there is room for.
 
     As many may also be on their way, whoever sends them (ETOOMANYREFS, unix(7)).  Some are to spare, if there are any,
     for whoever is being accepted.
     """
-    room, total = max(0, descriptors), sum(clients)
+    total = sum(clients)
     if total > room:
         return [room * count // total for count in clients]
     return [count + (room - total) // len(clients) for count in clients]
@@ -109,15 +120,18 @@ def send(queue: socket.socket, connections: Sequence[tuple[Life, int]]) -> bool:
     return True
 
 
-def receive(fds: Iterable[int], now: float) -> Estate:
-    """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody."""
+def receive(fds: Iterable[int], now: float, *, restarts: int) -> Estate:
+    """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody.
+
+    On their way through it the connections have lived through so many more `restarts`.
+    """
     connections: list[Inherited] = []
     forgotten = lost = 0
     for data, received in _messages(fds):
         count, states = _read(data, received)
         lost += max(0, count - len(received) + 1)
         for fd, state in zip(received, states, strict=True):
-            if (sock := _adopt(fd)) is None:
+            if (sock := adopt(fd)) is None:
                 continue
             life = _life(sock, state, now)
             if life is None and (life := _as_new(sock, now)) is None:
@@ -126,7 +140,7 @@ def receive(fds: Iterable[int], now: float) -> Estate:
                 sock.close()
                 continue
             forgotten += not life.name
-            connections.append(Inherited(sock, life))
+            connections.append(Inherited(sock, life._replace(restarts=life.restarts + restarts)))
     return Estate(connections, forgotten, lost)
 
 
@@ -184,7 +198,7 @@ def _states(fd: int) -> list[_State]:
     return list(zip(states, parts, strict=True))
 
 
-def _adopt(fd: int) -> socket.socket | None:
+def adopt(fd: int) -> socket.socket | None:
     """A connection, non-blocking; whatever else it is is closed."""
     try:
         sock = socket.socket(fileno=fd)
@@ -211,6 +225,6 @@ def _life(sock: socket.socket, state: _State | None, now: float) -> Life | None:
 def _as_new(sock: socket.socket, now: float) -> Life | None:
     """The life of a connection of which nothing is known, if it is provably right to begin a new one."""
     try:
-        return None if queues.owes(sock) else Life("", sock.getpeername(), now, now, restarts=1)
+        return None if queues.owes(sock) else Life("", sock.getpeername(), now, now)
     except OSError:
         return None

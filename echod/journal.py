@@ -144,7 +144,7 @@ class Journal:
         """Every worker accepts."""
 
     @_event(logging.INFO, sentences.reloaded)
-    def reloaded(self, *, changed: list[str], needs_restart: list[str]) -> None:
+    def reloaded(self, *, changed: list[str]) -> None:
         """The configuration was read again and is right; what `changed` is in effect in every worker."""
 
     @_event(logging.ERROR, "Reload refused, so nothing changes: {problem}")
@@ -156,8 +156,8 @@ class Journal:
         """A worker accepts connections."""
 
     @_event(_of_exit, "Worker {worker} is gone: {reason}.")
-    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int) -> None:
-        """A worker's process has ended, with so many clients."""
+    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int) -> None:
+        """A worker's process has ended, with so many clients, of which the `kept` ones go on in its successor."""
 
     @_event(logging.INFO, "Stopping on {signal}; clients to finish: {clients}.")
     def draining(self, *, signal: str, clients: int, timeout: float) -> None:

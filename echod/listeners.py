@@ -8,11 +8,12 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from echod import address, unixfile
 from echod.address import Endpoint
 from echod.errors import CannotListen
+from echod.systemd import Notifier
 from echod.tuning import Tuning, tune
 
 BACKLOG = 4096
@@ -30,6 +31,8 @@ class Listener:
     def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
         self.sock = sock
         self.adopted = adopted
+        self.retires = False
+        """Whether nobody is to come here any more but who waits in its queue."""
         self.address = address.show(sock.family, sock.getsockname())
         """What it is bound to, for people."""
         self._file = None if adopted else unixfile.identity(sock)
@@ -50,38 +53,49 @@ class Listener:
 
 
 def open_listeners(
-    endpoints: Iterable[Endpoint], port: int, tuning: Tuning, kept: Iterable[socket.socket] = ()
+    endpoints: Iterable[Endpoint], port: int, tuning: Tuning, kept: Sequence[Listener] = ()
 ) -> list[Listener]:
     """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
 
-    Where one of `kept` listens already, which a predecessor has left, it goes on, queue and all; the others of these
-    are closed.  An address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen`,
-    with everything closed again, if one can't be had.
+    (That of `kept` if it is.)
+
+    Where one of `kept` listens already it goes on, queue and all; the others of these retire, and come last.  An
+    address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen` if one can't be
+    had; then `kept` are as they were, and all others are closed again.
     """
     usable = _usable(endpoints)
-    remaining = _sorted_out(usable, port, kept)
+    found = _found(usable, port, kept)
+    retiring = [listener for listener in kept if listener not in found.values()]
     for attempt in range(_ATTEMPTS):
-        listeners: list[Listener] = []
-        chosen = port or _port_of(remaining.values())
+        opened: list[Listener] = []
+        chosen = port or _port_of(found.values()) or (0 if attempt else _port_of(kept))
         try:
-            for endpoint in usable:
-                if (sock := remaining.pop(endpoint, None)) is None:
-                    listeners.append(_open_listener(endpoint, chosen, tuning))
-                else:
-                    tune(sock, tuning)
-                    listeners.append(Listener(sock, adopted=False))
-                if not chosen and endpoint.family != socket.AF_UNIX:
-                    chosen = listeners[-1].sock.getsockname()[1]
-            return listeners
+            with _making_way(retiring) as shares:
+                for endpoint in usable:
+                    if endpoint not in found:
+                        opened.append(_open_listener(endpoint, chosen, tuning, shares=shares))
+                        chosen = chosen or _port_of(opened)
         except CannotListen as error:
-            for listener in listeners:
+            for listener in opened:
                 listener.close()
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             if port or not chosen or not taken or attempt == _ATTEMPTS - 1:
-                for sock in remaining.values():
-                    sock.close()
                 raise
+        else:
+            for listener in found.values():
+                listener.tune(tuning)
+            for listener in retiring:
+                listener.retires = True
+            remaining = iter(opened)
+            return [found.get(endpoint) or next(remaining) for endpoint in usable] + retiring
     raise AssertionError("the last attempt returns or raises")
+
+
+def store(listeners: Iterable[Listener], notifier: Notifier, *, afresh: bool) -> None:
+    """Have systemd keep those that are not its own already for the next echod; `afresh`, and no others."""
+    if afresh:
+        notifier.discard(STORED_AS)
+    notifier.store(STORED_AS, [listener.sock.fileno() for listener in listeners if not listener.adopted])
 
 
 def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
@@ -101,16 +115,19 @@ def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
     return problems
 
 
-def adopt_kept(fds: Iterable[int]) -> list[socket.socket]:
+def adopt_kept(fds: Iterable[int]) -> list[Listener]:
     """Take over what a predecessor has left: listening sockets, for `open_listeners`; whatever else it is is closed."""
-    socks = []
+    listeners = []
     for fd in fds:
         try:
-            socks.append(_adopt(fd))
+            sock = _adopt(fd)
         except CannotListen:
             with contextlib.suppress(OSError):
                 os.close(fd)
-    return socks
+            continue
+        sock.setblocking(False)
+        listeners.append(Listener(sock, adopted=False))
+    return listeners
 
 
 def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
@@ -132,21 +149,32 @@ def adopt_listeners(fds: Iterable[int], tuning: Tuning) -> list[Listener]:
     return [Listener(sock, adopted=True) for sock in socks]
 
 
-def _sorted_out(endpoints: list[Endpoint], port: int, kept: Iterable[socket.socket]) -> dict[Endpoint, socket.socket]:
-    """Which of `kept` listen at which of `endpoints`; the others are ended, and so are the clients in their queues."""
-    found: dict[Endpoint, socket.socket] = {}
-    for sock in kept:
+def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -> dict[Endpoint, Listener]:
+    """Which of `kept` listen at which of `endpoints`."""
+    found: dict[Endpoint, Listener] = {}
+    for listener in kept:
         for endpoint in endpoints:
-            if endpoint not in found and _listens_at(sock, endpoint, port):
-                found[endpoint] = sock
-                sock.setblocking(False)
+            if endpoint not in found and _listens_at(listener.sock, endpoint, port):
+                found[endpoint] = listener
                 break
-        else:
-            # Not by closing alone: whoever keeps a copy would keep the address, and another of ours may want it.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
     return found
+
+
+@contextlib.contextmanager
+def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
+    """Let others listen where these do: at 0.0.0.0 on the port of 127.0.0.1, say; whether they have to be told so.
+
+    By SO_REUSEPORT, which both must have, and no longer than it takes to bind: ending the old one first would refuse
+    those who come in between.
+    """
+    internet = [listener.sock for listener in retiring if listener.sock.family != socket.AF_UNIX]
+    for sock in internet:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield bool(internet)
+    finally:
+        for sock in internet:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
 def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
@@ -160,8 +188,9 @@ def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
     return bool(name == endpoint.sockaddr(port or name[1]))
 
 
-def _port_of(socks: Iterable[socket.socket]) -> int:
+def _port_of(listeners: Iterable[Listener]) -> int:
     """The port of the first that has one, else 0."""
+    socks = (listener.sock for listener in listeners)
     return next((sock.getsockname()[1] for sock in socks if sock.family != socket.AF_UNIX), 0)
 
 
@@ -180,7 +209,7 @@ def _adopt(fd: int) -> socket.socket:
     )
 
 
-def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
+def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning, *, shares: bool) -> Listener:
     try:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -191,9 +220,12 @@ def _open_listener(endpoint: Endpoint, port: int, tuning: Tuning) -> Listener:
                 if endpoint.family == socket.AF_INET6:
                     # IPv4 has a socket of its own: so peers look like what they are, and bindv6only does not matter.
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
                 sock.bind(endpoint.sockaddr(port))
             tune(sock, tuning)
             sock.listen(BACKLOG)
+            if shares and endpoint.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
             return Listener(sock, adopted=False)
         except BaseException:
             sock.close()

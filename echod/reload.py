@@ -1,11 +1,12 @@
-"""From settings to terms, at the start and again at each reload; and which settings a reload does not reach.
+"""From settings to terms, at the start and again at each reload.
 
-The parent does nothing else while it reads again, so files are all that it waits for then.  A named host is not
-resolved again: where echod listens is settled at the start, and a change of that is told to wait for the next one.
+The parent does nothing else while it reads again.  So a named host is not resolved again, unless it, or the port, is
+another than before.
 """
 
 from collections.abc import Callable
 
+from echod.address import endpoints
 from echod.config import Settings, keys, worker_count
 from echod.session import Timeouts
 from echod.sources import ConfigPath, Loaded
@@ -18,7 +19,6 @@ SPARE_FDS = 64
 """Descriptors of a worker that are no clients'."""
 
 _WHERE: list[ConfigPath] = [("host",), ("port",)]
-_NEEDS_RESTART: list[ConfigPath] = [*_WHERE, ("workers",)]
 
 
 class Configuration:
@@ -35,17 +35,17 @@ class Configuration:
         self._tick = tick
         self._descriptors = descriptors
         self._adopted = self._retuned = adopted
-        self._started = self._settings = self._read = loaded.settings
+        self._settings = self._read = loaded.settings
         self.start = self._change(loaded)
         """What the settings make at the start, when nothing changes."""
 
     @property
     def settings(self) -> Settings:
-        """Those in effect, but for what waits for a restart."""
+        """Those in effect."""
         return self._settings
 
     def reload(self) -> Change:
-        """Read everything again, and say what that would change; raises `ConfigError`."""
+        """Read everything again, and say what that would change; raises `ConfigError` and `CannotListen`."""
         loaded = self._load()
         self._read = loaded.settings
         return self._change(loaded)
@@ -55,12 +55,16 @@ class Configuration:
         self._settings = self._read
 
     def _change(self, loaded: Loaded) -> Change:
-        new, before, started = loaded.settings, self._settings, self._started
+        new, before = loaded.settings, self._settings
         tuning = _tuning(new)
         # For good: how long the kernel's queue is not emptied, nobody knows.
         self._retuned = self._retuned or tuning != _tuning(before)
         overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
-        idle = _WHERE if self._adopted else []
+        changed = [key for key in keys() if key.value(new) != key.value(before)]
+        if self._adopted:
+            changed = [key for key in changed if key.path not in _WHERE]
+        moves = any(key.path in _WHERE for key in changed)
+        workers = worker_count(new)
         warnings = list(loaded.warnings)
         if overruled:
             subjects = " and ".join(loaded.origins[path].subject(path) for path in overruled)
@@ -68,16 +72,12 @@ class Configuration:
             warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
         return Change(
             terms=_terms(new, tuning, self._retuned, self._tick),
-            changed=[
-                key.name for key in keys() if key.path not in _NEEDS_RESTART and key.value(new) != key.value(before)
-            ],
-            needs_restart=[
-                key.name
-                for key in keys()
-                if key.path in _NEEDS_RESTART and key.path not in idle and key.value(new) != key.value(started)
-            ],
+            workers=workers,
+            endpoints=endpoints(new.host) if moves else None,
+            port=new.port,
+            changed=[key.name for key in changed],
             overruled=[".".join(path) for path in overruled],
-            warnings=warnings + _too_few(self._descriptors, worker_count(started), new.limits.max_connections),
+            warnings=warnings + _too_few(self._descriptors, workers, new.limits.max_connections),
         )
 
 

@@ -1,9 +1,9 @@
 """How things are, for systemd: when echod is ready, whether it is well, and a sentence for `systemctl status`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from echod import status
-from echod.stats import Stats
+from echod.stats import Totals
 from echod.systemd import Notifier
 
 STATUS_EVERY = 1.0
@@ -11,7 +11,7 @@ STATUS_EVERY = 1.0
 
 
 class Report:
-    """Tells `notifier` of an echod that listens at `addresses`, which it has from systemd if `adopted`.
+    """Tells `notifier` of an echod whose `totals` these are, and which listens where systemd says if `adopted`.
 
     `watchdog` is how many seconds systemd waits for a sign of life, if it does; `tick` how many there are between two
     calls of `beat`.
@@ -20,32 +20,32 @@ class Report:
     def __init__(
         self,
         notifier: Notifier,
-        stats: Stats,
-        addresses: Sequence[str],
+        totals: Callable[[], Totals],
         *,
         adopted: bool,
         watchdog: float | None,
         tick: float,
     ) -> None:
         self._notifier = notifier
-        self._stats = stats
-        self._addresses = addresses
+        self._totals = totals
+        self._addresses: Sequence[str] = ()
         self._adopted = adopted
         self._watchdog_every = watchdog / 2 - tick / 2 if watchdog else None
         self._watchdog_at = 0.0
         self._status = ""
         self._status_at = 0.0
         self._overruled: Sequence[str] = ()
-        self._refused = False
+        self._refused = ""
         self._ready = False
         self._stopping = ""
 
-    def ready(self, now: float, *, overruled: Sequence[str], refused: bool) -> None:
-        """Say that the service is up, or that it is done with reloading, by which it may have been `refused`.
+    def ready(self, now: float, addresses: Sequence[str], *, overruled: Sequence[str], refused: str) -> None:
+        """Say that the service is up at `addresses`, or that it is done with reloading.
 
+        `refused` is why it has not taken what it was to reload, if it has not.
         `overruled` are the settings that the sockets from systemd make idle.
         """
-        self._overruled, self._refused = overruled, refused
+        self._addresses, self._overruled, self._refused = addresses, overruled, refused
         if not self._ready:
             self._ready, self._watchdog_at = True, now
         self._status, self._status_at = self._sentence(), now
@@ -62,13 +62,13 @@ class Report:
             if sentence != self._status and self._notifier.status(sentence):
                 self._status, self._status_at = sentence, now
 
-    def stopping(self, *, hands_over: bool) -> None:
-        """Say that the service is going down, and who is still there."""
+    def stopping(self, seconds: float, *, hands_over: bool) -> None:
+        """Say that the service is going down, which may take so long, and who is still there."""
         self._stopping = "Restarting: {} to hand over." if hands_over else "Stopping: {} to finish."
-        self._notifier.stopping(self._sentence())
+        self._notifier.stopping(self._sentence(), seconds)
 
     def _sentence(self) -> str:
-        totals = self._stats.totals()
+        totals = self._totals()
         if self._stopping:
             return self._stopping.format(status.clients(totals.clients_now))
         return status.sentence(

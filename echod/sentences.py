@@ -23,6 +23,6 @@ def listening(fields: dict[str, Any]) -> str:
 
 def reloaded(fields: dict[str, Any]) -> str:
     """Of `reloaded`."""
-    changed, waiting = ", ".join(fields["changed"]), ", ".join(fields["needs_restart"])
-    words = f"Reloaded; changed: {changed}" if changed else "Reloaded; nothing has changed"
-    return f"{words}; waiting for a restart: {waiting}." if waiting else f"{words}."
+    return (
+        f"Reloaded; changed: {', '.join(fields['changed'])}." if fields["changed"] else "Reloaded; nothing has changed."
+    )

@@ -10,15 +10,13 @@ from dataclasses import replace
 
 from echod import __version__, handover, lastgood
 from echod.address import endpoints
-from echod.config import Settings, worker_count
+from echod.config import Settings
 from echod.journal import Journal, open_sink
-from echod.limits import Limits
-from echod.listeners import STORED_AS, adopt_kept, adopt_listeners, open_listeners
+from echod.listeners import STORED_AS, adopt_kept, adopt_listeners, open_listeners, store
 from echod.reload import Configuration
 from echod.signals import held_back
 from echod.sources import Loaded
-from echod.stats import Stats
-from echod.succession import deal
+from echod.status import failure
 from echod.supervisor import Supervisor
 from echod.systemd import Notifier, Passed, listen_fds, watchdog_seconds
 
@@ -66,41 +64,32 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
                 configuration.take()
                 lastgood.keep(configuration.settings, notifier)
 
-            start = replace(configuration.start, refused=bool(problems))
+            start = replace(configuration.start, refused=failure(problems) if problems else "")
             for warning in start.warnings:
                 journal.config_warning(problem=warning)
             tuning = start.terms.tuning
             listeners = adopt_listeners(activated, tuning)
             wanted = [] if listeners else endpoints(settings.host)
             listeners += open_listeners(wanted, settings.port, tuning, kept)
-            if any(sock.fileno() < 0 for sock in kept):
-                notifier.discard(STORED_AS)
-            stored = [listener.sock.fileno() for listener in listeners if not listener.adopted]
-            notifier.store(STORED_AS, stored)
+            store(listeners, notifier, afresh=False)
             lastgood.keep(settings, notifier)
             for listener in listeners:
-                journal.listening(address=listener.address, adopted=listener.adopted)
-            workers = worker_count(settings)
-            stats = Stats(workers)
+                if not listener.retires:
+                    journal.listening(address=listener.address, adopted=listener.adopted)
             # Not before all that may fail: the next start gets the queue as it is then.
-            estate = handover.receive(queue, time.monotonic())
-            shares = deal(estate.connections, stats)
+            estate = handover.receive(queue, time.monotonic(), restarts=1)
             if queue:
                 notifier.discard(handover.STORED_AS)
                 journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
-            limits = Limits(stats, start.terms.max_connections, start.terms.max_per_source)
             supervisor = Supervisor(
                 listeners,
-                workers,
                 start,
                 configuration.reload,
                 take,
                 journal,
-                stats,
-                limits,
                 notifier,
                 watchdog,
-                shares,
+                estate.connections,
                 hangup_stops=at_terminal,
             )
         supervisor.run()

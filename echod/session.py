@@ -11,6 +11,7 @@ WRITING; everything else is an end:
   look whole.
 """
 
+import contextlib
 import errno
 import socket
 import time
@@ -74,14 +75,15 @@ class Session:
         "_relay",
         "_restarts",
         "_stall",
-        "_started",
         "_state",
         "_timeouts",
         "_timer",
         "_told",
+        "copied",
         "fd",
         "sock",
         "sockaddr",
+        "started",
     )
 
     def __init__(
@@ -96,9 +98,11 @@ class Session:
     ) -> None:
         self.sock = sock
         self.fd = sock.fileno()
+        self.copied = False
+        """Whether another process has a copy of the socket, so that closing it alone does not end the connection."""
         self.sockaddr = life.sockaddr
         self._name = life.name
-        self._started = life.started
+        self.started = life.started
         self._restarts = life.restarts
         self._lingers = life.lingers
         self._loop = loop
@@ -110,10 +114,7 @@ class Session:
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.received, relay.chunks, relay.active = life.received, life.chunks, life.active
         self._stall = Stall(self.fd, relay, loop.now)
-        if journal.tells_chunks and not life.restarts:
-            journal.connection_accepted(**self._names())
         if life.pending:
-            reset_on_close(sock, resets=False)
             relay.pending = memoryview(life.pending)
             self._state = State.WRITING
             loop.watch(self.fd, WRITE, relay.on_writable)
@@ -174,13 +175,13 @@ class Session:
         return Life(
             self._name,
             self.sockaddr,
-            self._started,
+            self.started,
             relay.active,
             relay.received,
             relay.chunks,
             bytes(relay.pending),
             self._lingers,
-            self._restarts + 1,
+            self._restarts,
         )
 
     def leave(self) -> None:
@@ -188,19 +189,14 @@ class Session:
 
         If nobody ever takes it up, the client gets a reset in place of what is pending.
         """
-        if self._relay.pending:
-            reset_on_close(self.sock, resets=True)
+        reset_on_close(self.sock, resets=bool(self._relay.pending))
         self._release()
         self.sock.close()
         self._on_closed(self)
 
     def abort(self, reason: str) -> None:
         """Close at once; with a reset, unless all that the client is due is on its way."""
-        if self._state is State.CLOSED:
-            return
-        if self._state is not State.LINGERING:
-            reset_on_close(self.sock, resets=True)
-        self._close(reason)
+        self._close(reason, resets=self._state is not State.LINGERING)
 
     def _traced(self) -> socket.socket | TracedSocket:
         tells = self._journal.tells_chunks
@@ -261,7 +257,7 @@ class Session:
         else:
             self.abort("idle")
 
-    def _names(self) -> dict[str, str]:
+    def names(self) -> dict[str, str]:
         """Which connection an event is about, for people."""
         local = address.show(self.sock.family, self.sock.getsockname())
         return {"connection": self._name, "peer": address.peer(self.sock, self.sockaddr), "local": local}
@@ -269,28 +265,32 @@ class Session:
     def _tell_opened(self) -> None:
         if not self._told:
             self._told = True
-            self._journal.connection_opened(**self._names())
+            self._journal.connection_opened(**self.names())
 
     def _release(self) -> None:
         self._state = State.CLOSED
         self._loop.unwatch(self.fd)
         self._timer.cancel()
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str, *, resets: bool = False) -> None:
         if self._state is State.CLOSED:
             return
         self._release()
         relay = self._relay
         if relay.received:
             self._tell_opened()
-        names = self._names()
+        names = self.names()
+        reset_on_close(self.sock, resets=resets)
+        if self.copied and not resets:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
         self._journal.connection_closed(
             **names,
             bytes_received=relay.received,
             bytes_sent=relay.sent,
             chunks=relay.chunks,
-            duration=round(time.monotonic() - self._started, 6),
+            duration=round(time.monotonic() - self.started, 6),
             restarts=self._restarts,
             reason=reason,
         )

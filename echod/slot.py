@@ -29,8 +29,8 @@ class Slot:
     orders: socket.socket | None = None
     started: float = 0.0
     ready: bool = False
-    owes_answer: bool = False
-    """Whether its worker was sent an order that has an answer: other terms, or to hand over."""
+    due: bytes = b""
+    """What its worker is to say to the last order that has an answer, and has not said yet."""
     died_young: int = 0
     restart: Timer | None = field(default=None, repr=False)
     _ticks: int = 0
@@ -67,14 +67,16 @@ class Slot:
         self.pid, self.pidfd, self.orders = pid, pidfd, orders
         return None
 
-    def order(self, order: bytes, fds: Sequence[int] = ()) -> bool:
-        """Send an order, and descriptors with it; False if there is no worker to take it, or it has just died."""
-        if self.orders is None:
-            return False
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the latter if it left orders unread
-            socket.send_fds(self.orders, [order], fds)
-            return True
-        return False
+    def order(self, order: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
+        """Send an order, and descriptors with it, to which the worker is to say `answer`.
+
+        Nothing is due from a place where no worker is, or where it has just died.
+        """
+        self.due = b""
+        if self.orders is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the latter if it left orders unread
+                socket.send_fds(self.orders, [order], fds)
+                self.due = answer
 
     def word(self) -> bytes:
         """What the worker says; nothing when it has hung up, because it ends."""
@@ -119,7 +121,7 @@ class Slot:
     def close(self) -> None:
         """Give back what belongs to this place; the process, if there is one, is left as it is."""
         self.hang_up()
-        self.owes_answer = False
+        self.due = b""
         if self.pid:
             os.close(self.pidfd)
             self.pid, self.pidfd = 0, -1

@@ -101,6 +101,8 @@ class Stats:
     """A row for each of `workers` workers, in anonymous shared memory; make it before the fork."""
 
     def __init__(self, workers: int) -> None:
+        self.before = Totals(0, 0, 0, 0)
+        """What was done before these workers came."""
         self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
         cells = memoryview(self._memory).cast("Q")
         self.rows = [Row(cells[start : start + _COLUMNS]) for start in range(0, workers * _COLUMNS, _COLUMNS)]
@@ -112,4 +114,10 @@ class Stats:
     def totals(self) -> Totals:
         """All rows added up."""
         sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
-        return Totals(sums[_CLIENTS_NOW], sums[_CLIENTS_TOTAL], sums[_CLIENTS_REFUSED], sums[_BYTES_ECHOED])
+        before = self.before
+        return Totals(
+            sums[_CLIENTS_NOW],
+            before.clients_total + sums[_CLIENTS_TOTAL],
+            before.clients_refused + sums[_CLIENTS_REFUSED],
+            before.bytes_echoed + sums[_BYTES_ECHOED],
+        )

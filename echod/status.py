@@ -13,22 +13,26 @@ def sentence(
     *,
     adopted: bool,
     overruled: Sequence[str] = (),
-    reload_refused: bool = False,
+    reload_refused: str = "",
 ) -> str:
-    """How things are while echod serves; `overruled` are the settings that sockets from systemd make idle."""
+    """How things are while echod serves.
+
+    `overruled` are the settings that sockets from systemd make idle, `reload_refused` is why the last reload was not
+    taken, if it was not.
+    """
     by = " (sockets from systemd)" if adopted else ""
     if overruled:
         by = f" (sockets from systemd, which overrule {enumeration(overruled)})"
-    again = "; the last reload was refused: see the journal" if reload_refused else ""
+    again = f"; the last reload was refused: {reload_refused}" if reload_refused else ""
     refused = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
     return (
         f"Echoing on {enumeration(addresses)}{by}: {clients(totals.clients_now)} now, "
-        f"{totals.clients_total:,} so far{refused}; {amount(totals.bytes_echoed)} echoed{again}."
+        f"{totals.clients_total:,} so far{refused}; {amount(totals.bytes_echoed)} echoed{again or '.'}"
     )
 
 
 def failure(problems: Sequence[str]) -> str:
-    """Why echod could not start."""
+    """Why echod could not start, or reload."""
     first, *more = problems
     return f"{first} (and {len(more)} more: see the journal)" if more else first
 

@@ -65,9 +65,9 @@ class Notifier:
         """Say that all is well; False if it can't be said now."""
         return self.send_late() and self._notify("WATCHDOG=1")
 
-    def stopping(self, status: str) -> None:
-        """Say that the service is going down."""
-        self._keep(f"STOPPING=1\n{_status(status)}")
+    def stopping(self, status: str, seconds: float) -> None:
+        """Say that the service is going down, and how long that may take, whatever TimeoutStopSec= says."""
+        self._keep(f"STOPPING=1\n{_status(status)}\nEXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Have systemd keep copies of `fds`, which it passes under `name` to the process that it starts after this one.

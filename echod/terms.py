@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from echod.address import Endpoint
 from echod.session import Timeouts
 from echod.tuning import Tuning
 
@@ -59,15 +60,18 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """New terms, and what there is to say about them: keys that have changed, and those that wait for a restart.
+    """New terms, how many `workers` serve by them, where they listen, and what there is to say about it.
 
-    `overruled` are the settings that sockets passed by systemd make idle; `warnings` are whole sentences.  `refused` is
-    whether these are the terms from before, because the configuration is wrong.
+    `endpoints` is None where they listen as before, `port` is for it otherwise.  `changed` are the keys that have,
+    `overruled` the settings that sockets passed by systemd make idle, and `warnings` whole sentences.  `refused` is
+    why these are the terms from before, if they are, because the configuration is wrong.
     """
 
     terms: Terms
+    workers: int
+    endpoints: list[Endpoint] | None
+    port: int
     changed: list[str]
-    needs_restart: list[str]
     overruled: list[str]
     warnings: list[str]
-    refused: bool = False
+    refused: str = ""

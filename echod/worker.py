@@ -18,6 +18,7 @@ from typing import Any
 from echod import address, handover
 from echod.acceptor import Acceptor
 from echod.balance import Balance, on_ring
+from echod.copies import Giver
 from echod.errors import EX_OK
 from echod.handover import HAND_OVER, HANDED_OVER, Inherited
 from echod.journal import Journal
@@ -50,20 +51,22 @@ _PR_SET_PDEATHSIG = 1
 class Worker:
     """Serves clients until it is told to drain, and then until the last of them is gone.
 
-    `orders` is the socket to the parent, `bells` those of all workers; listeners, limits and statistics are shared
-    with them.  It begins with the connections that are `inherited`, whose places are taken already.
+    `orders` is the socket to the parent, `copies` the one for copies of connections; `bells` are those of all workers;
+    listeners, limits and statistics are shared with them.  It begins with the connections that are `inherited`, whose
+    places are taken already.
     """
 
     def __init__(
         self,
         number: int,
-        listeners: list[Listener],
+        listeners: Sequence[Listener],
         terms: Terms,
         journal: Journal,
         stats: Stats,
         limits: Limits,
         bells: list[int],
         orders: socket.socket,
+        copies: socket.socket,
         inherited: Sequence[Inherited],
     ) -> None:
         self._number = number
@@ -78,6 +81,7 @@ class Worker:
         self._echoed_before = self._row.bytes_echoed
         self._draining = False
         self._loop = Loop(self._on_bug)
+        self._copies = Giver(copies, self._sessions, self._loop)
         self._balance = Balance(stats, number, bells)
         self._acceptor = Acceptor(
             number, listeners, self._loop, journal, stats, limits, self._balance, self._on_accepted
@@ -93,10 +97,11 @@ class Worker:
         self._journal.sink.attach(loop)
         loop.watch(self._orders.fileno(), READ, self._on_order)
         loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.look_again))
-        self._acceptor.open()
+        self._acceptor.begin()
         self._on_tick(loop.now)
         self._orders.send(READY)
         loop.run()
+        self._copies.finish()
         self._count()
 
     def _inherit(self, connections: Sequence[Inherited]) -> None:
@@ -104,14 +109,15 @@ class Worker:
         for sock, life in connections:
             tune(sock, self._terms.tuning)
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
-            self._row.add_client()
             self._echoed_before -= session.bytes_echoed  # which the echod before has counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
         if self._terms.tunes_accepted:
             tune(sock, self._terms.tuning)
         now = self._loop.now
-        self._serve(sock, Life(self._new_name(), sockaddr, now, now))
+        session = self._serve(sock, Life(self._new_name(), sockaddr, now, now))
+        if self._journal.tells_chunks:
+            self._journal.connection_accepted(**session.names())
 
     def _new_name(self) -> str:
         self._served += 1
@@ -124,6 +130,7 @@ class Worker:
 
     def _on_closed(self, session: Session) -> None:
         del self._sessions[session.fd]
+        self._copies.on_closed(session)
         self._echoed_before += session.bytes_echoed
         self._acceptor.on_left(session.sock.family, session.sockaddr)
         if self._draining and not self._sessions:
@@ -198,6 +205,7 @@ class Worker:
         self._row.tick()
         self._balance.tick()
         self._acceptor.open()
+        self._copies.look()
         self._loop.call_later(self._terms.tick, self._on_tick)
 
     def _count(self) -> None:

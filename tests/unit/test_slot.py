@@ -53,7 +53,7 @@ class TestFork:
             finally:
                 os._exit(0)
         try:
-            assert slot.order(b"hello")
+            slot.order(b"hello")
             assert slot.word() == b"HELLO"
             slot.hang_up()
         finally:
@@ -78,10 +78,11 @@ class TestFork:
 
 class TestOrders:
     def test_an_order_arrives_with_its_descriptors(self, pair: tuple[Slot, socket.socket]) -> None:
-        """One message, whole."""
+        """One message, whole; an answer is due if one is asked for."""
         slot, worker = pair
         reads, writes = os.pipe()
-        assert slot.order(b"look at this", [reads])
+        slot.order(b"look at this", [reads], answer=b"seen")
+        assert slot.due == b"seen"
         order, fds, _, _ = socket.recv_fds(worker, 100, 1)
         os.write(writes, b"seen")
         assert (order, os.read(fds[0], 10)) == (b"look at this", b"seen")
@@ -93,16 +94,16 @@ class TestOrders:
         """A worker that has just died, having left orders unread or not, is told nothing, and says nothing."""
         slot, worker = pair
         if unread:
-            assert slot.order(b"first")
+            slot.order(b"first")
         worker.close()
-        assert not slot.order(b"second")
-        assert slot.word() == b""
+        slot.order(b"second", answer=b"done")
+        assert (slot.due, slot.word()) == (b"", b"")
 
     def test_an_empty_place_takes_none(self) -> None:
         """There is nobody to take it."""
         slot = Slot(0)
-        assert not slot.order(b"anybody there?")
-        assert slot.word() == b""
+        slot.order(b"anybody there?", answer=b"I am")
+        assert (slot.due, slot.word()) == (b"", b"")
 
     def test_words(self, pair: tuple[Slot, socket.socket]) -> None:
         """What the worker says is heard, and then that it hangs up."""

@@ -33,6 +33,14 @@ def test_rows_add_up() -> None:
     ]
 
 
+def test_what_was_before() -> None:
+    """It counts, but for who is there now, whom the rows have."""
+    stats = Stats(1)
+    stats.before = Totals(1, 20, 300, 4000)
+    stats.rows[0].add_client()
+    assert stats.totals() == Totals(0, 21, 300, 4000)
+
+
 def test_a_worker_counts_where_the_parent_sees_it() -> None:
     """The memory is shared over a fork, and what a worker has counted outlives it."""
     stats = Stats(2)

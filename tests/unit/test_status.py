@@ -29,9 +29,11 @@ def test_what_is_unusual_is_told() -> None:
 def test_what_somebody_should_mend_is_told() -> None:
     """Settings that sockets from systemd make idle, and a reload that was refused."""
     totals = Totals(clients_now=0, clients_total=0, clients_refused=0, bytes_echoed=0)
-    assert sentence(["[::]:7"], totals, adopted=True, overruled=["host", "port"], reload_refused=True) == (
+    assert sentence(
+        ["[::]:7"], totals, adopted=True, overruled=["host", "port"], reload_refused="host does not resolve"
+    ) == (
         "Echoing on [::]:7 (sockets from systemd, which overrule host and port): "
-        "0 clients now, 0 so far; 0 bytes echoed; the last reload was refused: see the journal."
+        "0 clients now, 0 so far; 0 bytes echoed; the last reload was refused: host does not resolve"
     )
 
 

@@ -46,10 +46,11 @@ class TestNotifier:
             notifier.ready("Up.")
             notifier.status("Fine.")
             notifier.watchdog()
-            notifier.stopping("Down.")
+            notifier.stopping("Down.", 8)
             assert notifier.failed is None
         said = [systemd.recv(4096) for _ in range(4)]
-        assert said == [b"READY=1\nSTATUS=Up.", b"STATUS=Fine.", b"WATCHDOG=1", b"STOPPING=1\nSTATUS=Down."]
+        stopping = b"STOPPING=1\nSTATUS=Down.\nEXTEND_TIMEOUT_USEC=8000000"
+        assert said == [b"READY=1\nSTATUS=Up.", b"STATUS=Fine.", b"WATCHDOG=1", stopping]
         with pytest.raises(BlockingIOError):
             systemd.recv(4096)
 
@@ -77,11 +78,11 @@ class TestNotifier:
         with closing(Notifier(os.environ)) as notifier:
             notifier.ready("Up.\nMAINPID=1")
             notifier.status("Fine.\n\nWATCHDOG=trigger\n")
-            notifier.stopping("Down.\nFDSTORE=1")
+            notifier.stopping("Down.\nFDSTORE=1", 8)
         assert [systemd.recv(4096) for _ in range(3)] == [
             b"READY=1\nSTATUS=Up. MAINPID=1",
             b"STATUS=Fine.  WATCHDOG=trigger ",
-            b"STOPPING=1\nSTATUS=Down. FDSTORE=1",
+            b"STOPPING=1\nSTATUS=Down. FDSTORE=1\nEXTEND_TIMEOUT_USEC=8000000",
         ]
 
     def test_one_that_does_not_read(self, systemd: socket.socket) -> None:
@@ -92,15 +93,16 @@ class TestNotifier:
             for number in range(5):
                 notifier.reloading()
                 notifier.ready(f"Up {number}.")
-            notifier.stopping("Down.")
+            notifier.stopping("Down.", 8)
             assert not notifier.status("Fine.")
             assert not notifier.send_late()
             said = everything(systemd)
             assert set(said) == {b"WATCHDOG=1"}
             assert notifier.status("Fine.")
-            reloading, *others = everything(systemd)
+            reloading, ready, stopping, *others = everything(systemd)
             assert reloading.startswith(b"RELOADING=1\n")
-            assert others == [b"READY=1\nSTATUS=Up 4.", b"STOPPING=1\nSTATUS=Down.", b"STATUS=Fine."]
+            assert (ready, others) == (b"READY=1\nSTATUS=Up 4.", [b"STATUS=Fine."])
+            assert stopping.startswith(b"STOPPING=1\nSTATUS=Down.\n")
             assert notifier.failed is None
 
     def test_one_that_is_gone(self, systemd: socket.socket) -> None:

@@ -1,0 +1,211 @@
+"""Copies of the workers' connections, which their parent keeps for the time when a worker dies.
+
+A process that is killed takes its descriptors with it, but a connection ends only with the last of them.  So each
+worker gives its parent a copy of each connection that has lived for `AGE` seconds: short ones, of which there may be
+thousands a second, cost nothing.  When the worker dies, the kernel knows of each whether all that was read was written
+back (`queues.passed`).  Where it was, the connection goes on in the successor as if nothing had happened; where it was
+not, or where nobody knows, which is so of unix sockets, it is reset and told, since an echo with a gap is worse than
+an error.  What was too young for a copy is reset by the kernel.
+
+While there is a copy, closing does not end a connection (`Session.copied`): the worker shuts it down, and says to
+forget it; one that is to be reset is so when the copy is closed.
+
+What goes from worker to parent is lines: `+`, the worker's number of a descriptor, and JSON (`echod.life`), each with
+the descriptor itself; or `-` and the number.  They are read in their order, so a number may be used again.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+from echod import address, queues
+from echod.handover import Inherited, adopt
+from echod.journal import Journal
+from echod.life import Life, decode, encode
+from echod.loop import Loop
+from echod.queues import Ends
+from echod.session import Session
+from echod.tuning import reset_on_close
+
+AGE = 1.0
+"""Seconds."""
+REASON = "worker_died"
+"""Why a connection was closed that can't go on."""
+
+_BATCH = 128
+"""Copies in a message: 253 at most (SCM_MAX_FD, unix(7)), and as many as their lines fit into"""
+_MESSAGE_MAX = 64 << 10
+"""bytes."""
+_FORGOTTEN_MAX = 4096
+"""Numbers in a message."""
+
+
+class Giver:
+    """A worker's side: gives copies of `sessions`, which are in the order of their beginning, by way of `sock`.
+
+    What the socket does not take now is given at the next look.
+    """
+
+    def __init__(self, sock: socket.socket, sessions: dict[int, Session], loop: Loop) -> None:
+        self._sock = sock
+        self._sessions = sessions
+        self._loop = loop
+        self._forgotten: list[int] = []
+
+    def look(self) -> None:
+        """Give copies of those that are old enough now; from time to time."""
+        if not self._forget():
+            return
+        due = list(self._due())
+        due.reverse()
+        # The eldest first: so those that have a copy always come before those that have none.
+        for start in range(0, len(due), _BATCH):
+            batch = due[start : start + _BATCH]
+            lines = "\n".join(f"+{session.fd} {json.dumps(encode(session.life()))}" for session in batch)
+            if not self._send(lines, [session.fd for session in batch]):
+                return
+            for session in batch:
+                session.copied = True
+
+    def on_closed(self, session: Session) -> None:
+        """Have its copy forgotten, with those of whatever else is closed in this turn of the loop."""
+        if session.copied:
+            if not self._forgotten:
+                self._loop.call_later(0, self._on_turn)
+            self._forgotten.append(session.fd)
+
+    def finish(self) -> None:
+        """At the worker's end: have nothing left to be forgotten, however long the parent takes."""
+        self._sock.setblocking(True)
+        self._forget()
+
+    def _on_turn(self, now: float) -> None:
+        self._forget()
+
+    def _due(self) -> Iterator[Session]:
+        for session in reversed(self._sessions.values()):
+            if session.copied:
+                return
+            if self._loop.now - session.started >= AGE:
+                yield session
+
+    def _forget(self) -> bool:
+        """Say what is to be forgotten; False if that can't be said now, and then nothing else may be."""
+        while self._forgotten:
+            numbers = self._forgotten[:_FORGOTTEN_MAX]
+            if not self._send("\n".join(f"-{number}" for number in numbers), []):
+                return False
+            del self._forgotten[: len(numbers)]
+        return True
+
+    def _send(self, lines: str, fds: list[int]) -> bool:
+        try:
+            socket.send_fds(self._sock, [lines.encode()], fds)
+        except OSError:  # no room, or too many on their way (ETOOMANYREFS, unix(7)); or the parent is gone
+            return False
+        return True
+
+
+class Keeper:
+    """The parent's side: keeps the copies of one worker after the other, at most so many."""
+
+    def __init__(self, most: int) -> None:
+        self.sock, self.worker_sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """The end to be watched for `on_readable`, and the worker's."""
+        self.sock.setblocking(False)  # since send_fds and recv_fds don't pass flags on
+        self.worker_sock.setblocking(False)
+        self._most = most
+        self._copies: dict[bytes, tuple[int, bytes]] = {}
+
+    def on_readable(self) -> None:
+        """Take what the worker has to say."""
+        self._receive()
+
+    def take_over(self, journal: Journal, now: float) -> list[Inherited]:
+        """After the worker's death: what goes on.  The others are ended, and told."""
+        while self._receive():
+            pass
+        copies, self._copies = self._copies, {}
+        return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, journal, now))]
+
+    def close(self) -> None:
+        """Give back what is this process's."""
+        self.sock.close()
+        self.worker_sock.close()
+        for number in list(self._copies):
+            self._forget(number)
+
+    def _receive(self) -> bool:
+        """Take one message; False if there is none."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.sock, _MESSAGE_MAX, _BATCH)
+        except BlockingIOError:
+            return False
+        unused = iter(fds)
+        for line in data.split(b"\n"):
+            number, _, life = line[1:].partition(b" ")
+            if line.startswith(b"-"):
+                self._forget(number)
+            elif (fd := next(unused, None)) is not None:  # if not, this process has as many as it may
+                self._keep(number, fd, life)
+        for fd in unused:
+            os.close(fd)
+        return True
+
+    def _keep(self, number: bytes, fd: int, life: bytes) -> None:
+        self._forget(number)
+        if len(self._copies) < self._most:
+            self._copies[number] = fd, life
+        else:
+            os.close(fd)
+
+    def _forget(self, number: bytes) -> None:
+        if number in self._copies:
+            os.close(self._copies.pop(number)[0])
+
+
+def end(inherited: Inherited, journal: Journal) -> None:
+    """End a connection that nobody can go on with after all."""
+    sock, life = inherited
+    reset_on_close(sock, resets=not life.lingers)
+    _close(sock, life, life.received, journal)
+
+
+def _take_over(fd: int, written: bytes, journal: Journal, now: float) -> Inherited | None:
+    # Nothing that comes from a worker, which talks to the whole world, may harm its parent.
+    if (sock := adopt(fd)) is None:
+        return None
+    try:
+        life = decode(json.loads(written), b"", sock.family, now)._replace(active=now)
+    except Exception:  # noqa: BLE001  whatever it wrote
+        life = Life("", ("", 0), now, now)
+    passed = queues.passed(sock)
+    if passed is None:
+        end(Inherited(sock, life), journal)
+        return None
+    if passed.ends is Ends.THEIRS:
+        return Inherited(sock, life._replace(received=passed.written, lingers=life.lingers or "idle"))
+    life = life._replace(received=passed.read)
+    if not passed.owes and not life.lingers:
+        return Inherited(sock, life)
+    reset_on_close(sock, resets=True)
+    _close(sock, life, passed.written, journal)
+    return None
+
+
+def _close(sock: socket.socket, life: Life, written: int, journal: Journal) -> None:
+    with sock:
+        peer = address.peer(sock, life.sockaddr)
+        local = address.show(sock.family, sock.getsockname())
+    journal.connection_closed(
+        connection=life.name,
+        peer=peer,
+        local=local,
+        bytes_received=life.received,
+        bytes_sent=written,
+        chunks=life.chunks,
+        duration=round(life.active - life.started, 6),
+        restarts=life.restarts,
+        reason=REASON,
+    )

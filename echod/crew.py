@@ -1,0 +1,294 @@
+"""The workers that serve together: each in its place, replaced when it dies, and told things all at once.
+
+A worker that dies is replaced, at once the first time and ever later if its successors die young.  The connections in
+the kernel's queue wait for the successor, because the listening sockets are the parent's; and those that it had go on
+there, where it is certain that nothing of them is lost (`copies`).  A worker whose loop does not come round is killed,
+and replaced like any other.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from echod import copies, handover
+from echod.balance import open_bell
+from echod.copies import Keeper
+from echod.errors import EX_OK, EX_SOFTWARE
+from echod.handover import HANDED_OVER, Inherited
+from echod.journal import Journal
+from echod.limits import Limits
+from echod.listeners import Listener
+from echod.loop import READ, Loop
+from echod.signals import Signals
+from echod.slot import Slot
+from echod.stats import Stats, Totals
+from echod.terms import Terms
+from echod.worker import READY, TAKEN, Worker, enter
+
+FLUSH = 1.0
+"""Seconds that a worker may take to have its last events written."""
+GROWN_UP = 10.0
+"""Seconds after which a worker is not to have died young."""
+DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds until a worker is replaced, by how many before it have died young."""
+POISONED = 3
+"""Workers that died young, one after the other, after which their connections are not passed on any more: maybe it is
+one of these that kills them."""
+
+
+class Owner(Protocol):
+    """Whose crew it is."""
+
+    def on_ready(self) -> None:
+        """Every worker accepts, for the first time."""
+
+    def on_answered(self) -> None:
+        """A worker has answered an order, or is gone."""
+
+    def on_over(self) -> None:
+        """The last worker is gone, and none comes any more."""
+
+    def shed(self) -> None:
+        """In a worker: give back what is the parent's."""
+
+
+class Crew:
+    """So many `workers` on `listeners`, serving by `terms`.
+
+    Raises OSError if there is no descriptor or no memory for what they share.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        listeners: Sequence[Listener],
+        terms: Terms,
+        journal: Journal,
+        loop: Loop,
+        signals: Signals,
+        owner: Owner,
+    ) -> None:
+        self.listeners = listeners
+        self.terms = terms
+        """What each worker that is made now is to serve by."""
+        self.stats = Stats(workers)
+        self.limits = Limits(self.stats, terms.max_connections, terms.max_per_source)
+        self._journal = journal
+        self._loop = loop
+        self._signals = signals
+        self._owner = owner
+        self._slots = [Slot(number) for number in range(workers)]
+        self._shares: list[list[Inherited]] = [[] for _ in self._slots]
+        self._bells: list[int] = []
+        self._keepers: list[Keeper] = []
+        self.ready = False
+        """Whether each worker accepts, or has."""
+        self._ends = False
+        try:
+            for _ in self._slots:
+                self._bells.append(open_bell())
+                self._keepers.append(Keeper(self.room // workers))
+        except OSError:
+            self._free()
+            raise
+        for keeper in self._keepers:
+            loop.watch(keeper.sock.fileno(), READ, keeper.on_readable)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def room(self) -> int:
+        """Connections of which this process can have a descriptor."""
+        return handover.room(len(self.listeners), len(self))
+
+    @property
+    def alive(self) -> bool:
+        """Whether any worker is there."""
+        return any(slot.pid for slot in self._slots)
+
+    @property
+    def due(self) -> bool:
+        """Whether a worker is to answer an order yet."""
+        return any(slot.due for slot in self._slots)
+
+    def start(self, connections: Sequence[Inherited], before: Totals) -> None:
+        """Have the workers begin, each with as many of these connections as any other, whether there is room or not.
+
+        `before` is what was done before them, of which these connections are a part.
+        """
+        self.stats.before = before
+        for slot in self._slots:
+            self._deal(slot, connections[slot.number :: len(self)])
+        for slot in self._slots:
+            self._start(slot)
+
+    def serve_by(self, terms: Terms) -> None:
+        """Serve by other terms; `due` until the last worker does.
+
+        Raises OSError, and has changed nothing, if there is no memory or no descriptor for the limits.
+        """
+        fds = self.limits.change(terms.max_connections, terms.max_per_source)
+        self.terms = terms
+        for slot in self._slots:
+            slot.order(terms.encode(), fds, answer=TAKEN)
+
+    def hand_over(self, queue_fd: int) -> None:
+        """Send all connections to the queue, and end; `due` until the last worker has."""
+        self._end()
+        quotas = handover.quotas([row.clients_now for row in self.stats.rows], self.room)
+        for slot, quota in zip(self._slots, quotas, strict=True):
+            slot.order(handover.HAND_OVER + b"%d" % quota, [queue_fd], answer=HANDED_OVER)
+
+    def end(self, order: bytes) -> None:
+        """Give the workers an order to end, after which none is replaced."""
+        self._end()
+        for slot in self._slots:
+            slot.order(order)
+
+    def beat(self) -> bool:
+        """Look whether every worker's loop comes round, and end those that hang; whether all is well."""
+        for slot in self._slots:
+            slot.beat(self.stats.rows[slot.number].ticks)
+        return all(slot.well for slot in self._slots)
+
+    def kill(self) -> None:
+        """End the workers that are left; what their clients were due is lost."""
+        for slot in self._slots:
+            slot.kill()
+
+    def heirless(self) -> list[Inherited]:
+        """Take away the connections that wait for a worker."""
+        shares, self._shares = self._shares, [[] for _ in self._slots]
+        return [inherited for share in shares for inherited in share]
+
+    def close(self) -> None:
+        """Leave nothing behind; the listening sockets are others' to close."""
+        self.kill()
+        for slot in self._slots:
+            if slot.pid:
+                os.waitpid(slot.pid, 0)
+        for inherited in self.heirless():
+            copies.end(inherited, self._journal)
+        for slot in self._slots:
+            slot.close()
+        for keeper in self._keepers:
+            self._loop.unwatch(keeper.sock.fileno())
+        self._free()
+
+    def _free(self) -> None:
+        for keeper in self._keepers:
+            keeper.close()
+        for bell in self._bells:
+            os.close(bell)
+        self.limits.close()
+
+    def _deal(self, slot: Slot, connections: Sequence[Inherited]) -> None:
+        """Give a worker that is not there yet connections to begin with, whose places are taken from now on."""
+        self._shares[slot.number].extend(connections)
+        self.stats.rows[slot.number].clients_now = len(self._shares[slot.number])
+
+    def _start(self, slot: Slot) -> None:
+        """Fork a worker into `slot`, or try again later if the system has no process or no descriptor for it now."""
+        slot.empty(self._loop.now)
+        parent = os.getpid()
+        with self._signals.held_back():
+            try:
+                its_orders = slot.fork()
+            except OSError as error:
+                self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
+                return
+            if its_orders is not None:
+                enter(parent)
+        if its_orders is not None:
+            self._become_worker(slot.number, its_orders)
+        for sock, _ in self._shares[slot.number]:
+            sock.close()
+        self._shares[slot.number].clear()
+        self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
+        if slot.orders is not None:
+            self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
+
+    def _become_worker(self, number: int, orders: socket.socket) -> NoReturn:
+        """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
+        code = EX_SOFTWARE
+        journal = self._journal
+        journal.worker = number
+        try:
+            share, self._shares[number] = self._shares[number], []
+            copies_sock = self._keepers[number].worker_sock.dup()
+            self._shed()
+            listeners, terms, stats, limits, bells = self.listeners, self.terms, self.stats, self.limits, self._bells
+            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_sock, share).run()
+            code = EX_OK
+        except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
+            journal.bug_of(error)
+        finally:
+            journal.sink.finish(FLUSH)
+            os._exit(code)
+
+    def _shed(self) -> None:
+        self._owner.shed()
+        for slot in self._slots:
+            slot.close()
+        for keeper in self._keepers:
+            keeper.close()
+        for sock, _ in self.heirless():
+            sock.close()
+
+    def _on_word(self, slot: Slot) -> None:
+        """A worker says that it accepts or has done what it was told to; or it hangs up, because it ends."""
+        word = slot.word()
+        if word == READY:
+            slot.ready = True
+            self._journal.worker_started(worker=slot.number, worker_pid=slot.pid)
+            if not self.ready and all(slot.ready for slot in self._slots):
+                self.ready = True
+                self._owner.on_ready()
+        elif not word:
+            self._hang_up(slot)
+        elif word == slot.due:  # not so the answer to an order before the last one
+            slot.due = b""
+            self._owner.on_answered()
+
+    def _on_exit(self, slot: Slot) -> None:
+        """A worker is gone: see why, and have it replaced."""
+        _, wait_status = os.waitpid(slot.pid, 0)
+        self._loop.unwatch(slot.pidfd)
+        self._hang_up(slot)
+        pid, clients = slot.pid, self.stats.rows[slot.number].clients_now
+        slot.close()
+        self.limits.vacate(slot.number)
+        survivors = self._keepers[slot.number].take_over(self._journal, self._loop.now)
+        if slot.died_young >= POISONED:
+            while survivors:
+                copies.end(survivors.pop(), self._journal)
+        self._deal(slot, survivors)
+        reason = slot.reason(wait_status, stopping=self._ends)
+        self._replace(slot, pid, reason, clients=clients, kept=len(survivors))
+        self._owner.on_answered()
+
+    def _replace(self, slot: Slot, pid: int, reason: str, *, clients: int, kept: int) -> None:
+        """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
+        self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
+        if self._ends:
+            if not self.alive:
+                self._owner.on_over()
+            return
+        if self._loop.now - slot.started >= GROWN_UP:
+            slot.died_young = 0
+        delay = DELAYS[min(slot.died_young, len(DELAYS) - 1)]
+        slot.died_young += 1
+        slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
+
+    def _hang_up(self, slot: Slot) -> None:
+        if slot.orders is not None:
+            self._loop.unwatch(slot.orders.fileno())
+            slot.hang_up()
+
+    def _end(self) -> None:
+        self._ends = True
+        for slot in self._slots:
+            if slot.restart is not None:
+                slot.restart.cancel()

@@ -1,0 +1,337 @@
+"""A worker that dies: its connections go on where nothing of them is missing, and end visibly where something is."""
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff
+from tests.integration.peers import about, descriptors, reset
+
+SOON = "import echod.copies\nechod.copies.AGE = 0\n"
+"""Copies at the first look, not of what has lived for a second;"""
+OFTEN = {"WATCHDOG_USEC": "1000000"}
+"""and ten looks a second."""
+POISON = """
+import os, signal
+from echod.relay import Relay
+real = Relay.on_readable
+def on_readable(self):
+    if self._owner.sock.recv(1, 2) == b"!":  # MSG_PEEK
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self)
+Relay.on_readable = on_readable
+"""
+"""A byte that kills whoever is to read it."""
+HASTE = "import echod.crew\nechod.crew.DELAYS = (0.0,)\n"
+"""No successor is waited for."""
+
+
+def daemon(*arguments: str, patch: str = "", **options: object) -> Daemon:
+    """One that soon has copies."""
+    environment = OFTEN
+    return Daemon(*arguments, patch=SOON + patch, environment=environment, **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socket.socket]]:
+    """So many clients more, which have been served and of which there are copies."""
+    before = descriptors(daemon.pid)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect(address)) for _ in range(count)]
+        for client in clients:
+            send_and_get(client, b"before")
+        wait_for_descriptors(daemon.pid, before + count)
+        yield clients
+
+
+def wait_for_descriptors(pid: int, count: int) -> None:
+    """Wait until the process has so many."""
+    deadline = time.monotonic() + DEADLINE
+    while descriptors(pid) != count:
+        assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
+        os.sched_yield()
+
+
+def kill(daemon: Daemon, worker: int = 0) -> Event:
+    """Kill a worker, and wait for its successor; what is told of its end."""
+    pid, count = daemon.workers[worker], len(daemon.of("worker_started"))
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_for("worker_started", count + 1)
+    return daemon.wait_for("worker_exited", where=lambda event: event["worker_pid"] == pid)
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_what_owes_nothing_goes_on(workers: str) -> None:
+    """In the successor, by its name, with its counters and its place; nothing is told but that it was kept."""
+    with daemon("--workers", workers, "--limits-max-connections-per-source", "7") as echod, copied(echod, 6) as clients:
+        echod.wait_for("connection_opened", 6)
+        victim = echod.of("connection_opened")[0]
+        share = sum(event["worker"] == victim["worker"] for event in echod.of("connection_opened"))
+        exited = kill(echod, victim["worker"])
+        assert (exited["clients"], exited["kept"]) == (share, share)
+        for client in clients:
+            send_and_get(client, b"and after")
+        assert echod.of("connection_closed") == []
+        with echod.connect() as one, echod.connect() as another:
+            send_and_get(one, b"the seventh")
+            assert another.recv(1) == b""
+        for client in clients:
+            client.shutdown(socket.SHUT_WR)
+            assert receive_all(client) == b""
+        closed = echod.wait_for("connection_closed", where=lambda event: event["connection"] == victim["connection"])
+        assert (closed["bytes_received"], closed["bytes_sent"], closed["reason"]) == (15, 15, "eof")
+        assert (closed["restarts"], closed["worker"]) == (0, victim["worker"])
+        assert echod.stop() == os.EX_OK
+        (stopped,) = echod.of("stopped")
+        assert (stopped["clients_total"], stopped["clients_refused"]) == (7, 1)
+
+
+def test_bytes_that_nobody_had_read() -> None:
+    """They are echoed by the successor, and so is the end of a client that has ended its side."""
+    with daemon() as echod, copied(echod, 2) as (client, other):
+        freeze(echod.workers[0])
+        client.sendall(b"unread")
+        other.sendall(b"unread too")
+        other.shutdown(socket.SHUT_WR)
+        assert kill(echod)["kept"] == 2
+        assert client.recv(100) == b"unread"
+        assert receive_all(other) == b"unread too"
+
+
+def test_what_owes_bytes_is_reset() -> None:
+    """And told: what was read and sent of it, by the kernel's count, and why it is over."""
+    with daemon() as echod, copied(echod, 2) as (client, other):
+        stuff(client, echod.workers[0])
+        exited = kill(echod)
+        assert (exited["clients"], exited["kept"]) == (2, 1)
+        closed = about(echod, client, "connection_closed")
+        assert (closed["reason"], closed["level"], closed["worker"]) == ("worker_died", "info", None)
+        assert closed["bytes_received"] > closed["bytes_sent"] > 6
+        with pytest.raises(ConnectionResetError):
+            receive_all(client)
+        send_and_get(other, b"still there")
+
+
+def test_young_ones_are_reset(tmp_path: Path) -> None:
+    """No copy was made of them; they are counted."""
+    with Daemon() as echod, echod.connect() as client:
+        send_and_get(client, b"before")
+        exited = kill(echod)
+        assert (exited["clients"], exited["kept"]) == (1, 0)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_unix_sockets_end(tmp_path: Path) -> None:
+    """The kernel does not count their bytes; each is told."""
+    with daemon("--host", f"unix:{tmp_path}/echo") as echod, copied(echod, 1) as (client,):
+        exited = kill(echod)
+        assert (exited["clients"], exited["kept"]) == (1, 0)
+        assert client.recv(1) == b""
+        assert echod.wait_for("connection_closed")["reason"] == "worker_died"
+
+
+def test_one_that_lingers() -> None:
+    """It is given its time by the successor; the client sees the end that it has already."""
+    with daemon("--limits-idle-timeout", "0.5s") as echod, copied(echod, 1) as (client,):
+        assert client.recv(1) == b""
+        assert kill(echod)["kept"] == 1
+        client.close()
+        closed = echod.wait_for("connection_closed")
+        assert (closed["reason"], closed["bytes_sent"]) == ("idle", 6)
+
+
+class TestEnds:
+    """A copy does not keep a connection alive, nor a descriptor."""
+
+    def test_eof(self) -> None:
+        """The client has its end at once, also from a parent that has no time."""
+        with daemon() as echod:
+            before = descriptors(echod.pid)
+            with copied(echod, 1) as (client,):
+                freeze(echod.pid)
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(1) == b""
+                os.kill(echod.pid, signal.SIGCONT)
+                wait_for_descriptors(echod.pid, before)
+
+    def test_reset(self) -> None:
+        """The client's own is noticed."""
+        with daemon() as echod:
+            before = descriptors(echod.pid)
+            with copied(echod, 1) as (client,):
+                reset(client)
+                assert echod.wait_for("connection_closed")["reason"] == "reset"
+                wait_for_descriptors(echod.pid, before)
+
+    def test_stalled(self) -> None:
+        """The server's is one."""
+        with daemon("--limits-stall-timeout", "0.5s") as echod, copied(echod, 1) as (client,):
+            stuff(client, echod.workers[0])
+            assert echod.wait_for("connection_closed")["reason"] == "stalled"
+            with pytest.raises(ConnectionResetError):
+                receive_all(client)
+
+    def test_stop(self) -> None:
+        """Everybody has his bytes and his end."""
+        with daemon("--workers", "2") as echod, copied(echod, 4) as clients:
+            echod.process.send_signal(signal.SIGTERM)
+            for client in clients:
+                assert client.recv(1) == b""
+                client.close()
+            assert echod.read_to_end() == os.EX_OK
+            assert [event["reason"] for event in echod.of("connection_closed")] == ["drained"] * 4
+
+
+    def test_cut(self) -> None:
+        """The last thing that a worker does is not taken for its death."""
+        with daemon("--limits-drain-timeout", "0.2s") as echod, copied(echod, 1) as (client,):
+            stuff(client, echod.workers[0])
+            assert echod.stop() == os.EX_OK
+            assert [event["reason"] for event in echod.of("connection_closed")] == ["cut"]
+
+
+def test_a_number_that_is_used_again() -> None:
+    """A worker's descriptors have the numbers of those before; each copy is of the one that is there now."""
+    with daemon() as echod:
+        before = descriptors(echod.pid)
+        for _ in range(3):
+            with copied(echod, 3):
+                pass
+            wait_for_descriptors(echod.pid, before)
+        with copied(echod, 3) as clients:
+            assert kill(echod)["kept"] == 3
+            for client in clients:
+                send_and_get(client, b"mine")
+
+
+def test_a_parent_without_descriptors() -> None:
+    """It keeps as many copies as it may have besides what it needs; nobody is harmed by that."""
+    with daemon(prefix=("prlimit", "--nofile=145")) as echod:
+        before = descriptors(echod.pid)
+        with ExitStack() as stack:
+            clients = [stack.enter_context(echod.connect()) for _ in range(30)]
+            for client in clients:
+                send_and_get(client, b"before")
+            room = 145 - len(echod.addresses) - 6 - 128
+            wait_for_descriptors(echod.pid, before + room)
+            exited = kill(echod)
+            assert (exited["clients"], exited["kept"]) == (30, room)
+            served = 0
+            for client in clients:
+                try:
+                    send_and_get(client, b"after")
+                    served += 1
+                except ConnectionResetError:
+                    pass
+            assert served == room
+
+
+def test_a_connection_that_kills() -> None:
+    """It goes through the hands of a few workers, which all die, and of no more: then all that they had are reset."""
+    with daemon(patch=POISON + HASTE) as echod, copied(echod, 2) as (client, other):
+        client.sendall(b"!")
+        last = echod.wait_for("worker_exited", 4)
+        assert [event["kept"] for event in echod.of("worker_exited")] == [2, 2, 2, 0]
+        assert last["clients"] == 2
+        for each in (client, other):
+            assert about(echod, each, "connection_closed")["reason"] == "worker_died"
+            with pytest.raises(ConnectionResetError):
+                each.recv(1)
+        with echod.connect() as new:
+            send_and_get(new, b"after it all")
+
+
+def test_a_worker_that_dies_while_stopping() -> None:
+    """There is no successor: its connections are ended, and told."""
+    with daemon("--limits-drain-timeout", "1h") as echod, copied(echod, 1) as (client,):
+        freeze(echod.workers[0])
+        echod.process.send_signal(signal.SIGTERM)
+        echod.wait_for("draining")
+        os.kill(echod.workers[0], signal.SIGKILL)
+        assert echod.read_to_end() == os.EX_OK
+        assert [event["reason"] for event in echod.of("connection_closed")] == ["worker_died"]
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def talk(client: socket.socket, over: threading.Event, seed: int) -> str:
+    """Exchange messages of all sizes until it is over; what the client has seen of the end: nothing, or a reset."""
+    pieces = random.Random(seed)
+    with client:
+        while not over.is_set():
+            data = pieces.randbytes(int(10 ** pieces.uniform(0, 5.477)))
+            broken: list[OSError] = []
+            thread = threading.Thread(target=_pour, args=(client, data, broken))
+            thread.start()
+            try:
+                received = bytearray()
+                while len(received) < len(data):
+                    chunk = client.recv(1 << 18)
+                    if not chunk:
+                        thread.join(DEADLINE)
+                        return "reset" if broken else "cut short"  # of which only one of the two is told
+                    received += chunk
+                if received != data:
+                    return "wrong"
+            except ConnectionResetError:
+                return "reset"
+            finally:
+                thread.join(DEADLINE)
+    return ""
+
+
+def _pour(client: socket.socket, data: bytes, broken: list[OSError]) -> None:
+    try:
+        client.sendall(data)
+    except OSError as error:
+        broken.append(error)
+
+
+def test_killed_at_random() -> None:
+    """No byte is wrong, no echo is cut short in silence; whoever is reset is told of, one by one."""
+    pieces = random.Random(0)
+    with daemon("--workers", "2", patch=HASTE) as echod, copied(echod, 20) as clients:
+        over = threading.Event()
+        names = {client: "{}:{}".format(*client.getsockname()) for client in clients}
+        ends: dict[str, str] = {}
+        threads = [
+            threading.Thread(
+                target=lambda client=client, number=number: ends.update({names[client]: talk(client, over, number)})
+            )
+            for number, client in enumerate(clients)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            kill(echod, pieces.randrange(2))
+        over.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert echod.stop() == os.EX_OK
+        lost = {event["peer"] for event in echod.of("connection_closed") if event["reason"] == "worker_died"}
+        assert set(ends.values()) <= {"", "reset"}
+        assert {name for name, end in ends.items() if end == "reset"} == lost & set(names.values())
+        assert sum(event["kept"] for event in echod.of("worker_exited")) > 0
+
+
+def test_nothing_leaks() -> None:
+    """However many workers have died with clients, parent and worker have no more descriptors than at first."""
+    with daemon() as echod:
+        parent = descriptors(echod.pid)
+        with copied(echod, 5):
+            worker = descriptors(echod.workers[0])
+            for _ in range(3):
+                kill(echod)
+                wait_for_descriptors(echod.pid, parent + 5)
+                assert descriptors(echod.workers[0]) == worker
+        echod.wait_for("connection_closed", 5)
+        wait_for_descriptors(echod.pid, parent)

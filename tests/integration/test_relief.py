@@ -1,0 +1,359 @@
+"""A reload that changes where echod listens, or how many workers it has: connections stay, and nobody is refused."""
+
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, wait_for_state
+from tests.integration.peers import about, descriptors, exchange
+from tests.integration.store import storing
+from tests.integration.test_copies import OFTEN
+
+NO_PAIR = """
+import errno, os, socket
+import echod.crew, echod.relief
+real = socket.socketpair
+def hire(self, change, listeners):
+    def refuse(*words):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    socket.socketpair = refuse
+    try:
+        return hired(self, change, listeners)
+    finally:
+        socket.socketpair = real
+from echod.supervisor import Supervisor
+hired, first = Supervisor._hire, []
+def hire_first(self, change, listeners):
+    if first:
+        return hire(self, change, listeners)
+    first.append(True)
+    return hired(self, change, listeners)
+Supervisor._hire = hire_first
+"""
+"""From the second crew on there are no descriptors for it."""
+
+
+class Configured(Daemon):
+    """A daemon with a configuration file, which can be changed."""
+
+    def __init__(self, file: Path, text: str, *arguments: str, **options: object) -> None:
+        self.file = file
+        self.file.write_text(text)
+        self.count = 0
+        super().__init__("--config", str(file), *arguments, **options)  # type: ignore[arg-type]
+
+    def hang_up_on(self, text: str) -> None:
+        """Write another configuration, and send the signal."""
+        self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    def reload(self, text: str) -> Event:
+        """The same, and wait until it is in effect."""
+        self.hang_up_on(text)
+        self.count += 1
+        return self.wait_for("reloaded", self.count)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the configuration is."""
+    return tmp_path / "echod.toml"
+
+
+def refused(daemon: Daemon, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex((host, daemon.port)) != 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 3)])
+def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
+    """The connections are dealt out to them anew, with their names, counters, pending bytes and places."""
+    limits = "limits.max_connections_per_source = 9\n"
+    with ExitStack() as stack:
+        echod = stack.enter_context(Configured(file, f"host = '127.0.0.1'\nworkers = {before}\n{limits}"))
+        clients = [stack.enter_context(echod.connect()) for _ in range(8)]
+        for client in clients:
+            send_and_get(client, b"before")
+        echod.wait_for("connection_opened", 8)
+        stuff(clients[0], echod.workers[about(echod, clients[0], "connection_opened")["worker"]])
+        assert echod.reload(f"host = '127.0.0.1'\nworkers = {after}\n{limits}")["changed"] == ["workers"]
+        assert set(echod.workers) == set(range(max(before, after)))
+        clients[0].shutdown(socket.SHUT_WR)
+        assert len(receive_all(clients[0])) > 1 << 16
+        for client in clients[1:]:
+            send_and_get(client, b"after")
+        with echod.connect() as one, echod.connect() as another, echod.connect() as third:
+            send_and_get(one, b"the eighth")
+            send_and_get(another, b"the ninth")
+            assert third.recv(1) == b""
+        for client in clients:
+            client.close()
+        assert echod.stop() == os.EX_OK
+        closed = [event for event in echod.of("connection_closed") if event["bytes_received"] == 11]
+        assert (len(closed), {event["reason"] for event in closed}) == (7, {"eof"})
+        assert {event["restarts"] for event in closed} == {0}
+        opened = {event["connection"] for event in echod.of("connection_opened")}
+        assert {event["connection"] for event in closed} <= opened
+        served = Counter(event["worker"] for event in closed)
+        assert len(served) == after
+        (stopped,) = echod.of("stopped")
+        assert (stopped["clients_total"], stopped["clients_refused"]) == (10, 1)
+        assert echod.of("handed_over") + echod.of("taken_over") == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.1")],
+)
+def test_another_host(file: Path, before: str, after: str) -> None:
+    """It is listened on, at the same port, and not where it was; who is connected by the old one stays."""
+    with ExitStack() as stack:
+        echod = stack.enter_context(Configured(file, f"host = '{before}'"))
+        client = stack.enter_context(echod.connect(f"{before.replace('0.0.0.0', '127.0.0.1')}:{echod.port}"))
+        send_and_get(client, b"before")
+        assert echod.reload(f"host = '{after}'")["changed"] == ["host"]
+        assert echod.addresses == [f"{before}:{echod.port}", f"{after}:{echod.port}"]
+        send_and_get(client, b"after")
+        with echod.connect(f"127.0.0.1:{echod.port}") as other:
+            send_and_get(other, b"by the new one")
+        assert refused(echod, "127.0.0.2") == (after != "0.0.0.0")
+
+
+def test_one_of_several(file: Path, tmp_path: Path) -> None:
+    """Those that stay are not touched; the file of a unix socket that goes is gone."""
+    path = tmp_path / "echo"
+    with Configured(file, f"host = ['127.0.0.1', 'unix:{path}']") as echod, echod.connect(f"unix:{path}") as client:
+        send_and_get(client, b"before")
+        echod.reload("host = ['127.0.0.1', '127.0.0.2']")
+        assert echod.addresses == [f"127.0.0.1:{echod.port}", f"unix:{path}", f"127.0.0.2:{echod.port}"]
+        send_and_get(client, b"after")
+        assert not path.exists()
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with echod.connect(f"{host}:{echod.port}") as other:
+                send_and_get(other, b"new")
+
+
+def test_who_waits_at_an_address_that_goes(file: Path) -> None:
+    """Is let in before it does, with all bytes, as is whoever waits at one that stays."""
+    with ExitStack() as stack:
+        echod = stack.enter_context(Configured(file, "host = ['127.0.0.1', '127.0.0.2']", environment=OFTEN))
+        freeze(echod.workers[0])
+        waiting = [stack.enter_context(echod.connect(address)) for address in echod.addresses * 5]
+        for client in waiting:
+            client.sendall(b"early")
+            client.shutdown(socket.SHUT_WR)
+        echod.hang_up_on("host = '127.0.0.1'")
+        wait_for_state(echod.pid, "S")
+        os.kill(echod.workers[0], signal.SIGCONT)
+        echod.wait_for("reloaded")
+        for client in waiting:
+            assert receive_all(client) == b"early"
+
+
+def test_together_with_terms(file: Path) -> None:
+    """All that changes takes effect, in the journal too."""
+    with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
+        send_and_get(client, b"before")
+        changed = echod.reload("host = '127.0.0.1'\nworkers = 2\nchunk_size = 4\nlog.level = 'debug'")["changed"]
+        assert changed == ["chunk_size", "workers", "log.level"]
+        send_and_get(client, b"12345678")
+        assert [event["bytes"] for event in (echod.wait_for("chunk_received", 2), echod.of("chunk_received")[0])] == (
+            [4, 4]
+        )
+
+
+class TestRefused:
+    """Nothing has changed, and nobody notices."""
+
+    def test_address_of_nobody(self, file: Path) -> None:
+        """All is closed again that was opened."""
+        with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
+            send_and_get(client, b"before")
+            before = descriptors(echod.pid)
+            echod.hang_up_on("host = ['127.0.0.2', '192.0.2.1']\nworkers = 2")
+            assert "192.0.2.1" in echod.wait_for("reload_refused")["problem"]
+            assert descriptors(echod.pid) == before
+            send_and_get(client, b"after")
+            assert refused(echod, "127.0.0.2")
+            with echod.connect() as other:
+                send_and_get(other, b"as ever")
+            assert echod.reload("host = '127.0.0.2'")["changed"] == ["host"]
+
+    def test_address_of_another(self, file: Path) -> None:
+        """That of another program, on the same port."""
+        with Configured(file, "host = '127.0.0.1'") as echod, socket.create_server(("127.0.0.2", echod.port)):
+            echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']")
+            assert "in use by another program" in echod.wait_for("reload_refused")["problem"]
+            with echod.connect() as client:
+                send_and_get(client, b"as ever")
+
+    def test_no_descriptors_for_it(self, file: Path) -> None:
+        """The old crew goes on where it was, at the sockets that are as they were."""
+        with Configured(file, "host = '127.0.0.1'", patch=NO_PAIR) as echod, echod.connect() as client:
+            before = descriptors(echod.pid)
+            echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
+            assert echod.wait_for("reload_refused")["problem"] == (
+                "the new configuration needs memory or descriptors that are not there: Too many open files; "
+                "free some, and reload again"
+            )
+            send_and_get(client, b"still there")
+            assert descriptors(echod.pid) == before
+            with echod.connect() as other:
+                send_and_get(other, b"as ever")
+            assert echod.reload("host = '127.0.0.1'\nchunk_size = 4")["changed"] == ["chunk_size"]
+
+    def test_more_than_a_process_can_have(self, file: Path) -> None:
+        """The connections could not be handed on."""
+        with ExitStack() as stack:
+            echod = stack.enter_context(Configured(file, "host = '127.0.0.1'", prefix=("prlimit", "--nofile=140")))
+            clients = [stack.enter_context(echod.connect()) for _ in range(6)]
+            for client in clients:
+                send_and_get(client, b"before")
+            echod.hang_up_on("host = '127.0.0.1'\nworkers = 2")
+            assert echod.wait_for("reload_refused")["problem"] == (
+                "workers can't change now: 6 clients can't be passed on by a process that may have 5 at a time; raise "
+                "LimitNOFILE= (ulimit -n), or reload again when they are fewer"
+            )
+            for client in clients:
+                send_and_get(client, b"after")
+
+
+class TestWhen:
+    """Something else happens at the same time."""
+
+    def test_stopping_meanwhile(self, file: Path) -> None:
+        """The new crew comes, and drains."""
+        with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
+            send_and_get(client, b"before")
+            freeze(echod.workers[0])
+            client.sendall(b"unread")
+            echod.hang_up_on("host = '127.0.0.1'\nworkers = 2")
+            wait_for_state(echod.pid, "S")
+            echod.process.send_signal(signal.SIGTERM)
+            wait_for_state(echod.pid, "S")
+            os.kill(echod.workers[0], signal.SIGCONT)
+            assert receive_all(client) == b"unread"
+            client.close()
+            assert echod.read_to_end() == os.EX_OK
+            assert echod.of("connection_closed")[0]["reason"] == "drained"
+            assert echod.of("reloaded") == []
+
+    def test_a_worker_that_dies(self, file: Path) -> None:
+        """Before it has handed over: what it had goes on by the copies, beside what the others hand over."""
+        patch = "import echod.copies\nechod.copies.AGE = 0\n"
+        text = "host = '127.0.0.1'\nworkers = "
+        with ExitStack() as stack:
+            echod = stack.enter_context(Configured(file, text + "2", patch=patch, environment=OFTEN))
+            before = descriptors(echod.pid)
+            clients = [stack.enter_context(echod.connect()) for _ in range(6)]
+            for client in clients:
+                send_and_get(client, b"before")
+            while descriptors(echod.pid) != before + 6:
+                os.sched_yield()
+            freeze(echod.workers[1])
+            echod.hang_up_on(text + "3")
+            wait_for_state(echod.pid, "S")
+            os.kill(echod.workers[1], signal.SIGKILL)
+            echod.wait_for("reloaded")
+            for client in clients:
+                send_and_get(client, b"after")
+            assert echod.of("connection_closed") == []
+
+    def test_a_worker_that_hangs(self, file: Path) -> None:
+        """It is killed in the end, and does not keep the others from coming."""
+        with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=OFTEN) as echod:
+            freeze(echod.workers[1])
+            assert echod.reload("host = '127.0.0.1'\nworkers = 1")["changed"] == ["workers"]
+            with echod.connect() as client:
+                send_and_get(client, b"served")
+
+    def test_twice(self, file: Path) -> None:
+        """The second is served after the first, by what the file says then."""
+        with Configured(file, "host = '127.0.0.1'\nworkers = 2") as echod, echod.connect() as client:
+            freeze(echod.workers[1])
+            for workers in (3, 4, 1):
+                echod.hang_up_on(f"host = '127.0.0.1'\nworkers = {workers}")
+                wait_for_state(echod.pid, "S")
+            os.kill(echod.workers[1], signal.SIGCONT)
+            echod.wait_for("reloaded", 2)
+            assert len(echod.of("worker_started")) == 2 + 3 + 1
+            send_and_get(client, b"after all")
+
+
+@contextmanager
+def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
+    """Clients that connect, exchange and leave, one after the other; what they have seen."""
+    seen: Counter[str] = Counter()
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            try:
+                with echod.connect() as client:
+                    seen[str(exchange(client, b"hello"))] += 1
+            except OSError as error:
+                seen[repr(error)] += 1
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+
+
+def test_nobody_is_refused(file: Path) -> None:
+    """Whoever connects while listening sockets move on the same port, and crews change, is served."""
+    with Configured(file, "host = '127.0.0.1'") as echod, coming_and_going(echod) as seen:
+        for host in ("0.0.0.0", "127.0.0.1", "0.0.0.0"):
+            for workers in (2, 1):
+                echod.reload(f"host = '{host}'\nworkers = {workers}")
+    assert set(seen) == {"b'hello'"}
+
+
+def test_nothing_leaks(file: Path) -> None:
+    """However often crews change, the parent holds no more descriptors than before, and a worker none."""
+    text = "host = '127.0.0.1'\nworkers = "
+    with Configured(file, text + "1", "--limits-max-connections-per-source", "5") as echod, echod.connect() as client:
+        send_and_get(client, b"before")
+        parent, worker = descriptors(echod.pid), descriptors(echod.workers[0])
+        for workers in (2, 3, 2, 1):
+            echod.reload(text + str(workers))
+        send_and_get(client, b"after")
+        assert (descriptors(echod.pid), descriptors(echod.workers[0])) == (parent, worker)
+
+
+def test_the_store_follows(tmp_path: Path, file: Path) -> None:
+    """systemd keeps the sockets that are listened on now, and no others; a restart goes on by the new settings."""
+    with storing(tmp_path) as store:
+        file.write_text("host = '127.0.0.1'")
+        with store.daemon("--config", str(file)) as first, first.connect() as client:
+            send_and_get(client, b"before")
+            store.wait_for("echod-listener")
+            file.write_text("host = ['127.0.0.1', '127.0.0.2']\nworkers = 2")
+            first.process.send_signal(signal.SIGHUP)
+            first.wait_for("reloaded")
+            store.wait_for("echod-listener", "echod-listener")
+            file.write_text("host = '127.0.0.2'")
+            first.process.send_signal(signal.SIGHUP)
+            first.wait_for("reloaded", 2)
+            store.wait_for("echod-listener")
+            first.process.send_signal(signal.SIGUSR2)
+            assert first.stop() == os.EX_OK
+            with store.daemon("--config", str(file)) as second:
+                assert second.addresses == [f"127.0.0.2:{first.port}"]
+                send_and_get(client, b"after")
+                client.shutdown(socket.SHUT_WR)
+                assert second.wait_for("connection_closed")["restarts"] == 1
