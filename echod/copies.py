@@ -119,13 +119,17 @@ class Keeper:
         self._copies: dict[bytes, tuple[int, bytes]] = {}
 
     def on_readable(self) -> None:
-        """Take what the worker has to say."""
+        """Take what the worker has to say, or some of it."""
         self._receive()
+
+    def drain(self) -> None:
+        """Take all of it."""
+        while self._receive():
+            pass
 
     def take_over(self, journal: Journal, now: float) -> list[Inherited]:
         """After the worker's death: what goes on.  The others are ended, and told."""
-        while self._receive():
-            pass
+        self.drain()
         copies, self._copies = self._copies, {}
         return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, journal, now))]
 

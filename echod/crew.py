@@ -131,12 +131,14 @@ class Crew:
         """
         fds = self.limits.change(terms.max_connections, terms.max_per_source)
         self.terms = terms
+        self._make_room()
         for slot in self._slots:
             slot.order(terms.encode(), fds, answer=TAKEN)
 
     def hand_over(self, queue_fd: int) -> None:
         """Send all connections to the queue, and end; `due` until the last worker has."""
         self._end()
+        self._make_room()
         quotas = handover.quotas([row.clients_now for row in self.stats.rows], self.room)
         for slot, quota in zip(self._slots, quotas, strict=True):
             slot.order(handover.HAND_OVER + b"%d" % quota, [queue_fd], answer=HANDED_OVER)
@@ -183,6 +185,11 @@ class Crew:
         for bell in self._bells:
             os.close(bell)
         self.limits.close()
+
+    def _make_room(self) -> None:
+        """Before sending descriptors: only so many may be on their way, whoever sends them (ETOOMANYREFS, unix(7))."""
+        for keeper in self._keepers:
+            keeper.drain()
 
     def _deal(self, slot: Slot, connections: Sequence[Inherited]) -> None:
         """Give a worker that is not there yet connections to begin with, whose places are taken from now on."""
@@ -265,8 +272,7 @@ class Crew:
             while survivors:
                 copies.end(survivors.pop(), self._journal)
         self._deal(slot, survivors)
-        reason = slot.reason(wait_status, stopping=self._ends)
-        self._replace(slot, pid, reason, clients=clients, kept=len(survivors))
+        self._replace(slot, pid, slot.reason(wait_status, stopping=self._ends), clients=clients, kept=len(survivors))
         self._owner.on_answered()
 
     def _replace(self, slot: Slot, pid: int, reason: str, *, clients: int, kept: int) -> None:

@@ -13,13 +13,20 @@ from echod.journal import Journal
 
 
 class Relief:
-    """Has the `old` crew hand over and end; once it has, `complete` has the `new` one begin."""
+    """Has the `old` crew hand over and end; once it has, `complete` has the `new` one begin.
+
+    Raises OSError if there is no descriptor for that, and then there is no new crew either.
+    """
 
     def __init__(self, old: Crew, new: Crew, journal: Journal) -> None:
         self._old = old
         self._new = new
         self._journal = journal
-        self._queue, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._queue, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            new.close()
+            raise
         with writing:
             writing.setblocking(False)
             old.hand_over(writing.fileno())

@@ -190,7 +190,6 @@ class TestEnds:
             assert echod.read_to_end() == os.EX_OK
             assert [event["reason"] for event in echod.of("connection_closed")] == ["drained"] * 4
 
-
     def test_cut(self) -> None:
         """The last thing that a worker does is not taken for its death."""
         with daemon("--limits-drain-timeout", "0.2s") as echod, copied(echod, 1) as (client,):

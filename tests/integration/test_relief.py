@@ -18,26 +18,22 @@ from tests.integration.test_copies import OFTEN
 
 NO_PAIR = """
 import errno, os, socket
-import echod.crew, echod.relief
-real = socket.socketpair
-def hire(self, change, listeners):
-    def refuse(*words):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    socket.socketpair = refuse
+from echod.supervisor import Supervisor
+real, change, parent = socket.socketpair, Supervisor.change, os.getpid()
+def refusing_change(self, new):
+    calls = iter(range(1000))
+    def socketpair(*words):
+        if next(calls) == {number}:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*words)
+    socket.socketpair = socketpair
     try:
-        return hired(self, change, listeners)
+        change(self, new)
     finally:
         socket.socketpair = real
-from echod.supervisor import Supervisor
-hired, first = Supervisor._hire, []
-def hire_first(self, change, listeners):
-    if first:
-        return hire(self, change, listeners)
-    first.append(True)
-    return hired(self, change, listeners)
-Supervisor._hire = hire_first
+Supervisor.change = refusing_change
 """
-"""From the second crew on there are no descriptors for it."""
+"""One of the pairs of sockets that a reload takes is not to be had."""
 
 
 class Configured(Daemon):
@@ -195,9 +191,11 @@ class TestRefused:
             with echod.connect() as client:
                 send_and_get(client, b"as ever")
 
-    def test_no_descriptors_for_it(self, file: Path) -> None:
+    @pytest.mark.parametrize("number", [0, 2, 3])
+    def test_no_descriptors_for_it(self, file: Path, number: int) -> None:
         """The old crew goes on where it was, at the sockets that are as they were."""
-        with Configured(file, "host = '127.0.0.1'", patch=NO_PAIR) as echod, echod.connect() as client:
+        patch = NO_PAIR.format(number=number)
+        with Configured(file, "host = '127.0.0.1'", patch=patch) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
             assert echod.wait_for("reload_refused")["problem"] == (
