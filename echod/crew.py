@@ -28,13 +28,6 @@ from echod.worker import READY, TAKEN, Worker, enter
 
 FLUSH = 1.0
 """Seconds that a worker may take to have its last events written."""
-GROWN_UP = 10.0
-"""Seconds after which a worker is not to have died young."""
-DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds until a worker is replaced, by how many before it have died young."""
-POISONED = 3
-"""Workers that died young, one after the other, after which their connections are not passed on any more: maybe it is
-one of these that kills them."""
 
 
 class Owner(Protocol):
@@ -54,7 +47,7 @@ class Owner(Protocol):
 
 
 class Crew:
-    """So many `workers` on `listeners`, serving by `terms`.
+    """So many `workers` on `listeners`, serving by `terms`, and at first so many clients as are `inherited`.
 
     Raises OSError if there is no descriptor or no memory for what they share.
     """
@@ -68,12 +61,14 @@ class Crew:
         loop: Loop,
         signals: Signals,
         owner: Owner,
+        *,
+        inherited: int,
     ) -> None:
         self.listeners = listeners
         self.terms = terms
         """What each worker that is made now is to serve by."""
         self.stats = Stats(workers)
-        self.limits = Limits(self.stats, terms.max_connections, terms.max_per_source)
+        self.limits = Limits(self.stats, terms.max_connections, terms.max_per_source, inherited)
         self._journal = journal
         self._loop = loop
         self._signals = signals
@@ -268,7 +263,7 @@ class Crew:
         slot.close()
         self.limits.vacate(slot.number)
         survivors = self._keepers[slot.number].take_over(self._journal, self._loop.now)
-        if slot.died_young >= POISONED:
+        if slot.poisoned:
             while survivors:
                 copies.end(survivors.pop(), self._journal)
         self._deal(slot, survivors)
@@ -282,10 +277,7 @@ class Crew:
             if not self.alive:
                 self._owner.on_over()
             return
-        if self._loop.now - slot.started >= GROWN_UP:
-            slot.died_young = 0
-        delay = DELAYS[min(slot.died_young, len(DELAYS) - 1)]
-        slot.died_young += 1
+        delay = slot.mourn(self._loop.now)
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
     def _hang_up(self, slot: Slot) -> None:

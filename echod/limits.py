@@ -82,11 +82,12 @@ class Limits:
     """What all workers may hold together; make it before the fork.
 
     `max_connections` is for all clients and `max_per_source` for those of one source (see `address.source`), 0 for no
-    such limit.
+    such limit.  So many as `inherited` may be there at first, whatever the limit.
     """
 
-    def __init__(self, stats: Stats, max_connections: int, max_per_source: int) -> None:
+    def __init__(self, stats: Stats, max_connections: int, max_per_source: int, inherited: int = 0) -> None:
         self._stats = stats
+        self._inherited = inherited
         self._max_connections = self._max_per_source = 0
         self._tables: list[SourceTable] = []
         self._fd = -1
@@ -106,7 +107,7 @@ class Limits:
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return []
         # As many as may be let in by the old limit or by the new one, and as there are, if the old one was lowered.
-        most = max(max_connections, self._max_connections, self._stats.clients_now())
+        most = max(max_connections, self._max_connections, self._inherited, self._stats.clients_now())
         if not max_per_source:
             self._set(max_connections, max_per_source, [])
             return []

@@ -15,6 +15,13 @@ HUNG = 5
 UNWELL = 3
 """Beats without a tick after which systemd is not told any more that all is well."""
 
+GROWN_UP = 10.0
+"""Seconds after which a worker is not to have died young."""
+DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds until a worker is replaced, by how many before it have died young."""
+POISONED = 3
+"""Workers that died young, one after the other, after which it may be one of their connections that kills them."""
+
 _BEGIN = b"begin"
 
 
@@ -31,8 +38,8 @@ class Slot:
     ready: bool = False
     due: bytes = b""
     """What its worker is to say to the last order that has an answer, and has not said yet."""
-    died_young: int = 0
     restart: Timer | None = field(default=None, repr=False)
+    _died_young: int = 0
     _ticks: int = 0
     _missed: int = 0
     """Beats since it last ticked."""
@@ -102,6 +109,18 @@ class Slot:
     def well(self) -> bool:
         """Whether there is a worker, and its loop comes round."""
         return bool(self.pid) and self._missed < UNWELL
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether the next worker had better begin without the connections of the last."""
+        return self._died_young >= POISONED
+
+    def mourn(self, now: float) -> float:
+        """Take note that the worker is dead; seconds until there should be another."""
+        if now - self.started >= GROWN_UP:
+            self._died_young = 0
+        self._died_young += 1
+        return DELAYS[min(self._died_young, len(DELAYS)) - 1]
 
     def kill(self) -> None:
         """End the worker, if there is one; what its clients were due is lost."""

@@ -65,7 +65,7 @@ class Supervisor:
         self._loop = Loop(self._on_bug)
         signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
         self._signals = Signals(signums, self._handle_signal)
-        self._crew = self._hire(start, listeners)
+        self._crew = self._hire(start, listeners, len(inherited))
         self._relief: Relief | None = None
         self._started = self._loop.now
         self._ready = False
@@ -165,8 +165,10 @@ class Supervisor:
         self._signals.forget()
         self._loop.close()
 
-    def _hire(self, change: Change, listeners: Sequence[Listener]) -> Crew:
-        return Crew(change.workers, listeners, change.terms, self._journal, self._loop, self._signals, self)
+    def _hire(self, change: Change, listeners: Sequence[Listener], inherited: int) -> Crew:
+        """A crew for as many clients as there may be by its terms, and as are `inherited`."""
+        loop, signals = self._loop, self._signals
+        return Crew(change.workers, listeners, change.terms, self._journal, loop, signals, self, inherited=inherited)
 
     def _relieve(self, change: Change, listeners: Sequence[Listener]) -> None:
         """Have another crew serve; raises `ConfigError` or OSError if that can't be done now."""
@@ -176,7 +178,9 @@ class Supervisor:
                 f"{', '.join(change.changed)} can't change now: {clients} clients can't be passed on by a process that "
                 f"may have {room} at a time; raise LimitNOFILE= (ulimit -n), or reload again when they are fewer"
             )
-        self._relief = Relief(self._crew, self._hire(change, listeners), self._journal)
+        # Until they are counted, the old crew may let in as many as its limit says.
+        new = self._hire(change, listeners, max(clients, self._crew.terms.max_connections))
+        self._relief = Relief(self._crew, new, self._journal)
 
     def _on_relieved(self, now: float) -> None:
         if self._relief is not None:

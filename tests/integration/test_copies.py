@@ -30,7 +30,7 @@ def on_readable(self):
 Relay.on_readable = on_readable
 """
 """A byte that kills whoever is to read it."""
-HASTE = "import echod.crew\nechod.crew.DELAYS = (0.0,)\n"
+HASTE = "import echod.slot\nechod.slot.DELAYS = (0.0,)\n"
 """No successor is waited for."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, wait_for_state
-from tests.integration.peers import about, descriptors, exchange
+from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
 from tests.integration.test_copies import OFTEN
 
@@ -164,6 +164,24 @@ def test_together_with_terms(file: Path) -> None:
         assert [event["bytes"] for event in (echod.wait_for("chunk_received", 2), echod.of("chunk_received")[0])] == (
             [4, 4]
         )
+
+
+def test_more_clients_than_there_may_be_from_now_on(file: Path) -> None:
+    """They stay, each from a source of its own, and are counted; nobody else is let in until there are fewer."""
+    text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 1\n"
+    with ExitStack() as stack:
+        echod = stack.enter_context(Configured(file, text))
+        address = echod.addresses[0]
+        clients = [stack.enter_context(connect(address, source=f"127.0.0.{number}")) for number in range(2, 22)]
+        for client in clients:
+            send_and_get(client, b"before")
+        echod.reload(text + "workers = 2\nlimits.max_connections = 2\n")
+        for client in clients:
+            send_and_get(client, b"after")
+        last = stack.enter_context(connect(address, source="127.0.0.50"))
+        for client in clients[1:]:
+            client.close()
+        send_and_get(last, b"at last")
 
 
 class TestRefused:
