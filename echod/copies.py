@@ -11,13 +11,14 @@ While there is a copy, closing does not end a connection (`Session.copied`): the
 forget it; one that is to be reset is so when the copy is closed.
 
 What goes from worker to parent is lines: `+`, the worker's number of a descriptor, and JSON (`echod.life`), each with
-the descriptor itself; or `-` and the number.  They are read in their order, so a number may be used again.
+the descriptor itself; or `-` and the number.  They are read in their order, so a number may be used again.  What a
+worker begins with needs no word: the parent has had it, under the numbers that the fork has copied, and keeps it.
 """
 
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from echod import address, queues
 from echod.handover import Inherited, adopt
@@ -111,12 +112,18 @@ class Keeper:
     """The parent's side: keeps the copies of one worker after the other, at most so many."""
 
     def __init__(self, most: int) -> None:
+        self.most = most
         self.sock, self.worker_sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """The end to be watched for `on_readable`, and the worker's."""
         self.sock.setblocking(False)  # since send_fds and recv_fds don't pass flags on
         self.worker_sock.setblocking(False)
-        self._most = most
-        self._copies: dict[bytes, tuple[int, bytes]] = {}
+        self._copies: dict[bytes, tuple[int, Life | bytes]] = {}
+
+    def keep(self, connections: Sequence[Inherited]) -> None:
+        """Keep the first of those that a new worker begins with, as many as there may be; the others are closed."""
+        for sock, life in connections:
+            fd = sock.detach()
+            self._keep(b"%d" % fd, fd, life)
 
     def on_readable(self) -> None:
         """Take what the worker has to say, or some of it."""
@@ -157,9 +164,9 @@ class Keeper:
             os.close(fd)
         return True
 
-    def _keep(self, number: bytes, fd: int, life: bytes) -> None:
+    def _keep(self, number: bytes, fd: int, life: Life | bytes) -> None:
         self._forget(number)
-        if len(self._copies) < self._most:
+        if len(self._copies) < self.most:
             self._copies[number] = fd, life
         else:
             os.close(fd)
@@ -176,14 +183,11 @@ def end(inherited: Inherited, journal: Journal) -> None:
     _close(sock, life, life.received, journal)
 
 
-def _take_over(fd: int, written: bytes, journal: Journal, now: float) -> Inherited | None:
+def _take_over(fd: int, known: Life | bytes, journal: Journal, now: float) -> Inherited | None:
     # Nothing that comes from a worker, which talks to the whole world, may harm its parent.
     if (sock := adopt(fd)) is None:
         return None
-    try:
-        life = decode(json.loads(written), b"", sock.family, now)._replace(active=now)
-    except Exception:  # noqa: BLE001  whatever it wrote
-        life = Life("", ("", 0), now, now)
+    life = _life(known, sock.family, now)
     passed = queues.passed(sock)
     if passed is None:
         end(Inherited(sock, life), journal)
@@ -196,6 +200,15 @@ def _take_over(fd: int, written: bytes, journal: Journal, now: float) -> Inherit
     reset_on_close(sock, resets=True)
     _close(sock, life, passed.written, journal)
     return None
+
+
+def _life(known: Life | bytes, family: int, now: float) -> Life:
+    if isinstance(known, Life):
+        return known._replace(active=now, pending=b"")
+    try:
+        return decode(json.loads(known), b"", family, now)._replace(active=now)
+    except Exception:  # noqa: BLE001  whatever a worker wrote
+        return Life("", ("", 0), now, now)
 
 
 def _close(sock: socket.socket, life: Life, written: int, journal: Journal) -> None:

@@ -205,8 +205,7 @@ class Crew:
                 enter(parent)
         if its_orders is not None:
             self._become_worker(slot.number, its_orders)
-        for sock, _ in self._shares[slot.number]:
-            sock.close()
+        self._keepers[slot.number].keep(self._shares[slot.number])
         self._shares[slot.number].clear()
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
         if slot.orders is not None:
@@ -219,10 +218,10 @@ class Crew:
         journal.worker = number
         try:
             share, self._shares[number] = self._shares[number], []
-            copies_sock = self._keepers[number].worker_sock.dup()
+            copies_sock, copied = self._keepers[number].worker_sock.dup(), self._keepers[number].most
             self._shed()
             listeners, terms, stats, limits, bells = self.listeners, self.terms, self.stats, self.limits, self._bells
-            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_sock, share).run()
+            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_sock, share, copied).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             journal.bug_of(error)

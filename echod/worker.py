@@ -53,7 +53,7 @@ class Worker:
 
     `orders` is the socket to the parent, `copies` the one for copies of connections; `bells` are those of all workers;
     listeners, limits and statistics are shared with them.  It begins with the connections that are `inherited`, whose
-    places are taken already.
+    places are taken already; of the first, at most so many as `copied`, there are copies.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Worker:
         orders: socket.socket,
         copies: socket.socket,
         inherited: Sequence[Inherited],
+        copied: int,
     ) -> None:
         self._number = number
         self._terms = terms
@@ -89,7 +90,7 @@ class Worker:
         self._bell = bells[number]
         self._reserve: list[int] = []
         self._fill_reserve()
-        self._inherit(inherited)
+        self._inherit(inherited, copied)
 
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
@@ -104,11 +105,12 @@ class Worker:
         self._copies.finish()
         self._count()
 
-    def _inherit(self, connections: Sequence[Inherited]) -> None:
+    def _inherit(self, connections: Sequence[Inherited], copied: int) -> None:
         self._limits.count(self._number, (address.source(sock.family, life.sockaddr) for sock, life in connections))
-        for sock, life in connections:
+        for index, (sock, life) in enumerate(connections):
             tune(sock, self._terms.tuning)
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
+            session.copied = index < copied
             self._echoed_before -= session.bytes_echoed  # which the echod before has counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:

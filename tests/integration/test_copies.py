@@ -30,6 +30,18 @@ def on_readable(self):
 Relay.on_readable = on_readable
 """
 """A byte that kills whoever is to read it."""
+NO_MORE_COPIES = """
+from echod.copies import Giver
+from echod.crew import Crew
+real, starts = Crew._start, []
+def start(self, slot):
+    if starts:
+        Giver.look = lambda self: None
+    starts.append(slot)
+    real(self, slot)
+Crew._start = start
+"""
+"""Of what a worker has, if it is not the first."""
 HASTE = "import echod.slot\nechod.slot.DELAYS = (0.0,)\n"
 """No successor is waited for."""
 
@@ -118,6 +130,15 @@ def test_what_owes_bytes_is_reset() -> None:
         with pytest.raises(ConnectionResetError):
             receive_all(client)
         send_and_get(other, b"still there")
+
+
+def test_one_after_the_other() -> None:
+    """What a worker has inherited is safe from its first moment: there is a copy before it can give one."""
+    with daemon("--workers", "1", patch=NO_MORE_COPIES) as echod, copied(echod, 3) as clients:
+        for _ in range(3):
+            assert kill(echod)["kept"] == 3
+        for client in clients:
+            send_and_get(client, b"after it all")
 
 
 def test_young_ones_are_reset(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, wait_for_state
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
-from tests.integration.test_copies import OFTEN
+from tests.integration.test_copies import OFTEN, SOON, copied
 
 NO_PAIR = """
 import errno, os, socket
@@ -264,16 +264,10 @@ class TestWhen:
 
     def test_a_worker_that_dies(self, file: Path) -> None:
         """Before it has handed over: what it had goes on by the copies, beside what the others hand over."""
-        patch = "import echod.copies\nechod.copies.AGE = 0\n"
         text = "host = '127.0.0.1'\nworkers = "
         with ExitStack() as stack:
-            echod = stack.enter_context(Configured(file, text + "2", patch=patch, environment=OFTEN))
-            before = descriptors(echod.pid)
-            clients = [stack.enter_context(echod.connect()) for _ in range(6)]
-            for client in clients:
-                send_and_get(client, b"before")
-            while descriptors(echod.pid) != before + 6:
-                os.sched_yield()
+            echod = stack.enter_context(Configured(file, text + "2", patch=SOON, environment=OFTEN))
+            clients = stack.enter_context(copied(echod, 6))
             freeze(echod.workers[1])
             echod.hang_up_on(text + "3")
             wait_for_state(echod.pid, "S")
@@ -341,9 +335,8 @@ def test_nobody_is_refused(file: Path) -> None:
 
 def test_nothing_leaks(file: Path) -> None:
     """However often crews change, the parent holds no more descriptors than before, and a worker none."""
-    text = "host = '127.0.0.1'\nworkers = "
-    with Configured(file, text + "1", "--limits-max-connections-per-source", "5") as echod, echod.connect() as client:
-        send_and_get(client, b"before")
+    text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 5\nworkers = "
+    with Configured(file, text + "1", patch=SOON, environment=OFTEN) as echod, copied(echod, 1) as (client,):
         parent, worker = descriptors(echod.pid), descriptors(echod.workers[0])
         for workers in (2, 3, 2, 1):
             echod.reload(text + str(workers))
