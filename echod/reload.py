@@ -1,110 +1,98 @@
-"""From settings to terms, at the start and again at each reload.
+"""Serving by another configuration without a pause: from the wish to reload to the last worker's answer.
 
-The parent does nothing else while it reads again.  So a named host is not resolved again, unless it, or the port, is
-another than before.
+One reload at a time: a wish that comes meanwhile is granted afterwards, since files may have changed after they were
+read.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
-from echod.address import endpoints
-from echod.config import Settings, keys, worker_count
-from echod.session import Timeouts
-from echod.sources import ConfigPath, Loaded
-from echod.terms import Change, Telling, Terms
-from echod.tuning import Tuning
-
-LINGER = 2.0
-"""Seconds to wait for the client's end of a connection that the server ends."""
-SPARE_FDS = 64
-"""Descriptors of a worker that are no clients'."""
-
-_WHERE: list[ConfigPath] = [("host",), ("port",)]
+from echod.errors import CannotListen, ConfigError
+from echod.journal import Journal
+from echod.status import failure
+from echod.terms import Change
 
 
-class Configuration:
-    """The settings in effect, `loaded` at the start and later by `load`.
+class Staff(Protocol):
+    """Those who serve."""
 
-    `tick` is for the terms; `descriptors` is how many each process may have; `adopted` says that sockets were passed,
-    which makes the settings of where to listen idle.
+    @property
+    def busy(self) -> bool:
+        """Whether somebody does not serve by the last change yet, and is not gone either."""
+
+    def change(self, change: Change) -> None:
+        """Begin to serve by it; `busy` until the last does.
+
+        Raises `ConfigError` or `CannotListen` if that can't be done now, and nothing has changed then.
+        """
+
+
+class Reload:
+    """Has the `staff` serve by what `read` returns, and `take`s that then; or refuses it.
+
+    What `read` refuses it says by `ConfigError` or `CannotListen`.  Whatever else it raises is a bug, which must not
+    end those who are served: it is told, and everything stays too.
+
+    `start` is what the staff has been told to begin with; `on_begun` and `on_ended` are called around each reload, the
+    latter once everybody serves by the change, or when everything stays as it was.
     """
 
     def __init__(
-        self, loaded: Loaded, load: Callable[[], Loaded], *, tick: float, descriptors: int, adopted: bool
+        self,
+        start: Change,
+        read: Callable[[], Change],
+        take: Callable[[], None],
+        staff: Staff,
+        journal: Journal,
+        on_begun: Callable[[], None],
+        on_ended: Callable[[], None],
     ) -> None:
-        self._load = load
-        self._tick = tick
-        self._descriptors = descriptors
-        self._adopted = self._retuned = adopted
-        self._settings = self._read = loaded.settings
-        self.start = self._change(loaded)
-        """What the settings make at the start, when nothing changes."""
+        self.overruled = start.overruled
+        """Settings that are idle."""
+        self.refused = start.refused
+        """Why what was last to be read was not taken, in a sentence; empty if it was."""
+        self._read = read
+        self._commit = take
+        self._staff = staff
+        self._journal = journal
+        self._on_begun = on_begun
+        self._on_ended = on_ended
+        self._wanted = False
+        self._begun: Change | None = None
 
-    @property
-    def settings(self) -> Settings:
-        """Those in effect."""
-        return self._settings
+    def want(self) -> None:
+        """Have `advance` begin a reload, now or when it can."""
+        self._wanted = True
 
-    def reload(self) -> Change:
-        """Read everything again, and say what that would change; raises `ConfigError` and `CannotListen`."""
-        loaded = self._load()
-        self._read = loaded.settings
-        return self._change(loaded)
+    def advance(self) -> None:
+        """End the reload by which everybody serves, and begin the one that is wanted."""
+        if self._staff.busy:
+            return
+        if (change := self._begun) is not None:
+            self._begun = None
+            self._on_ended()
+            self._journal.reloaded(changed=change.changed)
+        if self._wanted:
+            self._wanted = False
+            self._begin()
 
-    def take(self) -> None:
-        """What was read last is in effect now, and what the next is compared with."""
-        self._settings = self._read
-
-    def _change(self, loaded: Loaded) -> Change:
-        new, before = loaded.settings, self._settings
-        tuning = _tuning(new)
-        # For good: how long the kernel's queue is not emptied, nobody knows.
-        self._retuned = self._retuned or tuning != _tuning(before)
-        overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
-        changed = [key for key in keys() if key.value(new) != key.value(before)]
-        if self._adopted:
-            changed = [key for key in changed if key.path not in _WHERE]
-        moves = any(key.path in _WHERE for key in changed)
-        workers = worker_count(new)
-        warnings = list(loaded.warnings)
-        if overruled:
-            subjects = " and ".join(loaded.origins[path].subject(path) for path in overruled)
-            is_or_are = "is" if len(overruled) == 1 else "are"
-            warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
-        return Change(
-            terms=_terms(new, tuning, self._retuned, self._tick),
-            workers=workers,
-            endpoints=endpoints(new.host) if moves else None,
-            port=new.port,
-            changed=[key.name for key in changed],
-            overruled=[".".join(path) for path in overruled],
-            warnings=warnings + _too_few(self._descriptors, workers, new.limits.max_connections),
-        )
-
-
-def _tuning(settings: Settings) -> Tuning:
-    return Tuning(settings.limits.keepalive, settings.limits.stall_timeout)
-
-
-def _terms(settings: Settings, tuning: Tuning, tunes_accepted: bool, tick: float) -> Terms:
-    limits, log = settings.limits, settings.log
-    return Terms(
-        chunk_size=settings.chunk_size,
-        timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
-        tuning=tuning,
-        tunes_accepted=tunes_accepted,
-        drain=limits.drain_timeout,
-        tick=tick,
-        max_connections=limits.max_connections,
-        max_per_source=limits.max_connections_per_source,
-        handover=settings.handover,
-        telling=Telling(log.level, log.format, log.connections, log.payload),
-    )
-
-
-def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
-    """A warning if the descriptors are fewer than the clients that may be served."""
-    served = workers * (descriptors - SPARE_FDS)
-    if served >= wanted:
-        return []
-    warning = f"limits.max_connections is {wanted}, but this process may have descriptors for {served} clients only"
-    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]
+    def _begin(self) -> None:
+        self._on_begun()
+        try:
+            change = self._read()
+            self._staff.change(change)
+        except (ConfigError, CannotListen) as error:
+            for problem in error.problems:
+                self._journal.reload_refused(problem=problem)
+            self.refused = failure(error.problems)
+        except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
+            self._journal.bug_of(error)
+            self.refused = "a bug in echod: see the journal"
+        else:
+            self._commit()
+            self._begun, self.overruled, self.refused = change, change.overruled, ""
+            for warning in change.warnings:
+                self._journal.config_warning(problem=warning)
+            self.advance()
+            return
+        self._on_ended()

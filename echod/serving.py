@@ -11,9 +11,9 @@ from dataclasses import replace
 from echod import __version__, handover, lastgood
 from echod.address import endpoints
 from echod.config import Settings
+from echod.configuration import Configuration
 from echod.journal import Journal, open_sink
 from echod.listeners import STORED_AS, adopt_kept, adopt_listeners, open_listeners, store
-from echod.reload import Configuration
 from echod.signals import held_back
 from echod.sources import Loaded
 from echod.status import failure

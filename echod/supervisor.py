@@ -17,7 +17,7 @@ from echod.journal import Journal
 from echod.listeners import STORED_AS, Listener, open_listeners, store
 from echod.loop import READ, Loop
 from echod.relief import Relief
-from echod.renewal import Renewal
+from echod.reload import Reload
 from echod.report import Report
 from echod.signals import Signals
 from echod.stats import Totals
@@ -33,7 +33,7 @@ written."""
 class Supervisor:
     """Runs a crew on `listeners` until a signal says to stop.
 
-    `start` has the terms to begin with, and `reload` reads others at a SIGHUP, or raises `ConfigError` or
+    `start` has the terms to begin with, and `read_again` reads others at a SIGHUP, or raises `ConfigError` or
     `CannotListen`; `take` is called when those are in effect.  With `hangup_stops` that is a signal to stop, too.
     `watchdog` is how many seconds systemd waits for a sign of life, if it does.  `inherited` are the connections to
     begin with.
@@ -43,7 +43,7 @@ class Supervisor:
         self,
         listeners: list[Listener],
         start: Change,
-        reload: Callable[[], Change],
+        read_again: Callable[[], Change],
         take: Callable[[], None],
         journal: Journal,
         notifier: Notifier,
@@ -59,8 +59,8 @@ class Supervisor:
         self._inherited = inherited
         self._hangup_stops = hangup_stops
         self._report = Report(notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick)
-        self._renewal = Renewal(
-            start, reload, take, self, journal, on_begun=notifier.reloading, on_ended=self._tell_ready
+        self._reload = Reload(
+            start, read_again, take, self, journal, on_begun=notifier.reloading, on_ended=self._tell_ready
         )
         self._loop = Loop(self._on_bug)
         signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -140,11 +140,11 @@ class Supervisor:
             if (failed := self._notifier.failed) is not None:
                 problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
                 self._journal.config_warning(problem=problem)
-        self._renewal.advance()
+        self._reload.advance()
 
     def on_answered(self) -> None:
         """A worker serves by other terms, has handed over, or is gone."""
-        self._renewal.advance()
+        self._reload.advance()
         if self._handing_over and not self._crew.due:
             self._handing_over = False
             count = sum(row.handed_over for row in self._crew.stats.rows)
@@ -204,7 +204,7 @@ class Supervisor:
         return self._crew.stats.totals()
 
     def _tell_ready(self) -> None:
-        overruled, refused = self._renewal.overruled, self._renewal.refused
+        overruled, refused = self._reload.overruled, self._reload.refused
         self._report.ready(self._loop.now, self._addresses(), overruled=overruled, refused=refused)
 
     def _on_beat(self, now: float) -> None:
@@ -218,8 +218,8 @@ class Supervisor:
         SIGUSR2 says that the next one is the first half of a restart, which SIGTERM does not tell from a stop.
         """
         if signum == signal.SIGHUP and not self._hangup_stops:
-            self._renewal.want()
-            self._renewal.advance()
+            self._reload.want()
+            self._reload.advance()
         elif signum == signal.SIGUSR2:
             self._restarts = True
         elif self._stopping is not None:

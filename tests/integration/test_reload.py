@@ -47,13 +47,13 @@ def memfd_create(*words):
 os.memfd_create = memfd_create
 """
 BUG_IN_READING = """
-import echod.reload
+import echod.configuration
 def too_few(*words):
-    if echod.reload.started:
+    if echod.configuration.started:
         raise RuntimeError("this can not be")
-    echod.reload.started = True
+    echod.configuration.started = True
     return []
-echod.reload.started, echod.reload._too_few = False, too_few
+echod.configuration.started, echod.configuration._too_few = False, too_few
 """
 
 

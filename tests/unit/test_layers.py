@@ -32,7 +32,7 @@ FLOORS = [
     ["address", "balance", "handover", "journal", "kinds", "limits", "loop", "slot", "stall", "status"],
     ["config", "listeners", "report", "session"],
     ["acceptor", "copies", "sources", "terms"],
-    ["lastgood", "reload", "renewal", "worker"],
+    ["configuration", "lastgood", "reload", "worker"],
     ["crew"],
     ["relief"],
     ["supervisor"],
