@@ -160,6 +160,13 @@ class Crew:
         shares, self._shares = self._shares, [[] for _ in self._slots]
         return [inherited for share in shares for inherited in share]
 
+    def bequeath(self, queue: socket.socket) -> None:
+        """Send those that wait for a worker to the queue, as far as they fit."""
+        for row, share in zip(self.stats.rows, self._shares, strict=True):
+            count = handover.pass_on(queue, share)
+            row.add_handed_over(count)
+            row.clients_now -= count
+
     def close(self) -> None:
         """Leave nothing behind; the listening sockets are others' to close."""
         self.kill()

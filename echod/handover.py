@@ -120,6 +120,18 @@ def send(queue: socket.socket, connections: Sequence[tuple[Life, int]]) -> bool:
     return True
 
 
+def pass_on(queue: socket.socket, connections: list[Inherited]) -> int:
+    """Send as many of these as there is room for, take them out of the list, and close them here; how many."""
+    count = len(connections)
+    while batch := connections[-BATCH:]:
+        if not send(queue, [(life, sock.fileno()) for sock, life in batch]):
+            break
+        del connections[-BATCH:]
+        for sock, _ in batch:
+            sock.close()
+    return count - len(connections)
+
+
 def receive(fds: Iterable[int], now: float, *, restarts: int) -> Estate:
     """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody.
 

@@ -69,7 +69,9 @@ class Supervisor:
         self._relief: Relief | None = None
         self._started = self._loop.now
         self._ready = False
-        self._restarts = self._handing_over = False
+        self._restarts = False
+        self._queue: socket.socket | None = None
+        """While connections go there, to the next echod."""
         self._stopping: signal.Signals | None = None
         """The signal that says so, if one has."""
 
@@ -145,8 +147,10 @@ class Supervisor:
     def on_answered(self) -> None:
         """A worker serves by other terms, has handed over, or is gone."""
         self._reload.advance()
-        if self._handing_over and not self._crew.due:
-            self._handing_over = False
+        if self._queue is not None and not self._crew.due:
+            with self._queue as queue:
+                self._crew.bequeath(queue)
+            self._queue = None
             count = sum(row.handed_over for row in self._crew.stats.rows)
             self._journal.handed_over(count=count, left=self._crew.stats.clients_now())
 
@@ -243,9 +247,8 @@ class Supervisor:
         for listener in self._listeners:
             listener.leave() if leaves else listener.close()
         if queue is not None:
-            self._handing_over = True
-            with queue:
-                crew.hand_over(queue.fileno())
+            self._queue = queue
+            crew.hand_over(queue.fileno())
             self.on_answered()
         else:
             self._journal.draining(signal=signum.name, clients=crew.stats.clients_now(), timeout=drain)
@@ -265,6 +268,8 @@ class Supervisor:
         if self._relief is not None:
             self._relief.close()
         self._crew.close()
+        if self._queue is not None:
+            self._queue.close()
         for listener in self._listeners:
             listener.leave()
         self._journal.sink.detach()

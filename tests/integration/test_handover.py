@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, Event, receive_all, send_and_get, stuff, until_gone
+from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, until_gone
+from tests.integration.peers import about
 from tests.integration.store import Store, storing
+from tests.integration.test_copies import SOON, copied
 
 HANDOVER = "echod-handover"
 NO_PROCESS_AT_FIRST = """
@@ -365,6 +367,29 @@ def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
         assert daemon.read_to_end() == os.EX_OK
         assert not daemon.of("handed_over") + daemon.of("handover_impossible")
         assert set(store.names()) == {"echod-listener"}
+
+
+def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
+    """What it had goes on in the next echod all the same, where it is certain that nothing is missing."""
+    with store.daemon("--workers", "2", patch=SOON) as first, ExitStack() as stack:
+        clients = stack.enter_context(copied(first, 6))
+        first.wait_for("connection_opened", 6)
+        of_worker = {about(first, client, "connection_opened")["worker"]: client for client in clients}
+        stuff(of_worker[1], first.workers[1])
+        freeze(first.workers[1])
+        first.process.send_signal(signal.SIGUSR2)
+        first.process.send_signal(signal.SIGTERM)
+        first.wait_for("worker_exited", where=lambda event: event["worker"] == 0)
+        os.kill(first.workers[1], signal.SIGKILL)
+        assert first.read_to_end() == os.EX_OK
+        (event,) = first.of("handed_over")
+        assert (event["count"], event["left"]) == (5, 0)
+        assert about(first, of_worker[1], "connection_closed")["reason"] == "worker_died"
+        with store.daemon() as second:
+            assert taken_over(second) == (5, 0, 0)
+            for client in clients:
+                if client is not of_worker[1]:
+                    send_and_get(client, b"after")
 
 
 def test_more_than_a_process_can_have(store: Store) -> None:
