@@ -24,7 +24,7 @@ from echod import address, queues
 from echod.handover import Inherited, adopt
 from echod.journal import Journal
 from echod.life import Life, decode, encode
-from echod.loop import Loop
+from echod.loop import READ, Loop
 from echod.queues import Ends
 from echod.session import Session
 from echod.tuning import reset_on_close
@@ -40,6 +40,8 @@ _MESSAGE_MAX = 64 << 10
 """bytes."""
 _FORGOTTEN_MAX = 4096
 """Numbers in a message."""
+_BACKLOG_MAX = 1 << 20
+"""Bytes that a socket can hold, by far."""
 
 
 class Giver:
@@ -77,7 +79,7 @@ class Giver:
             self._forgotten.append(session.fd)
 
     def finish(self) -> None:
-        """At the worker's end: have nothing left to be forgotten, however long the parent takes."""
+        """At the end: have nothing left that is to be forgotten, however long the parent takes."""
         self._sock.setblocking(True)
         self._forget()
 
@@ -111,13 +113,26 @@ class Giver:
 class Keeper:
     """The parent's side: keeps the copies of one worker after the other, at most so many."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, loop: Loop) -> None:
         self.most = most
-        self.sock, self.worker_sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        """The end to be watched for `on_readable`, and the worker's."""
-        self.sock.setblocking(False)  # since send_fds and recv_fds don't pass flags on
-        self.worker_sock.setblocking(False)
+        self._loop = loop
+        self._sock: socket.socket | None = None
         self._copies: dict[bytes, tuple[int, Life | bytes]] = {}
+
+    def open(self) -> socket.socket:
+        """Before a worker is forked: its end of a socket, which is its own.  Raises OSError if there is none."""
+        self._sock, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock.setblocking(False)  # since send_fds and recv_fds don't pass flags on
+        its.setblocking(False)
+        self._loop.watch(self._sock.fileno(), READ, self._on_readable)
+        return its
+
+    def hang_up(self) -> None:
+        """Hear no more from the worker."""
+        if self._sock is not None:
+            self._loop.unwatch(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
 
     def keep(self, connections: Sequence[Inherited]) -> None:
         """Keep the first of those that a new worker begins with, as many as there may be; the others are closed."""
@@ -125,34 +140,40 @@ class Keeper:
             fd = sock.detach()
             self._keep(b"%d" % fd, fd, life)
 
-    def on_readable(self) -> None:
-        """Take what the worker has to say, or some of it."""
-        self._receive()
-
     def drain(self) -> None:
-        """Take all of it."""
-        while self._receive():
-            pass
+        """Take all that the worker has to say; no more than it can have to, since it may not be what it was."""
+        taken = 0
+        while taken < _BACKLOG_MAX and (count := self._receive()):
+            taken += count
 
     def take_over(self, journal: Journal, now: float) -> list[Inherited]:
         """After the worker's death: what goes on.  The others are ended, and told."""
         self.drain()
+        self.hang_up()
         copies, self._copies = self._copies, {}
         return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, journal, now))]
 
     def close(self) -> None:
-        """Give back what is this process's."""
-        self.sock.close()
-        self.worker_sock.close()
+        """In a worker: give back what is the parent's, whose loop is closed already."""
+        if self._sock is not None:
+            self._sock.close()
         for number in list(self._copies):
             self._forget(number)
 
-    def _receive(self) -> bool:
-        """Take one message; False if there is none."""
+    def _on_readable(self) -> None:
+        self._receive()
+
+    def _receive(self) -> int:
+        """Take one message; its bytes, 0 if there is none, or none will come."""
+        if self._sock is None:
+            return 0
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, _MESSAGE_MAX, _BATCH)
+            data, fds, _, _ = socket.recv_fds(self._sock, _MESSAGE_MAX, _BATCH)
         except BlockingIOError:
-            return False
+            return 0
+        if not data:
+            self.hang_up()
+            return 0
         unused = iter(fds)
         for line in data.split(b"\n"):
             number, _, life = line[1:].partition(b" ")
@@ -162,7 +183,7 @@ class Keeper:
                 self._keep(number, fd, life)
         for fd in unused:
             os.close(fd)
-        return True
+        return len(data)
 
     def _keep(self, number: bytes, fd: int, life: Life | bytes) -> None:
         self._forget(number)
@@ -187,13 +208,25 @@ def _take_over(fd: int, known: Life | bytes, journal: Journal, now: float) -> In
     # Nothing that comes from a worker, which talks to the whole world, may harm its parent.
     if (sock := adopt(fd)) is None:
         return None
-    life = _life(known, sock.family, now)
+    try:
+        return _judged(sock, _life(known, sock, now), journal)
+    except OSError:  # what can't be asked is no connection of ours
+        sock.close()
+        return None
+
+
+def _judged(sock: socket.socket, life: Life, journal: Journal) -> Inherited | None:
     passed = queues.passed(sock)
     if passed is None:
         end(Inherited(sock, life), journal)
         return None
     if passed.ends is Ends.THEIRS:
         return Inherited(sock, life._replace(received=passed.written, lingers=life.lingers or "idle"))
+    if passed.ends is Ends.NONE:
+        reset_on_close(sock, resets=False)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            sock.close()  # as the worker has done, and told
+            return None
     life = life._replace(received=passed.read)
     if not passed.owes and not life.lingers:
         return Inherited(sock, life)
@@ -202,13 +235,13 @@ def _take_over(fd: int, known: Life | bytes, journal: Journal, now: float) -> In
     return None
 
 
-def _life(known: Life | bytes, family: int, now: float) -> Life:
+def _life(known: Life | bytes, sock: socket.socket, now: float) -> Life:
     if isinstance(known, Life):
         return known._replace(active=now, pending=b"")
     try:
-        return decode(json.loads(known), b"", family, now)._replace(active=now)
+        return decode(json.loads(known), b"", sock.family, now)._replace(active=now)
     except Exception:  # noqa: BLE001  whatever a worker wrote
-        return Life("", ("", 0), now, now)
+        return Life("", sock.getpeername(), now, now)
 
 
 def _close(sock: socket.socket, life: Life, written: int, journal: Journal) -> None:

@@ -80,15 +80,15 @@ class Crew:
         self.ready = False
         """Whether each worker accepts, or has."""
         self._ends = False
+        self._has_heirs = True
+        """Whether what a worker that is dead has left goes on somewhere."""
         try:
             for _ in self._slots:
                 self._bells.append(open_bell())
-                self._keepers.append(Keeper(self.room // workers))
+                self._keepers.append(Keeper(self.room // workers, loop))
         except OSError:
             self._free()
             raise
-        for keeper in self._keepers:
-            loop.watch(keeper.sock.fileno(), READ, keeper.on_readable)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -97,11 +97,6 @@ class Crew:
     def room(self) -> int:
         """Connections of which this process can have a descriptor."""
         return handover.room(len(self.listeners), len(self))
-
-    @property
-    def alive(self) -> bool:
-        """Whether any worker is there."""
-        return any(slot.pid for slot in self._slots)
 
     @property
     def due(self) -> bool:
@@ -137,12 +132,15 @@ class Crew:
         quotas = handover.quotas([row.clients_now for row in self.stats.rows], self.room)
         for slot, quota in zip(self._slots, quotas, strict=True):
             slot.order(handover.HAND_OVER + b"%d" % quota, [queue_fd], answer=HANDED_OVER)
+        self._see_whether_over()
 
     def end(self, order: bytes) -> None:
         """Give the workers an order to end, after which none is replaced."""
+        self._has_heirs = False
         self._end()
         for slot in self._slots:
             slot.order(order)
+        self._see_whether_over()
 
     def beat(self) -> bool:
         """Look whether every worker's loop comes round, and end those that hang; whether all is well."""
@@ -155,17 +153,13 @@ class Crew:
         for slot in self._slots:
             slot.kill()
 
-    def heirless(self) -> list[Inherited]:
-        """Take away the connections that wait for a worker."""
-        shares, self._shares = self._shares, [[] for _ in self._slots]
-        return [inherited for share in shares for inherited in share]
-
     def bequeath(self, queue: socket.socket) -> None:
         """Send those that wait for a worker to the queue, as far as they fit."""
         for row, share in zip(self.stats.rows, self._shares, strict=True):
             count = handover.pass_on(queue, share)
             row.add_handed_over(count)
             row.clients_now -= count
+        self._has_heirs = False
 
     def close(self) -> None:
         """Leave nothing behind; the listening sockets are others' to close."""
@@ -173,12 +167,13 @@ class Crew:
         for slot in self._slots:
             if slot.pid:
                 os.waitpid(slot.pid, 0)
-        for inherited in self.heirless():
-            copies.end(inherited, self._journal)
+        for share in self._shares:
+            while share:
+                copies.end(share.pop(), self._journal)
         for slot in self._slots:
             slot.close()
         for keeper in self._keepers:
-            self._loop.unwatch(keeper.sock.fileno())
+            keeper.hang_up()
         self._free()
 
     def _free(self) -> None:
@@ -201,34 +196,34 @@ class Crew:
     def _start(self, slot: Slot) -> None:
         """Fork a worker into `slot`, or try again later if the system has no process or no descriptor for it now."""
         slot.empty(self._loop.now)
-        parent = os.getpid()
-        with self._signals.held_back():
-            try:
+        parent, keeper = os.getpid(), self._keepers[slot.number]
+        try:
+            with keeper.open() as its_copies, self._signals.held_back():
                 its_orders = slot.fork()
-            except OSError as error:
-                self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
-                return
-            if its_orders is not None:
-                enter(parent)
-        if its_orders is not None:
-            self._become_worker(slot.number, its_orders)
-        self._keepers[slot.number].keep(self._shares[slot.number])
+                if its_orders is not None:
+                    enter(parent)
+                    self._become_worker(slot.number, its_orders, its_copies)
+        except OSError as error:
+            keeper.hang_up()
+            self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
+            return
+        keeper.keep(self._shares[slot.number])
         self._shares[slot.number].clear()
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
         if slot.orders is not None:
             self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
 
-    def _become_worker(self, number: int, orders: socket.socket) -> NoReturn:
+    def _become_worker(self, number: int, orders: socket.socket, copies_: socket.socket) -> NoReturn:
         """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
         code = EX_SOFTWARE
         journal = self._journal
         journal.worker = number
         try:
             share, self._shares[number] = self._shares[number], []
-            copies_sock, copied = self._keepers[number].worker_sock.dup(), self._keepers[number].most
+            copied = self._keepers[number].most
             self._shed()
             listeners, terms, stats, limits, bells = self.listeners, self.terms, self.stats, self.limits, self._bells
-            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_sock, share, copied).run()
+            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_, share, copied).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             journal.bug_of(error)
@@ -242,8 +237,9 @@ class Crew:
             slot.close()
         for keeper in self._keepers:
             keeper.close()
-        for sock, _ in self.heirless():
-            sock.close()
+        for share in self._shares:
+            for sock, _ in share:
+                sock.close()
 
     def _on_word(self, slot: Slot) -> None:
         """A worker says that it accepts or has done what it was told to; or it hangs up, because it ends."""
@@ -269,7 +265,7 @@ class Crew:
         slot.close()
         self.limits.vacate(slot.number)
         survivors = self._keepers[slot.number].take_over(self._journal, self._loop.now)
-        if slot.poisoned:
+        if slot.poisoned(self._loop.now) or not self._has_heirs:
             while survivors:
                 copies.end(survivors.pop(), self._journal)
         self._deal(slot, survivors)
@@ -280,11 +276,15 @@ class Crew:
         """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
         self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
         if self._ends:
-            if not self.alive:
-                self._owner.on_over()
+            self._see_whether_over()
             return
         delay = slot.mourn(self._loop.now)
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
+
+    def _see_whether_over(self) -> None:
+        """Not at once: what the workers' descriptors were may still be called back in this turn."""
+        if not any(slot.pid for slot in self._slots):
+            self._loop.call_later(0, lambda now: self._owner.on_over())
 
     def _hang_up(self, slot: Slot) -> None:
         if slot.orders is not None:

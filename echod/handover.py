@@ -19,6 +19,7 @@ import resource
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ _FDS_PER_WORKER = 6
 """Descriptors that a parent has for each of its workers, and"""
 _SPARE_FDS = 128
 """those that it has for whatever else, its listening sockets apart."""
+_SO_COOKIE = 57
+"""asm-generic/socket.h; `socket` has no name for it."""
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
 """The version of what follows, and how many connections it is."""
@@ -132,10 +135,12 @@ def pass_on(queue: socket.socket, connections: list[Inherited]) -> int:
     return count - len(connections)
 
 
-def receive(fds: Iterable[int], now: float, *, restarts: int) -> Estate:
+def receive(fds: Iterable[int], now: float, *, restarts: int, room: int, known: set[int]) -> Estate:
     """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody.
 
-    On their way through it the connections have lived through so many more `restarts`.
+    On their way through it the connections have lived through so many more `restarts`; those for which there is no
+    `room` are lost.  One that comes again is passed over, since of a worker that died when it had sent it there is a
+    copy; `known` are the cookies of those that have come already, and these are added.
     """
     connections: list[Inherited] = []
     forgotten = lost = 0
@@ -145,8 +150,14 @@ def receive(fds: Iterable[int], now: float, *, restarts: int) -> Estate:
         for fd, state in zip(received, states, strict=True):
             if (sock := adopt(fd)) is None:
                 continue
-            life = _life(sock, state, now)
-            if life is None and (life := _as_new(sock, now)) is None:
+            if (cookie := _cookie(sock)) in known:
+                sock.close()
+                continue
+            known.add(cookie)
+            life = None
+            if len(connections) < room:
+                life = _life(sock, state, now) or _as_new(sock, now)
+            if life is None:
                 lost += 1
                 reset_on_close(sock, resets=True)
                 sock.close()
@@ -154,6 +165,11 @@ def receive(fds: Iterable[int], now: float, *, restarts: int) -> Estate:
             forgotten += not life.name
             connections.append(Inherited(sock, life._replace(restarts=life.restarts + restarts)))
     return Estate(connections, forgotten, lost)
+
+
+def _cookie(sock: socket.socket) -> int:
+    """What tells a socket from all others, whoever has descriptors of it."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:

@@ -84,6 +84,7 @@ def open_listeners(
         else:
             for listener in found.values():
                 listener.tune(tuning)
+                listener.retires = False
             for listener in retiring:
                 listener.retires = True
             remaining = iter(opened)

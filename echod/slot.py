@@ -77,13 +77,16 @@ class Slot:
     def order(self, order: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
         """Send an order, and descriptors with it, to which the worker is to say `answer`.
 
-        Nothing is due from a place where no worker is, or where it has just died.
+        Nothing is due from a place where no worker is, or where it has just died.  One that can't be told is ended: it
+        would do something else than all others.
         """
         self.due = b""
         if self.orders is not None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the latter if it left orders unread
+            try:
                 socket.send_fds(self.orders, [order], fds)
                 self.due = answer
+            except OSError:
+                self.kill()
 
     def word(self) -> bytes:
         """What the worker says; nothing when it has hung up, because it ends."""
@@ -110,10 +113,9 @@ class Slot:
         """Whether there is a worker, and its loop comes round."""
         return bool(self.pid) and self._missed < UNWELL
 
-    @property
-    def poisoned(self) -> bool:
-        """Whether the next worker had better begin without the connections of the last."""
-        return self._died_young >= POISONED
+    def poisoned(self, now: float) -> bool:
+        """Whether the worker that is dead is one of so many that the next had better begin without its connections."""
+        return self._died_young >= POISONED and now - self.started < GROWN_UP
 
     def mourn(self, now: float) -> float:
         """Take note that the worker is dead; seconds until there should be another."""

@@ -69,7 +69,7 @@ class Supervisor:
         self._relief: Relief | None = None
         self._started = self._loop.now
         self._ready = False
-        self._restarts = False
+        self._restarts = self._hurries = False
         self._queue: socket.socket | None = None
         """While connections go there, to the next echod."""
         self._stopping: signal.Signals | None = None
@@ -109,7 +109,8 @@ class Supervisor:
         if change.endpoints is not None:
             listeners = open_listeners(change.endpoints, change.port, terms.tuning, before)
         try:
-            if listeners == before and change.workers == len(self._crew):
+            moves = listeners != before or any(listener.retires for listener in listeners)
+            if change.workers == len(self._crew) and not moves:
                 self._crew.serve_by(terms)
             else:
                 self._relieve(change, listeners)
@@ -134,7 +135,8 @@ class Supervisor:
 
     def on_ready(self) -> None:
         """Every worker of a crew accepts, the first or one that relieved another."""
-        self._retire()
+        if self._stopping is None:
+            self._retire()
         if not self._ready and self._stopping is None:
             self._ready = True
             self._tell_ready()
@@ -156,11 +158,14 @@ class Supervisor:
 
     def on_over(self) -> None:
         """The last worker is gone: another crew comes, or this is the end."""
-        if self._relief is not None:
-            # Not at once: what the old crew's descriptors were is still being called back in this turn.
-            self._loop.call_later(0, self._on_relieved)
-        else:
+        if self._relief is None:
             self._loop.stop()
+            return
+        self._crew, self._relief = self._relief.complete(), None
+        if self._stopping is not None:
+            self._end(self._stopping)
+            if self._hurries:
+                self._crew.kill()
 
     def shed(self) -> None:
         """In a worker: give back what is the parent's."""
@@ -176,7 +181,8 @@ class Supervisor:
 
     def _relieve(self, change: Change, listeners: Sequence[Listener]) -> None:
         """Have another crew serve; raises `ConfigError` or OSError if that can't be done now."""
-        clients, room = self._crew.stats.clients_now(), self._crew.room
+        clients = self._crew.stats.clients_now()
+        room = handover.room(len(listeners), len(self._crew) + change.workers)
         if clients > room:
             raise ConfigError(
                 f"{', '.join(change.changed)} can't change now: {clients} clients can't be passed on by a process that "
@@ -184,13 +190,7 @@ class Supervisor:
             )
         # Until they are counted, the old crew may let in as many as its limit says.
         new = self._hire(change, listeners, max(clients, self._crew.terms.max_connections))
-        self._relief = Relief(self._crew, new, self._journal)
-
-    def _on_relieved(self, now: float) -> None:
-        if self._relief is not None:
-            self._crew, self._relief = self._relief.complete(now), None
-            if self._stopping is not None:
-                self._end(self._stopping)
+        self._relief = Relief(self._crew, new, self._loop, self._journal)
 
     def _retire(self) -> None:
         """Close the listening sockets where nobody is to come any more, whose queues the workers have emptied."""
@@ -227,6 +227,7 @@ class Supervisor:
         elif signum == signal.SIGUSR2:
             self._restarts = True
         elif self._stopping is not None:
+            self._hurries = True
             self._crew.kill()
         else:
             self._stopping = signum
@@ -253,8 +254,6 @@ class Supervisor:
         else:
             self._journal.draining(signal=signum.name, clients=crew.stats.clients_now(), timeout=drain)
             crew.end(LEAVE if leaves else DRAIN)
-        if not crew.alive:
-            self._loop.stop()
         self._loop.call_later(drain + 2 * GRACE, lambda now: self._crew.kill())
 
     def _open_queue(self) -> socket.socket | None:

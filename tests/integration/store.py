@@ -51,14 +51,16 @@ class Store:
         with self._changed:
             assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
 
-    def daemon(self, *arguments: str, wait: bool = True, patch: str = "") -> Daemon:
+    def daemon(self, *arguments: str, wait: bool = True, patch: str = "", pass_fds: tuple[int, ...] = ()) -> Daemon:
         """Start a daemon with what is kept."""
         with self._changed:
             passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
             fds = tuple(fd for _, fd in passed)
             environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
         prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
-        return Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=wait, patch=patch)
+        return Daemon(
+            *arguments, prefix=prefix, pass_fds=(*fds, *pass_fds), environment=environment, wait=wait, patch=patch
+        )
 
     def close(self) -> None:
         """Keep nothing any more, and end."""

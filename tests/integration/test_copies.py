@@ -42,6 +42,41 @@ def start(self, slot):
 Crew._start = start
 """
 """Of what a worker has, if it is not the first."""
+FIRST_WORKER = """
+import os, signal, socket
+from echod.worker import Worker
+from echod.crew import Crew
+start, run, starts = Crew._start, Worker.run, []
+def counting_start(self, slot):
+    starts.append(slot)
+    start(self, slot)
+def first_run(self):
+    if len(starts) == 1:
+        {does}
+    run(self)
+Crew._start, Worker.run = counting_start, first_run
+"""
+PATIENCE = """
+from echod.copies import Keeper
+receive, asked = Keeper._receive, iter(range(1000))
+def limited(self):
+    next(asked)
+    return receive(self)
+Keeper._receive = limited
+"""
+"""A parent that asks without end fails."""
+CHATTER = """
+        if not os.fork():
+            signal.alarm(20)
+            self._copies._sock.setblocking(True)
+            while True:
+                self._copies._sock.send(b"\\n".join([b"-1"] * 20000))
+"""
+DIES_FORGETTING = """
+import os, signal
+from echod.copies import Giver
+Giver._on_turn = lambda self, now: os.kill(os.getpid(), signal.SIGKILL)
+"""
 HASTE = "import echod.slot\nechod.slot.DELAYS = (0.0,)\n"
 """No successor is waited for."""
 
@@ -270,6 +305,42 @@ def test_a_connection_that_kills() -> None:
             send_and_get(new, b"after it all")
 
 
+def test_one_that_has_grown_up() -> None:
+    """It has not died young, however many have before: what it had goes on."""
+    with daemon(patch=HASTE + "echod.slot.GROWN_UP = 0.0\n") as echod, copied(echod, 2):
+        for _ in range(4):
+            assert kill(echod)["kept"] == 2
+
+
+def test_closed_and_not_forgotten() -> None:
+    """A worker that dies just then has told it, and the client gets what is on its way, and its end."""
+    with daemon(patch=DIES_FORGETTING) as echod, copied(echod, 1) as (client,):
+        freeze(echod.workers[0])
+        client.sendall(bytes(50_000))
+        client.shutdown(socket.SHUT_WR)
+        os.kill(echod.workers[0], signal.SIGCONT)
+        echod.wait_for("worker_exited")
+        assert len(receive_all(client)) == 50_000
+        assert echod.stop() == os.EX_OK
+        assert [event["reason"] for event in echod.of("connection_closed")] == ["eof"]
+
+
+def test_a_worker_that_dies_while_others_drain() -> None:
+    """Its connections do not wait for theirs to end."""
+    with daemon("--workers", "2", "--limits-drain-timeout", "1h") as echod, copied(echod, 6) as clients:
+        echod.wait_for("connection_opened", 6)
+        workers = {about(echod, client, "connection_opened")["worker"]: client for client in clients}
+        stuff(workers[0], echod.workers[0])
+        freeze(echod.workers[1])
+        echod.process.send_signal(signal.SIGTERM)
+        echod.wait_for("draining")
+        os.kill(echod.workers[1], signal.SIGKILL)
+        assert echod.wait_for("worker_exited")["kept"] == 0
+        with pytest.raises(ConnectionResetError):
+            workers[1].recv(1)
+        receive_all(workers[0])
+
+
 def test_a_worker_that_dies_while_stopping() -> None:
     """There is no successor: its connections are ended, and told."""
     with daemon("--limits-drain-timeout", "1h") as echod, copied(echod, 1) as (client,):
@@ -355,3 +426,49 @@ def test_nothing_leaks() -> None:
                 assert descriptors(echod.workers[0]) == worker
         echod.wait_for("connection_closed", 5)
         wait_for_descriptors(echod.pid, parent)
+
+
+class TestHostile:
+    """A worker that is not what it was can harm neither the parent nor its successors."""
+
+    def test_it_hangs_up(self) -> None:
+        """The parent does not spin; of this one there are no copies, and of the next there are."""
+        patch = FIRST_WORKER.format(does="self._copies._sock.shutdown(socket.SHUT_RDWR)") + PATIENCE
+        with daemon(patch=patch) as echod, echod.connect() as client:
+            send_and_get(client, b"before")
+            assert kill(echod)["kept"] == 0
+            with copied(echod, 2):
+                assert kill(echod)["kept"] == 2
+
+    def test_it_never_ends_to_talk(self) -> None:
+        """Its death is its end, whoever it has left behind to talk on."""
+        patch = FIRST_WORKER.format(does=CHATTER)
+        with daemon(patch=patch) as echod:
+            kill(echod)
+            with echod.connect() as client:
+                send_and_get(client, b"served")
+
+    @pytest.mark.parametrize(
+        "what",
+        [
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]",
+            "socket.socket(socket.AF_INET6)",
+            "socket.create_server(('127.0.0.1', 0))",
+            "open('/dev/zero')",
+        ],
+    )
+    def test_it_gives_something_else(self, what: str) -> None:
+        """What is no connection is closed when it comes to that."""
+        does = f"socket.send_fds(self._copies._sock, [b'+1 [[[\\n-\\n?\\n\\xff'], [{what}.fileno()])"
+        with daemon(patch=FIRST_WORKER.format(does=does)) as echod:
+            assert kill(echod)["kept"] == 0
+            assert echod.of("connection_closed") == []
+
+    def test_it_says_nonsense_of_a_connection(self) -> None:
+        """That one goes on as if it was new."""
+        nonsense = "import echod.copies\nechod.copies.encode = lambda life: {'name': 7}\n"
+        with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
+            assert kill(echod)["kept"] == 1
+            client.close()
+            closed = echod.wait_for("connection_closed")
+            assert (closed["bytes_received"], closed["connection"]) == (6, f"{echod.workers[0]}.1")

@@ -11,29 +11,64 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, wait_for_state
+from tests.integration.daemon import (
+    DEADLINE,
+    SLOW_START,
+    Daemon,
+    Event,
+    Gate,
+    freeze,
+    receive_all,
+    send_and_get,
+    stuff,
+    wait_for_state,
+)
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
 from tests.integration.test_copies import OFTEN, SOON, copied
 
-NO_PAIR = """
+NOTHING_LEFT = """
 import errno, os, socket
 from echod.supervisor import Supervisor
-real, change, parent = socket.socketpair, Supervisor.change, os.getpid()
+real, change = {function}, Supervisor.change
 def refusing_change(self, new):
     calls = iter(range(1000))
-    def socketpair(*words):
+    def refuse(*words):
         if next(calls) == {number}:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return real(*words)
-    socket.socketpair = socketpair
+    {function} = refuse
     try:
         change(self, new)
     finally:
-        socket.socketpair = real
+        {function} = real
 Supervisor.change = refusing_change
 """
-"""One of the pairs of sockets that a reload takes is not to be had."""
+"""One of the descriptors that a reload takes is not to be had."""
+
+
+DIES_HANDING_OVER = """
+import os, signal
+from echod import handover
+real, parent = handover.send, os.getpid()
+def send(queue, connections):
+    if os.getpid() == parent:
+        return real(queue, connections)
+    if {number}:
+        real(queue, connections)
+    os.kill(os.getpid(), signal.SIGKILL)
+handover.send = send
+"""
+NOT_SENT = """
+import errno, os, socket
+from echod.slot import Slot
+real, order = socket.send_fds, Slot.order
+def send_fds(sock, buffers, fds):
+    if buffers[0].startswith(b"hand over"):
+        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+    return real(sock, buffers, fds)
+socket.send_fds = send_fds
+"""
 
 
 class Configured(Daemon):
@@ -86,10 +121,12 @@ def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
         assert len(receive_all(clients[0])) > 1 << 16
         for client in clients[1:]:
             send_and_get(client, b"after")
-        with echod.connect() as one, echod.connect() as another, echod.connect() as third:
+        about(echod, clients[0], "connection_closed")
+        with echod.connect() as one, echod.connect() as another:
             send_and_get(one, b"the eighth")
             send_and_get(another, b"the ninth")
-            assert third.recv(1) == b""
+            with echod.connect() as third:
+                assert third.recv(1) == b""
         for client in clients:
             client.close()
         assert echod.stop() == os.EX_OK
@@ -146,12 +183,24 @@ def test_who_waits_at_an_address_that_goes(file: Path) -> None:
         for client in waiting:
             client.sendall(b"early")
             client.shutdown(socket.SHUT_WR)
-        echod.hang_up_on("host = '127.0.0.1'")
+        echod.hang_up_on("host = '127.0.0.2'")
         wait_for_state(echod.pid, "S")
         os.kill(echod.workers[0], signal.SIGCONT)
         echod.wait_for("reloaded")
+        assert refused(echod, "127.0.0.1")
         for client in waiting:
             assert receive_all(client) == b"early"
+
+
+def test_the_last_of_several_goes(file: Path) -> None:
+    """Nobody is let in there any more; and if it comes again, whoever dies meanwhile, everybody."""
+    with Configured(file, "host = ['127.0.0.1', '127.0.0.2']") as echod:
+        echod.reload("host = '127.0.0.1'")
+        assert refused(echod, "127.0.0.2")
+        echod.reload("host = ['127.0.0.1', '127.0.0.2']")
+        os.kill(echod.workers[0], signal.SIGKILL)
+        with echod.connect(f"127.0.0.2:{echod.port}") as client:
+            send_and_get(client, b"here again")
 
 
 def test_together_with_terms(file: Path) -> None:
@@ -209,10 +258,10 @@ class TestRefused:
             with echod.connect() as client:
                 send_and_get(client, b"as ever")
 
-    @pytest.mark.parametrize("number", [0, 2, 3])
-    def test_no_descriptors_for_it(self, file: Path, number: int) -> None:
+    @pytest.mark.parametrize(("function", "number"), [("socket.socketpair", 0), ("os.eventfd", 0), ("os.eventfd", 2)])
+    def test_no_descriptors_for_it(self, file: Path, function: str, number: int) -> None:
         """The old crew goes on where it was, at the sockets that are as they were."""
-        patch = NO_PAIR.format(number=number)
+        patch = NOTHING_LEFT.format(function=function, number=number)
         with Configured(file, "host = '127.0.0.1'", patch=patch) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
@@ -229,7 +278,7 @@ class TestRefused:
     def test_more_than_a_process_can_have(self, file: Path) -> None:
         """The connections could not be handed on."""
         with ExitStack() as stack:
-            echod = stack.enter_context(Configured(file, "host = '127.0.0.1'", prefix=("prlimit", "--nofile=140")))
+            echod = stack.enter_context(Configured(file, "host = '127.0.0.1'", prefix=("prlimit", "--nofile=152")))
             clients = [stack.enter_context(echod.connect()) for _ in range(6)]
             for client in clients:
                 send_and_get(client, b"before")
@@ -276,6 +325,58 @@ class TestWhen:
             for client in clients:
                 send_and_get(client, b"after")
             assert echod.of("connection_closed") == []
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_a_worker_that_dies_handing_over(self, file: Path, number: int) -> None:
+        """Each connection goes on once, whether it was sent already or not."""
+        text = "host = '127.0.0.1'\nworkers = "
+        patch = SOON + DIES_HANDING_OVER.format(number=number)
+        with Configured(file, text + "1", patch=patch, environment=OFTEN) as echod, copied(echod, 6) as clients:
+            echod.reload(text + "2")
+            for client in clients:
+                send_and_get(client, b"12345678" * 50_000)
+            for client in clients:
+                client.shutdown(socket.SHUT_WR)
+                assert receive_all(client) == b""
+            assert echod.stop() == os.EX_OK
+            closed = [event["connection"] for event in echod.of("connection_closed")]
+            assert len(closed) == len(set(closed)) == 6
+            assert echod.of("stopped")[0]["clients_total"] == 6
+
+    def test_an_order_that_cannot_be_sent(self, file: Path) -> None:
+        """The worker is ended in its place, and its connections go on by the copies."""
+        text = "host = '127.0.0.1'\nworkers = "
+        with (
+            Configured(file, text + "1", patch=SOON + NOT_SENT, environment=OFTEN) as echod,
+            copied(echod, 2) as clients,
+        ):
+            echod.reload(text + "2")
+            for client in clients:
+                send_and_get(client, b"after")
+            assert echod.of("worker_exited")[0]["kept"] == 2
+
+    def test_while_nobody_is_there(self, file: Path) -> None:
+        """The only worker is dead, and its successor is not to come yet: the new crew comes."""
+        text = "host = '127.0.0.1'\nworkers = "
+        patch = "import echod.slot\nechod.slot.DELAYS = (3600.0,)\n"
+        with Configured(file, text + "1", patch=patch) as echod:
+            os.kill(echod.workers[0], signal.SIGKILL)
+            echod.wait_for("worker_exited")
+            echod.reload(text + "2")
+            with echod.connect() as client:
+                send_and_get(client, b"served")
+
+    def test_a_second_signal(self, file: Path) -> None:
+        """It ends everything that is there, and what comes then."""
+        text = "host = '127.0.0.1'\nlimits.drain_timeout = '1h'\nworkers = "
+        with Configured(file, text + "1") as echod, echod.connect() as client:
+            stuff(client, echod.workers[0])
+            freeze(echod.workers[0])
+            echod.hang_up_on(text + "2")
+            for _ in range(2):
+                wait_for_state(echod.pid, "S")
+                echod.process.send_signal(signal.SIGTERM)
+            assert echod.read_to_end() == os.EX_OK
 
     def test_a_worker_that_hangs(self, file: Path) -> None:
         """It is killed in the end, and does not keep the others from coming."""
@@ -342,6 +443,51 @@ def test_nothing_leaks(file: Path) -> None:
             echod.reload(text + str(workers))
         send_and_get(client, b"after")
         assert (descriptors(echod.pid), descriptors(echod.workers[0])) == (parent, worker)
+
+
+def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
+    """Nobody is refused after it where echod listens then: the store has the sockets."""
+    with storing(tmp_path) as store:
+        file.write_text("host = '127.0.0.1'")
+        with store.daemon("--config", str(file)) as first, first.connect() as client:
+            send_and_get(client, b"before")
+            freeze(first.workers[0])
+            file.write_text("host = ['127.0.0.2', '127.0.0.1']\nworkers = 2")
+            first.process.send_signal(signal.SIGHUP)
+            store.wait_for("echod-listener", "echod-listener")
+            first.process.send_signal(signal.SIGUSR2)
+            first.process.send_signal(signal.SIGTERM)
+            wait_for_state(first.pid, "S")
+            os.kill(first.workers[0], signal.SIGCONT)
+            assert first.read_to_end() == os.EX_OK
+            assert store.names().count("echod-listener") == 2
+            with store.daemon("--config", str(file)) as second:
+                send_and_get(client, b"after")
+                for address in second.addresses:
+                    with second.connect(address) as other:
+                        send_and_get(other, b"new")
+
+
+def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
+    """The same where the sockets of an echod before are not those that are wanted."""
+    with storing(tmp_path) as store, Gate() as gate:
+        file.write_text("host = '127.0.0.1'")
+        with store.daemon("--config", str(file)) as first:
+            store.wait_for("echod-listener")
+            first.process.send_signal(signal.SIGUSR2)
+            assert first.stop() == os.EX_OK
+        file.write_text("host = '127.0.0.2'")
+        patch = SLOW_START.format(gate=gate.fd)
+        with store.daemon("--config", str(file), patch=patch, pass_fds=(gate.fd,), wait=False) as second:
+            second.wait_for("listening")
+            store.wait_for("echod-listener", "echod-listener")
+            wait_for_state(second.pid, "S")
+            second.process.send_signal(signal.SIGUSR2)
+            second.process.send_signal(signal.SIGTERM)
+            wait_for_state(second.pid, "S")
+            gate.open()
+            assert second.read_to_end() == os.EX_OK
+        assert "echod-listener" in store.names()
 
 
 def test_the_store_follows(tmp_path: Path, file: Path) -> None:
