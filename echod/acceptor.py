@@ -89,8 +89,7 @@ class Acceptor:
 
     def begin(self) -> None:
         """Let in who is waiting where nobody is to come any more, then wait for others."""
-        while self._retiring:
-            self._end(self._retiring.pop().sock)
+        self._let_in_the_last()
         self.open()
 
     def open(self) -> None:
@@ -123,8 +122,11 @@ class Acceptor:
             if leaves or listener.adopted:
                 listener.sock.close()
             else:
+                self._let_in(listener.sock)
                 self._end(listener.sock)
-        self._listeners = []
+        for listener in self._retiring:
+            self._end(listener.sock)
+        self._listeners = self._retiring = []
         for timer in (self._retry, self._calm, self._refusals):
             if timer is not None:
                 timer.cancel()
@@ -139,10 +141,19 @@ class Acceptor:
         else:
             self.open()
 
-    def _end(self, listener: socket.socket) -> None:
+    def _let_in_the_last(self) -> None:
+        """Empty the queues of those who retire, and end them; in a pause they wait, too."""
+        while self._retiring and self._retry is None:
+            self._let_in(self._retiring[-1].sock)
+            if self._retry is None:
+                self._end(self._retiring.pop().sock)
+
+    def _let_in(self, listener: socket.socket) -> None:
         for _ in range(BACKLOG):
             if not self._accept(listener):
                 break
+
+    def _end(self, listener: socket.socket) -> None:
         # Not by closing alone: others may have copies, in whose queue clients would wait for nobody.
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
@@ -211,6 +222,7 @@ class Acceptor:
             self._retry = None
         self._resumed_at = now
         self._calm = self._loop.call_later(CALM, self._on_calm)
+        self._let_in_the_last()
         self.open()
 
     def _on_calm(self, now: float) -> None:

@@ -79,9 +79,10 @@ class Giver:
             self._forgotten.append(session.fd)
 
     def finish(self) -> None:
-        """At the end: have nothing left that is to be forgotten, however long the parent takes."""
+        """Have nothing left that is to be forgotten, however long the parent takes."""
         self._sock.setblocking(True)
         self._forget()
+        self._sock.setblocking(False)
 
     def _on_turn(self, now: float) -> None:
         self._forget()
@@ -138,7 +139,7 @@ class Keeper:
         """Keep the first of those that a new worker begins with, as many as there may be; the others are closed."""
         for sock, life in connections:
             fd = sock.detach()
-            self._keep(b"%d" % fd, fd, life)
+            self._keep(b"%d" % fd, fd, life._replace(pending=b""))
 
     def drain(self) -> None:
         """Take all that the worker has to say; no more than it can have to, since it may not be what it was."""
@@ -237,7 +238,7 @@ def _judged(sock: socket.socket, life: Life, journal: Journal) -> Inherited | No
 
 def _life(known: Life | bytes, sock: socket.socket, now: float) -> Life:
     if isinstance(known, Life):
-        return known._replace(active=now, pending=b"")
+        return known._replace(active=now)
     try:
         return decode(json.loads(known), b"", sock.family, now)._replace(active=now)
     except Exception:  # noqa: BLE001  whatever a worker wrote

@@ -8,6 +8,7 @@ and replaced like any other.
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
@@ -20,6 +21,7 @@ from echod.journal import Journal
 from echod.limits import Limits
 from echod.listeners import Listener
 from echod.loop import READ, Loop
+from echod.shares import Shares
 from echod.signals import Signals
 from echod.slot import Slot
 from echod.stats import Stats, Totals
@@ -74,7 +76,7 @@ class Crew:
         self._signals = signals
         self._owner = owner
         self._slots = [Slot(number) for number in range(workers)]
-        self._shares: list[list[Inherited]] = [[] for _ in self._slots]
+        self._shares = Shares(self.stats, self.limits)
         self._bells: list[int] = []
         self._keepers: list[Keeper] = []
         self.ready = False
@@ -110,7 +112,7 @@ class Crew:
         """
         self.stats.before = before
         for slot in self._slots:
-            self._deal(slot, connections[slot.number :: len(self)])
+            self._shares.add(slot.number, connections[slot.number :: len(self)])
         for slot in self._slots:
             self._start(slot)
 
@@ -121,6 +123,8 @@ class Crew:
         """
         fds = self.limits.change(terms.max_connections, terms.max_per_source)
         self.terms = terms
+        if fds:
+            self._shares.count_again()
         self._make_room()
         for slot in self._slots:
             slot.order(terms.encode(), fds, answer=TAKEN)
@@ -155,10 +159,7 @@ class Crew:
 
     def bequeath(self, queue: socket.socket) -> None:
         """Send those that wait for a worker to the queue, as far as they fit."""
-        for row, share in zip(self.stats.rows, self._shares, strict=True):
-            count = handover.pass_on(queue, share)
-            row.add_handed_over(count)
-            row.clients_now -= count
+        self._shares.pass_on(queue)
         self._has_heirs = False
 
     def close(self) -> None:
@@ -167,9 +168,7 @@ class Crew:
         for slot in self._slots:
             if slot.pid:
                 os.waitpid(slot.pid, 0)
-        for share in self._shares:
-            while share:
-                copies.end(share.pop(), self._journal)
+        self._shares.end(self._journal)
         for slot in self._slots:
             slot.close()
         for keeper in self._keepers:
@@ -188,11 +187,6 @@ class Crew:
         for keeper in self._keepers:
             keeper.drain()
 
-    def _deal(self, slot: Slot, connections: Sequence[Inherited]) -> None:
-        """Give a worker that is not there yet connections to begin with, whose places are taken from now on."""
-        self._shares[slot.number].extend(connections)
-        self.stats.rows[slot.number].clients_now = len(self._shares[slot.number])
-
     def _start(self, slot: Slot) -> None:
         """Fork a worker into `slot`, or try again later if the system has no process or no descriptor for it now."""
         slot.empty(self._loop.now)
@@ -207,8 +201,7 @@ class Crew:
             keeper.hang_up()
             self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
             return
-        keeper.keep(self._shares[slot.number])
-        self._shares[slot.number].clear()
+        keeper.keep(self._shares.take(slot.number))
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
         if slot.orders is not None:
             self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
@@ -219,8 +212,7 @@ class Crew:
         journal = self._journal
         journal.worker = number
         try:
-            share, self._shares[number] = self._shares[number], []
-            copied = self._keepers[number].most
+            share, copied = self._shares.take(number), self._keepers[number].most
             self._shed()
             listeners, terms, stats, limits, bells = self.listeners, self.terms, self.stats, self.limits, self._bells
             Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_, share, copied).run()
@@ -237,9 +229,7 @@ class Crew:
             slot.close()
         for keeper in self._keepers:
             keeper.close()
-        for share in self._shares:
-            for sock, _ in share:
-                sock.close()
+        self._shares.close()
 
     def _on_word(self, slot: Slot) -> None:
         """A worker says that it accepts or has done what it was told to; or it hangs up, because it ends."""
@@ -261,14 +251,16 @@ class Crew:
         _, wait_status = os.waitpid(slot.pid, 0)
         self._loop.unwatch(slot.pidfd)
         self._hang_up(slot)
-        pid, clients = slot.pid, self.stats.rows[slot.number].clients_now
+        row = self.stats.rows[slot.number]
+        pid, clients, counted = slot.pid, row.clients_now, row.bytes_live
         slot.close()
         self.limits.vacate(slot.number)
-        survivors = self._keepers[slot.number].take_over(self._journal, self._loop.now)
+        survivors = self._keepers[slot.number].take_over(self._journal, time.monotonic())
+        row.bytes_echoed += max(0, sum(life.received for _, life in survivors) - counted)
         if slot.poisoned(self._loop.now) or not self._has_heirs:
             while survivors:
                 copies.end(survivors.pop(), self._journal)
-        self._deal(slot, survivors)
+        self._shares.add(slot.number, survivors)
         self._replace(slot, pid, slot.reason(wait_status, stopping=self._ends), clients=clients, kept=len(survivors))
         self._owner.on_answered()
 
@@ -278,7 +270,7 @@ class Crew:
         if self._ends:
             self._see_whether_over()
             return
-        delay = slot.mourn(self._loop.now)
+        delay = slot.mourn(self._loop.now, born=pid > 0)
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
     def _see_whether_over(self) -> None:

@@ -20,6 +20,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -145,6 +146,7 @@ def receive(fds: Iterable[int], now: float, *, restarts: int, room: int, known: 
     connections: list[Inherited] = []
     forgotten = lost = 0
     for data, received in _messages(fds):
+        now = max(now, time.monotonic())  # it may have been sent just now
         count, states = _read(data, received)
         lost += max(0, count - len(received) + 1)
         for fd, state in zip(received, states, strict=True):

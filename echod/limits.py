@@ -140,12 +140,14 @@ class Limits:
         self.count(worker, sources)
 
     def count(self, worker: int, sources: Iterable[int | None]) -> None:
-        """Count one more client of each of `sources`: those that are there already, whatever they may."""
+        """Count one more client of each of `sources`: those that are there already, whatever they may.
+
+        Without the lock, like `vacate`: of a worker that is not there, or by itself in a table that is new.
+        """
         if self._tables:
-            with self._locked():
-                for source in sources:
-                    if source is not None:
-                        self._tables[worker].add(source)
+            for source in sources:
+                if source is not None:
+                    self._tables[worker].add(source)
 
     def close(self) -> None:
         """Forget the tables."""

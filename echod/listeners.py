@@ -48,7 +48,8 @@ class Listener:
     def close(self) -> None:
         """Close the socket, and remove its file if it has one and that is still this one."""
         if self._file is not None and self._file == unixfile.identity(self.sock):
-            os.unlink(self.sock.getsockname())
+            with contextlib.suppress(OSError):  # nobody is served worse by a file more
+                os.unlink(self.sock.getsockname())
         self.sock.close()
 
 

@@ -40,6 +40,8 @@ class Slot:
     """What its worker is to say to the last order that has an answer, and has not said yet."""
     restart: Timer | None = field(default=None, repr=False)
     _died_young: int = 0
+    _failed: int = 0
+    """The same, with those that could not be forked."""
     _ticks: int = 0
     _missed: int = 0
     """Beats since it last ticked."""
@@ -117,12 +119,13 @@ class Slot:
         """Whether the worker that is dead is one of so many that the next had better begin without its connections."""
         return self._died_young >= POISONED and now - self.started < GROWN_UP
 
-    def mourn(self, now: float) -> float:
-        """Take note that the worker is dead; seconds until there should be another."""
+    def mourn(self, now: float, *, born: bool) -> float:
+        """Take note that the worker is dead, or was not even `born`; seconds until there should be another."""
         if now - self.started >= GROWN_UP:
-            self._died_young = 0
-        self._died_young += 1
-        return DELAYS[min(self._died_young, len(DELAYS)) - 1]
+            self._died_young = self._failed = 0
+        self._died_young += born
+        self._failed += 1
+        return DELAYS[min(self._failed, len(DELAYS)) - 1]
 
     def kill(self) -> None:
         """End the worker, if there is one; what its clients were due is lost."""

@@ -8,8 +8,9 @@ import mmap
 from dataclasses import dataclass
 
 _CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE, _HANDED_OVER = range(8)
-_COLUMNS = 8
-"""Columns of a row, rounded up to one cache line of 64 bytes: two workers never write to the same line."""
+_BYTES_LIVE = 8
+_COLUMNS = 16
+"""Columns of a row, rounded up to cache lines of 64 bytes: two workers never write to the same line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,15 @@ class Row:
     @bytes_echoed.setter
     def bytes_echoed(self, value: int) -> None:
         self._cells[_BYTES_ECHOED] = value
+
+    @property
+    def bytes_live(self) -> int:
+        """Those of them that were given back to clients who are still there."""
+        return self._cells[_BYTES_LIVE]
+
+    @bytes_live.setter
+    def bytes_live(self, value: int) -> None:
+        self._cells[_BYTES_LIVE] = value
 
     @property
     def ticks(self) -> int:
@@ -94,7 +104,8 @@ class Row:
 
     def vacate(self) -> None:
         """Forget what died with the worker: its clients, and that it was accepting, or would."""
-        self._cells[_CLIENTS_NOW] = self._cells[_ACCEPTING] = self._cells[_AVAILABLE] = 0
+        for column in (_CLIENTS_NOW, _ACCEPTING, _AVAILABLE, _BYTES_LIVE):
+            self._cells[column] = 0
 
 
 class Stats:

@@ -117,7 +117,9 @@ class Supervisor:
         except (ConfigError, OSError) as error:
             for listener in listeners:
                 listener.retires = False
-                if listener not in before:
+                if listener in before:
+                    listener.tune(self._crew.terms.tuning)
+                else:
                     listener.close()
             if isinstance(error, ConfigError):
                 raise
@@ -190,7 +192,7 @@ class Supervisor:
             )
         # Until they are counted, the old crew may let in as many as its limit says.
         new = self._hire(change, listeners, max(clients, self._crew.terms.max_connections))
-        self._relief = Relief(self._crew, new, self._loop, self._journal)
+        self._relief = Relief(self._crew, new, self._journal)
 
     def _retire(self) -> None:
         """Close the listening sockets where nobody is to come any more, whose queues the workers have emptied."""
@@ -236,6 +238,7 @@ class Supervisor:
 
     def _end(self, signum: signal.Signals) -> None:
         """Drain, or at a restart hand over; the listening sockets end too, unless systemd has them for a successor."""
+        self._retire()
         crew = self._crew
         drain = crew.terms.drain
         queue = self._open_queue() if self._restarts and crew.terms.handover else None

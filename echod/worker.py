@@ -106,7 +106,6 @@ class Worker:
         self._count()
 
     def _inherit(self, connections: Sequence[Inherited], copied: int) -> None:
-        self._limits.count(self._number, (address.source(sock.family, life.sockaddr) for sock, life in connections))
         for index, (sock, life) in enumerate(connections):
             tune(sock, self._terms.tuning)
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
@@ -187,6 +186,7 @@ class Worker:
             for session in batch:
                 session.leave()
             self._row.add_handed_over(len(batch))
+        self._copies.finish()
         self._orders.send(HANDED_OVER)
         self._drain()
 
@@ -214,6 +214,7 @@ class Worker:
         """Bytes are counted where they pass, in the sessions, and added up when somebody may look."""
         live = sum(session.bytes_echoed for session in self._sessions.values())
         self._row.bytes_echoed = self._echoed_before + live
+        self._row.bytes_live = live
 
     def _on_bug(self, fd: int, error: Exception) -> None:
         """One client's bug ends that client; any other ends the worker, whose successor starts afresh."""

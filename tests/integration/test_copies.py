@@ -72,6 +72,15 @@ CHATTER = """
             while True:
                 self._copies._sock.send(b"\\n".join([b"-1"] * 20000))
 """
+NO_PROCESS_FOR_A_WHILE = """
+import errno, os
+real, calls = os.fork, iter(range(100))
+def fork():
+    if 1 <= next(calls) <= 3:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return real()
+os.fork = fork
+"""
 DIES_FORGETTING = """
 import os, signal
 from echod.copies import Giver
@@ -310,6 +319,38 @@ def test_one_that_has_grown_up() -> None:
     with daemon(patch=HASTE + "echod.slot.GROWN_UP = 0.0\n") as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
+
+
+def test_workers_that_could_not_be_forked() -> None:
+    """They have not died young: none of their connections can be why."""
+    with daemon(patch=HASTE + NO_PROCESS_FOR_A_WHILE) as echod, copied(echod, 2):
+        for _ in range(2):
+            assert kill(echod)["kept"] == 2
+        assert len(echod.of("worker_exited")) == 5
+
+
+def test_sources_are_counted() -> None:
+    """Those of connections that wait for a worker, too: nobody else from there is let in by another worker."""
+    patch = "import echod.slot\nechod.slot.DELAYS = (3600.0,)\n"
+    limit = ("--limits-max-connections-per-source", "2")
+    with daemon("--workers", "2", *limit, patch=patch) as echod, copied(echod, 2):
+        os.kill(echod.workers[0], signal.SIGKILL)
+        assert echod.wait_for("worker_exited")["kept"] == 1
+        with echod.connect() as third:
+            assert third.recv(1) == b""
+
+
+def test_bytes_are_counted() -> None:
+    """Those since the last look of a worker that died, too."""
+    with Daemon(patch=SOON) as echod, copied(echod, 1) as (client,):
+        for _ in range(20):
+            send_and_get(client, bytes(100_000))
+        kill(echod)
+        send_and_get(client, b"x")
+        client.close()
+        closed = echod.wait_for("connection_closed")
+        assert echod.stop() == os.EX_OK
+        assert echod.of("stopped")[0]["bytes_echoed"] == closed["bytes_sent"] == 2_000_007
 
 
 def test_closed_and_not_forgotten() -> None:

@@ -18,6 +18,7 @@ from tests.integration.daemon import (
     Event,
     Gate,
     freeze,
+    is_probed,
     receive_all,
     send_and_get,
     stuff,
@@ -69,6 +70,20 @@ def send_fds(sock, buffers, fds):
     return real(sock, buffers, fds)
 socket.send_fds = send_fds
 """
+
+
+NO_UNLINK = """
+import errno, os
+def unlink(path):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+os.unlink = unlink
+"""
+LATE = """
+from echod import handover
+real = handover.receive
+handover.receive = lambda fds, now, **words: real(fds, now - 1, **words)
+"""
+"""As if the connections were sent after the moment that the parent takes for now."""
 
 
 class Configured(Daemon):
@@ -203,6 +218,29 @@ def test_the_last_of_several_goes(file: Path) -> None:
             send_and_get(client, b"here again")
 
 
+def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
+    """Waits for one."""
+    text = "limits.max_connections = 1\nhost = "
+    with Configured(file, text + "['127.0.0.1', '127.0.0.2']") as echod, echod.connect() as client:
+        send_and_get(client, b"before")
+        with echod.connect(echod.addresses[1]) as waiting:
+            waiting.sendall(b"waits")
+            echod.reload(text + "'127.0.0.1'")
+            send_and_get(client, b"after")
+            client.close()
+            assert waiting.recv(10) == b"waits"
+
+
+def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
+    """That of a unix socket which goes: it stays, and so does everybody."""
+    with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", patch=NO_UNLINK) as echod:
+        with echod.connect() as client:
+            send_and_get(client, b"before")
+            echod.reload("host = '127.0.0.1'")
+            send_and_get(client, b"after")
+        assert echod.stop() == os.EX_OK
+
+
 def test_together_with_terms(file: Path) -> None:
     """All that changes takes effect, in the journal too."""
     with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
@@ -274,6 +312,16 @@ class TestRefused:
             with echod.connect() as other:
                 send_and_get(other, b"as ever")
             assert echod.reload("host = '127.0.0.1'\nchunk_size = 4")["changed"] == ["chunk_size"]
+
+    def test_the_sockets_are_as_they_were(self, file: Path) -> None:
+        """Also in what their connections inherit."""
+        patch = NOTHING_LEFT.format(function="socket.socketpair", number=0)
+        with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", patch=patch) as echod:
+            echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']\nlimits.keepalive = '10s'")
+            echod.wait_for("reload_refused")
+            with echod.connect() as client:
+                send_and_get(client, b"hello")
+                assert not is_probed(client)
 
     def test_more_than_a_process_can_have(self, file: Path) -> None:
         """The connections could not be handed on."""
@@ -399,6 +447,31 @@ class TestWhen:
             send_and_get(client, b"after all")
 
 
+def test_as_many_as_a_process_can_have(file: Path) -> None:
+    """All of them are handed on by a parent that has a copy of each, and room for few more."""
+    with ExitStack() as stack:
+        text = "host = '127.0.0.1'\nworkers = "
+        limit = ("prlimit", "--nofile=500")
+        echod = stack.enter_context(Configured(file, text + "1", patch=SOON, environment=OFTEN, prefix=limit))
+        clients = stack.enter_context(copied(echod, 300))
+        echod.reload(text + "2")
+        for client in clients:
+            send_and_get(client, b"after")
+        assert echod.of("taken_over") == []
+
+
+def test_no_time_has_passed(file: Path) -> None:
+    """What was active after the parent looked at its clock goes on as what it is."""
+    text = "host = '127.0.0.1'\nworkers = "
+    with Configured(file, text + "1", patch=LATE) as echod, echod.connect() as client:
+        send_and_get(client, b"before")
+        opened = echod.wait_for("connection_opened")
+        echod.reload(text + "2")
+        client.close()
+        assert echod.wait_for("connection_closed")["connection"] == opened["connection"]
+        assert echod.of("taken_over") == []
+
+
 @contextmanager
 def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
     """Clients that connect, exchange and leave, one after the other; what they have seen."""
@@ -452,7 +525,7 @@ def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
         with store.daemon("--config", str(file)) as first, first.connect() as client:
             send_and_get(client, b"before")
             freeze(first.workers[0])
-            file.write_text("host = ['127.0.0.2', '127.0.0.1']\nworkers = 2")
+            file.write_text("host = '127.0.0.2'\nworkers = 2")
             first.process.send_signal(signal.SIGHUP)
             store.wait_for("echod-listener", "echod-listener")
             first.process.send_signal(signal.SIGUSR2)
@@ -460,12 +533,33 @@ def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
             wait_for_state(first.pid, "S")
             os.kill(first.workers[0], signal.SIGCONT)
             assert first.read_to_end() == os.EX_OK
-            assert store.names().count("echod-listener") == 2
+            assert store.names().count("echod-listener") == 1
             with store.daemon("--config", str(file)) as second:
                 send_and_get(client, b"after")
                 for address in second.addresses:
                     with second.connect(address) as other:
                         send_and_get(other, b"new")
+
+
+def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
+    """A unix socket that was to go, and is there again: the one that was shut down is not taken for it."""
+    both = f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']"
+    with storing(tmp_path) as store:
+        file.write_text(both)
+        with store.daemon("--config", str(file)) as first:
+            store.wait_for("echod-listener", "echod-listener")
+            freeze(first.workers[0])
+            file.write_text("host = '127.0.0.1'")
+            first.process.send_signal(signal.SIGHUP)
+            wait_for_state(first.pid, "S")
+            first.process.send_signal(signal.SIGUSR2)
+            first.process.send_signal(signal.SIGTERM)
+            wait_for_state(first.pid, "S")
+            os.kill(first.workers[0], signal.SIGCONT)
+            assert first.read_to_end() == os.EX_OK
+        file.write_text(both)
+        with store.daemon("--config", str(file)) as second, second.connect(f"unix:{tmp_path}/echo") as client:
+            send_and_get(client, b"here again")
 
 
 def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:

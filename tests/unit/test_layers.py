@@ -32,7 +32,7 @@ FLOORS = [
     ["address", "balance", "handover", "journal", "kinds", "limits", "loop", "slot", "stall", "status"],
     ["config", "listeners", "report", "session"],
     ["acceptor", "copies", "sources", "terms"],
-    ["configuration", "lastgood", "reload", "worker"],
+    ["configuration", "lastgood", "reload", "shares", "worker"],
     ["crew"],
     ["relief"],
     ["supervisor"],
