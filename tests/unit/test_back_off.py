@@ -17,13 +17,13 @@ echo ExecMainExitTimestampMonotonic={ended}
 SLEEP = "#!/bin/sh\necho $1\n"
 
 
-def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit-code") -> str:
+def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit-code", status: str = "70") -> str:
     """Seconds that it waits, as it says; nothing if it does not."""
     commands = {"systemctl": SYSTEMCTL.format(restarts=restarts, ended=(lived + 1) * 1_000_000), "sleep": SLEEP}
     for name, text in commands.items():
         (directory / name).write_text(text)
         (directory / name).chmod(0o755)
-    environment = {"PATH": f"{directory}:/usr/bin:/bin", "SERVICE_RESULT": result}
+    environment = {"PATH": f"{directory}:/usr/bin:/bin", "SERVICE_RESULT": result, "EXIT_STATUS": status}
     done = subprocess.run((BACK_OFF, "echod.service"), env=environment, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
@@ -35,6 +35,12 @@ def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit
 def test_each_early_death_waits_longer(tmp_path: Path, restarts: int, expected: str) -> None:
     """Not the first two times, then a second more each time, up to eight."""
     assert delay(tmp_path, restarts=restarts) == expected
+
+
+@pytest.mark.parametrize(("restarts", "expected"), [(0, "1"), (1, "2"), (7, "8"), (8, "8")])
+def test_a_taken_address_is_not_tried_at_once(tmp_path: Path, restarts: int, expected: str) -> None:
+    """But a second later, and later each time."""
+    assert delay(tmp_path, restarts=restarts, status="69") == expected
 
 
 @pytest.mark.parametrize(("lived", "expected"), [(9, "8"), (10, ""), (100000, "")])
