@@ -210,6 +210,27 @@ class Daemon:
             self._rest += data
 
 
+class Configured(Daemon):
+    """A daemon with a configuration file, which can be changed."""
+
+    def __init__(self, file: Path, text: str, *arguments: str, **options: object) -> None:
+        self.file = file
+        self.file.write_text(text)
+        self.count = 0
+        super().__init__("--config", str(file), *arguments, **options)  # type: ignore[arg-type]
+
+    def hang_up_on(self, text: str) -> None:
+        """Write another configuration, and send the signal."""
+        self.file.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    def reload(self, text: str) -> Event:
+        """The same, and wait until it is in effect."""
+        self.hang_up_on(text)
+        self.count += 1
+        return self.wait_for("reloaded", self.count)
+
+
 class Gate:
     """A pipe by which a daemon is held up: patched code in it reads from `fd` and waits until the gate opens."""
 

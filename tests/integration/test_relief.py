@@ -14,8 +14,8 @@ import pytest
 from tests.integration.daemon import (
     DEADLINE,
     SLOW_START,
+    Configured,
     Daemon,
-    Event,
     Gate,
     freeze,
     is_probed,
@@ -84,27 +84,6 @@ real = handover.receive
 handover.receive = lambda fds, now, **words: real(fds, now - 1, **words)
 """
 """As if the connections were sent after the moment that the parent takes for now."""
-
-
-class Configured(Daemon):
-    """A daemon with a configuration file, which can be changed."""
-
-    def __init__(self, file: Path, text: str, *arguments: str, **options: object) -> None:
-        self.file = file
-        self.file.write_text(text)
-        self.count = 0
-        super().__init__("--config", str(file), *arguments, **options)  # type: ignore[arg-type]
-
-    def hang_up_on(self, text: str) -> None:
-        """Write another configuration, and send the signal."""
-        self.file.write_text(text)
-        self.process.send_signal(signal.SIGHUP)
-
-    def reload(self, text: str) -> Event:
-        """The same, and wait until it is in effect."""
-        self.hang_up_on(text)
-        self.count += 1
-        return self.wait_for("reloaded", self.count)
 
 
 @pytest.fixture

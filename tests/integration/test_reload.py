@@ -14,8 +14,8 @@ import pytest
 from tests.integration.daemon import (
     DEADLINE,
     SLOW_START,
+    Configured,
     Daemon,
-    Event,
     Gate,
     freeze,
     is_probed,
@@ -57,25 +57,9 @@ echod.configuration.started, echod.configuration._too_few = False, too_few
 """
 
 
-class Configured(Daemon):
-    """A daemon with a configuration file, which can be changed."""
-
-    def __init__(self, file: Path, text: str, *arguments: str, **options: object) -> None:
-        self.file = file
-        self.file.write_text(text)
-        self.count = 0
-        super().__init__("--config", str(file), *HERE, *arguments, **options)  # type: ignore[arg-type]
-
-    def hang_up_on(self, text: str) -> None:
-        """Write another configuration, and send the signal."""
-        self.file.write_text(text)
-        self.process.send_signal(signal.SIGHUP)
-
-    def reload(self, text: str) -> Event:
-        """The same, and wait until it is in effect."""
-        self.hang_up_on(text)
-        self.count += 1
-        return self.wait_for("reloaded", self.count)
+def configured(file: Path, text: str, *arguments: str, **options: object) -> Configured:
+    """A daemon with a configuration file, on one address."""
+    return Configured(file, text, *HERE, *arguments, **options)
 
 
 @pytest.fixture
@@ -97,7 +81,7 @@ class TestEffect:
 
     def test_level_connections_and_payload(self, file: Path) -> None:
         """What is told of a connection is what is wanted now; and then no more."""
-        with Configured(file, "[log]\nconnections = false") as daemon, daemon.connect() as client:
+        with configured(file, "[log]\nconnections = false") as daemon, daemon.connect() as client:
             send_and_get(client, b"not told")
             changed = daemon.reload("[log]\nlevel = 'debug'\npayload = true")["changed"]
             assert changed == ["log.level", "log.connections", "log.payload"]
@@ -113,7 +97,7 @@ class TestEffect:
 
     def test_format(self, file: Path) -> None:
         """The next line is for a person."""
-        with Configured(file, "") as daemon, daemon.connect() as client:
+        with configured(file, "") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             daemon.wait_for("connection_opened")
             daemon.hang_up_on("log.format = 'console'")
@@ -123,7 +107,7 @@ class TestEffect:
 
     def test_max_connections(self, file: Path) -> None:
         """Who waits is let in by a higher limit; a lower one puts nobody out."""
-        with Configured(file, "limits.max_connections = 1") as daemon, daemon.connect() as client:
+        with configured(file, "limits.max_connections = 1") as daemon, daemon.connect() as client:
             send_and_get(client, b"the only one")
             with daemon.connect() as waiting:
                 waiting.sendall(b"me too")
@@ -141,7 +125,7 @@ class TestEffect:
 
     def test_max_connections_per_source(self, file: Path) -> None:
         """Who is there counts, in all workers together, whichever of them lets the next one in."""
-        with Configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
+        with configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
             there = stack.enter_context(clients(daemon.addresses[0], 8))
             for sock in there:
                 send_and_get(sock, b"in")
@@ -164,7 +148,7 @@ class TestEffect:
 
     def test_idle_timeout(self, file: Path) -> None:
         """Who has been quiet for longer is idle now."""
-        with Configured(file, "") as daemon, daemon.connect() as client:
+        with configured(file, "") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             daemon.reload("limits.idle_timeout = '1ms'")
             assert client.recv(1) == b""
@@ -173,14 +157,14 @@ class TestEffect:
 
     def test_stall_timeout(self, file: Path) -> None:
         """Who takes nothing stalls now."""
-        with Configured(file, "limits.stall_timeout = 0") as daemon, daemon.connect() as client:
+        with configured(file, "limits.stall_timeout = 0") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.reload("limits.stall_timeout = '50ms'")
             assert daemon.wait_for("connection_closed")["reason"] == "stalled"
 
     def test_drain_timeout(self, file: Path) -> None:
         """Parent and worker wait no longer than they are to now."""
-        with Configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
+        with configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.reload("limits.drain_timeout = 0")
             assert daemon.stop() == os.EX_OK
@@ -189,7 +173,7 @@ class TestEffect:
 
     def test_keepalive(self, file: Path) -> None:
         """For who is there, and for who comes."""
-        with Configured(file, "limits.keepalive = 0") as daemon, daemon.connect() as client:
+        with configured(file, "limits.keepalive = 0") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             assert not is_probed(client)
             daemon.reload("limits.keepalive = '1h'")
@@ -202,7 +186,7 @@ class TestEffect:
     @pytest.mark.parametrize("dies", [False, True])
     def test_keepalive_of_who_waits(self, file: Path, dies: bool) -> None:
         """Whoever is in the kernel's queue meanwhile gets what is set now, from a worker made later too."""
-        with Configured(file, "limits.keepalive = 0\nlimits.max_connections = 1") as daemon, ExitStack() as stack:
+        with configured(file, "limits.keepalive = 0\nlimits.max_connections = 1") as daemon, ExitStack() as stack:
             first = stack.enter_context(daemon.connect())
             send_and_get(first, b"the only one")
             waiting = stack.enter_context(daemon.connect())
@@ -215,7 +199,7 @@ class TestEffect:
 
     def test_chunk_size(self, file: Path) -> None:
         """Longer or shorter than before, from the next chunk on, and then as before: nothing of an old one comes."""
-        with Configured(file, "chunk_size = 4", "--log-level", "debug") as daemon, daemon.connect() as client:
+        with configured(file, "chunk_size = 4", "--log-level", "debug") as daemon, daemon.connect() as client:
             assert chunks(daemon, client, b"abcdefgh", 2) == [4, 4]
             for size, expected in ((8, [8]), (16, [8]), (3, [3, 3, 2]), (4, [4, 4])):
                 daemon.reload(f"chunk_size = {size}")
@@ -224,7 +208,7 @@ class TestEffect:
 
     def test_every_worker(self, file: Path) -> None:
         """Of four each serves by the new terms, and the reload is over when all do."""
-        with Configured(file, "", "--workers", "4", "--log-level", "debug") as daemon, ExitStack() as stack:
+        with configured(file, "", "--workers", "4", "--log-level", "debug") as daemon, ExitStack() as stack:
             socks = stack.enter_context(clients(daemon.addresses[0], 16))
             for sock in socks:
                 send_and_get(sock, b"hello")
@@ -237,7 +221,7 @@ class TestEffect:
 
     def test_next_worker(self, file: Path) -> None:
         """A worker that is made later serves by the new terms too, and knows the limits."""
-        with Configured(file, "log.level = 'debug'") as daemon:
+        with configured(file, "log.level = 'debug'") as daemon:
             daemon.reload("chunk_size = 2\nlog.level = 'debug'\nlimits.max_connections_per_source = 1")
             os.kill(daemon.workers[0], signal.SIGKILL)
             daemon.wait_for("worker_started", 2)
@@ -257,7 +241,7 @@ class TestBytes:
     def test_a_client_that_does_not_read(self, file: Path, before: str, after: str) -> None:
         """What waited for room in chunks of one size is given in full, and the rest in chunks of another."""
         data = random.Random(1).randbytes(16 << 20)
-        with Configured(file, f"chunk_size = '{before}'") as daemon, daemon.connect() as client:
+        with configured(file, f"chunk_size = '{before}'") as daemon, daemon.connect() as client:
             sent = 0
             wait_for_state(daemon.workers[0], "S")
             while more := send_until_blocked(client, data[sent:]):
@@ -275,7 +259,7 @@ class TestBytes:
         numbers = random.Random(2)
         talks = 12
         done = threading.Event()
-        with Configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
+        with configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
             socks = stack.enter_context(clients(daemon.addresses[0], talks))
             data = {sock: numbers.randbytes(1 << 20) for sock in socks}
             heard: dict[socket.socket, bytes] = {}
@@ -312,7 +296,7 @@ class TestRefused:
 
     def test_everything_stays(self, file: Path) -> None:
         """The old one is in effect in every part, each problem is told with its place, and clients notice nothing."""
-        with Configured(file, "chunk_size = 4\nlog.level = 'debug'") as daemon, daemon.connect() as client:
+        with configured(file, "chunk_size = 4\nlog.level = 'debug'") as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 2\nprot = 7\n[limits]\nidle_timeout = 'soon'\nmax_connections = 1")
             daemon.wait_for("reload_refused", 2)
@@ -327,7 +311,7 @@ class TestRefused:
 
     def test_no_memory_for_the_limits(self, file: Path) -> None:
         """What the system refuses is told as what is wrong, and everything stays until it can be had."""
-        with Configured(file, "", patch=NO_MEMORY) as daemon, daemon.connect() as client:
+        with configured(file, "", patch=NO_MEMORY) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4\nlimits.max_connections_per_source = 1")
             assert "Cannot allocate memory" in daemon.wait_for("reload_refused")["problem"]
@@ -338,7 +322,7 @@ class TestRefused:
 
     def test_bug(self, file: Path) -> None:
         """What echod does not expect when it reads again is told as a bug, which no client notices."""
-        with Configured(file, "", patch=BUG_IN_READING) as daemon, daemon.connect() as client:
+        with configured(file, "", patch=BUG_IN_READING) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4")
             assert daemon.wait_for("bug")["error"] == "RuntimeError('this can not be')"
@@ -347,7 +331,7 @@ class TestRefused:
 
     def test_file_that_is_gone(self, file: Path) -> None:
         """A file that was named must be there; no echod falls back to defaults behind anyone's back."""
-        with Configured(file, "") as daemon:
+        with configured(file, "") as daemon:
             file.unlink()
             daemon.process.send_signal(signal.SIGHUP)
             assert daemon.wait_for("reload_refused")["problem"].startswith(f"{file}: cannot be read: No such file")
@@ -373,7 +357,7 @@ class TestWhen:
         """The start goes on, and what was changed meanwhile is read after it."""
         with (
             Gate() as gate,
-            Configured(file, "", patch=patch.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+            configured(file, "", patch=patch.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
         ):
             daemon.wait_for(event)
             daemon.hang_up_on("chunk_size = 2")
@@ -385,7 +369,7 @@ class TestWhen:
 
     def test_while_stopping(self, file: Path) -> None:
         """It changes nothing, and least of all does it end the wait for clients."""
-        with Configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
+        with configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.process.send_signal(signal.SIGTERM)
             daemon.wait_for("draining")
@@ -400,7 +384,7 @@ class TestWhen:
 
     def test_twice(self, file: Path) -> None:
         """The second is served after the first, by what the file says then."""
-        with Configured(file, "", "--workers", "2") as daemon:
+        with configured(file, "", "--workers", "2") as daemon:
             freeze(daemon.workers[1])
             daemon.hang_up_on("chunk_size = 2")
             wait_for_state(daemon.pid, "S")
@@ -415,7 +399,7 @@ class TestWhen:
 
     def test_in_quick_succession(self, file: Path) -> None:
         """However many come, the last configuration is in effect in the end."""
-        with Configured(file, "", "--log-level", "debug", "--workers", "2") as daemon, daemon.connect() as client:
+        with configured(file, "", "--log-level", "debug", "--workers", "2") as daemon, daemon.connect() as client:
             for size in range(1, 21):
                 daemon.hang_up_on(f"chunk_size = {size}")
             daemon.hang_up_on("chunk_size = 100\nlog.payload = true")
@@ -425,7 +409,7 @@ class TestWhen:
     def test_hung_worker(self, file: Path) -> None:
         """A worker that does not answer is replaced as ever; then the reload is over, and its successor goes by it."""
         options = {"environment": WATCHED}
-        with Configured(file, "", "--log-level", "debug", "--workers", "2", **options) as daemon:
+        with configured(file, "", "--log-level", "debug", "--workers", "2", **options) as daemon:
             freeze(daemon.workers[1])
             daemon.reload("chunk_size = 2")
             names = [event["event"] for event in daemon.events]
@@ -439,7 +423,7 @@ class TestWhen:
 
     def test_worker_that_dies(self, file: Path) -> None:
         """The same for one that dies before it has answered."""
-        with Configured(file, "", "--workers", "2") as daemon:
+        with configured(file, "", "--workers", "2") as daemon:
             freeze(daemon.workers[1])
             daemon.hang_up_on("chunk_size = 2")
             wait_for_state(daemon.pid, "S")
@@ -450,7 +434,7 @@ class TestWhen:
 
     def test_stopping_meanwhile(self, file: Path) -> None:
         """A reload that is not over when echod is to stop is none any more."""
-        with Configured(file, "") as daemon:
+        with configured(file, "") as daemon:
             freeze(daemon.workers[0])
             daemon.hang_up_on("chunk_size = 2")
             wait_for_state(daemon.pid, "S")
@@ -464,7 +448,7 @@ class TestWhen:
     def test_without_descriptors(self, file: Path) -> None:
         """A worker whose clients have all of them still takes an order that brings one."""
         with (
-            Configured(file, "", prefix=("prlimit", "--nofile=40")) as daemon,
+            configured(file, "", prefix=("prlimit", "--nofile=40")) as daemon,
             clients(daemon.addresses[0], 40) as socks,
         ):
             assert daemon.wait_for("accept_paused")["reason"] == "EMFILE"
@@ -498,7 +482,7 @@ def test_at_a_terminal() -> None:
 
 def test_nothing_leaks(file: Path) -> None:
     """However often it is reloaded, parent and worker hold no more descriptors than before."""
-    with Configured(file, "limits.max_connections_per_source = 1") as daemon:
+    with configured(file, "limits.max_connections_per_source = 1") as daemon:
         pids = (daemon.pid, daemon.workers[0])
         before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
         for number in range(10):
