@@ -136,15 +136,16 @@ def pass_on(queue: socket.socket, connections: list[Inherited]) -> int:
     return count - len(connections)
 
 
-def receive(fds: Iterable[int], now: float, *, restarts: int, room: int, known: set[int]) -> Estate:
+def receive(fds: Iterable[int], now: float, *, restarts: int, room: int) -> Estate:
     """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody.
 
     On their way through it the connections have lived through so many more `restarts`; those for which there is no
     `room` are lost.  One that comes again is passed over, since of a worker that died when it had sent it there is a
-    copy; `known` are the cookies of those that have come already, and these are added.
+    copy.
     """
     connections: list[Inherited] = []
     forgotten = lost = 0
+    known: set[int] = set()
     for data, received in _messages(fds):
         now = max(now, time.monotonic())  # it may have been sent just now
         count, states = _read(data, received)

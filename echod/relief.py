@@ -39,7 +39,7 @@ class Relief:
         """
         self._old.bequeath(self._writing)
         now, room = time.monotonic(), self._new.room
-        estate = handover.receive([self._reading.detach()], now, restarts=0, room=room, known=set())
+        estate = handover.receive([self._reading.detach()], now, restarts=0, room=room)
         if estate.forgotten or estate.lost:
             self._journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
         before = self._old.stats.totals()

@@ -78,7 +78,7 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
                     journal.listening(address=listener.address, adopted=listener.adopted)
             # Not before all that may fail: the next start gets the queue as it is then.
             room = handover.room(len(listeners), start.workers)
-            estate = handover.receive(queue, time.monotonic(), restarts=1, room=room, known=set())
+            estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
             if queue:
                 notifier.discard(handover.STORED_AS)
                 journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)

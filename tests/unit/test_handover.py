@@ -1,5 +1,6 @@
 """echod.handover: what is sent arrives, and whatever else may arrive, the daemon that gets it starts and serves."""
 
+import itertools
 import json
 import os
 import socket
@@ -25,19 +26,15 @@ NOW = time.monotonic()
 HEADER = struct.pack("!HH", VERSION, 1)
 
 
-class Nobody(set[int]):
-    """Knows no connection, so that one of them may stand for many."""
-
-    def __contains__(self, cookie: object) -> bool:
-        return False
-
-
 class Queue:
     """A queue, and the clients of the connections that are put into it."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.known: set[int] = Nobody()
+        self.monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
+        # So that one connection may stand for many.
+        cookies = itertools.count()
+        self.monkeypatch.setattr(handover, "_cookie", lambda sock: next(cookies))
         self.reads, self.writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self.reads, self.writes):
             stack.enter_context(end)
@@ -61,9 +58,7 @@ class Queue:
 
     def receive(self) -> Estate:
         """What the next echod makes of it; its sockets are closed with the queue."""
-        estate = receive(
-            [self.reads.detach(), self.writes.detach()], time.monotonic(), restarts=1, room=1000, known=self.known
-        )
+        estate = receive([self.reads.detach(), self.writes.detach()], time.monotonic(), restarts=1, room=1000)
         for sock, _ in estate.connections:
             self._stack.enter_context(sock)
         return estate
@@ -146,7 +141,7 @@ def test_one_that_comes_twice(queue: Queue) -> None:
     """It is taken once, with what was said of it at first: a worker that had sent it died before it could say so."""
     _, sock, sockaddr = queue.connection()
     other = queue.connection()[1]
-    queue.known = set()
+    queue.monkeypatch.undo()
     for name, each in (("1.1", sock), ("1.2", other), ("1.3", sock)):
         assert send(queue.writes, [(Life(name, sockaddr, NOW, NOW), each.fileno())])
     estate = queue.receive()
@@ -162,7 +157,7 @@ def test_no_room(queue: Queue) -> None:
         clients.append(client)
         assert send(queue.writes, [(Life(f"1.{number}", sockaddr, NOW, NOW), sock.fileno())])
         sock.close()
-    estate = receive([os.dup(queue.reads.fileno())], NOW, restarts=1, room=2, known=set())
+    estate = receive([os.dup(queue.reads.fileno())], NOW, restarts=1, room=2)
     assert ([life.name for _, life in estate.connections], estate.lost) == (["1.0", "1.1"], 1)
     with pytest.raises(ConnectionResetError):
         clients[2].recv(1)
@@ -338,9 +333,9 @@ def test_no_queue_at_all() -> None:
     one, other = socket.socketpair()
     other.send(b"endless")
     with other, socket.create_server(("127.0.0.1", 0)) as listener:
-        assert receive(
-            [reads, writes, one.detach(), listener.detach(), 10_000], NOW, restarts=1, room=1000, known=set()
-        ) == Estate([], 0, 0)
+        assert receive([reads, writes, one.detach(), listener.detach(), 10_000], NOW, restarts=1, room=1000) == Estate(
+            [], 0, 0
+        )
 
 
 CONNECTIONS = {"tcp": socket.AF_INET, "unix": socket.AF_UNIX}
