@@ -133,9 +133,10 @@ class Acceptor:
 
     def on_left(self, family: int, sockaddr: Any) -> None:
         """A client that was handed over has left."""
-        self._limits.give_place(self._worker)
+        # In this order: whoever gets the place may come from there, and must not find all of them taken.
         if self._limits.counts_sources:
             self._limits.dismiss(self._worker, address.source(family, sockaddr))
+        self._limits.give_place(self._worker)
         if self._retry is not None:
             self._resume(self._loop.now)
         else:
