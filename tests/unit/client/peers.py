@@ -132,9 +132,10 @@ def serving_all(behaviour: Behaviour) -> Iterator[int]:
         finally:
             over.set()
             listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-            for thread in (acceptor, *threads):
+            acceptor.join(DEADLINE)  # first: until it ends it may start another
+            for thread in threads:
                 thread.join(DEADLINE)
-                assert not thread.is_alive()
+            assert not any(thread.is_alive() for thread in (acceptor, *threads))
 
 
 @contextmanager
