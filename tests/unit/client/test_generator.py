@@ -3,28 +3,28 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from echod.client.load.flow import Census
-from echod.client.load.generator import GO, INTERVAL, READY, RESULT, Generator
+from echod.client.load.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
 from echod.client.load.loop import Loop, clock
 from echod.client.load.modes import ClosedLoop
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally, unpacked
 from echod.client.load.wire import PIECE
 from echod.client.pattern import Pattern
-from tests.unit.client.peers import DEADLINE, Behaviour, faithful, serving_all, silent
+from tests.unit.client.peers import DEADLINE, Behaviour, faithful, receive_exactly, serving_all, silent
 
 
 def plan(port: int) -> Plan:
-    """One connection for a tenth of a second, told of ten times."""
+    """One connection, for as long as the test wants, told of every ten milliseconds."""
     return Plan(
         ("127.0.0.1", port),
         "",
         connections=1,
         size=64,
         rate=None,
-        duration=10**8,
+        duration=int(DEADLINE * 1e9),
         interval=10**7,
         timeout=int(DEADLINE * 1e9),
         connect_timeout=int(DEADLINE * 1e9),
@@ -33,31 +33,37 @@ def plan(port: int) -> Plan:
 
 def test_last_report_to_a_parent_that_has_no_time() -> None:
     """What came back while the load lasted is told as that, also when the parent takes no report until the end."""
-    ended = threading.Event()
+    third, ended = threading.Event(), threading.Event()
 
     def echo(connection: socket.socket, over: threading.Event) -> None:
+        for _ in range(3):
+            connection.sendall(receive_exactly(connection, 64))
+        third.set()
         faithful()(connection, over)
         ended.set()
 
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far, serving_all(echo) as port:
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least, which few reports fill
         near.settimeout(DEADLINE)
         generator = Generator(plan(port), ClosedLoop, Pattern(PIECE), far, 0, 1)
         thread = threading.Thread(target=generator.run)
         thread.start()
         assert near.recv(PIECE) == READY
+        with suppress(BlockingIOError):
+            while True:
+                far.send(b"filling")
         near.send(GO + clock().to_bytes(8, "big"))
+        assert third.wait(DEADLINE)
+        near.send(STOP)
         assert ended.wait(DEADLINE)
-        within, intervals = Tally(), 0
-        while (report := near.recv(PIECE)).startswith(INTERVAL):
-            intervals = int.from_bytes(report[1:5], "big")
-            within.add(unpacked(report[5:]))
+        while (report := near.recv(PIECE)) == b"filling":
+            pass
+        end = near.recv(PIECE)
         thread.join(DEADLINE)
-    assert report.startswith(RESULT)
-    assert intervals >= 10
-    assert within.messages > 1
-    assert unpacked(report[1:]).messages <= 1  # that which was under way at the end
+    assert report.startswith(INTERVAL)
+    assert unpacked(report[5:]).messages >= 2
+    assert end.startswith(RESULT)
+    assert unpacked(end[1:]).messages <= 1  # that which was under way at the end
 
 
 def leaves(connection: socket.socket, over: threading.Event) -> None:
