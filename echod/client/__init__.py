@@ -11,6 +11,7 @@ Standard library only, and of echod nothing but its version: the package also ru
     load/               what the verb load is made of
     options.py          what all verbs take on their command lines
     connect.py          a target -> a connected socket
+    resolver.py         a target -> the addresses to try
     target.py           HOST and PORT, in all the forms in which they are written
     echo.py             send, receive and compare at the same time, on a connected socket
     backlog.py          the bytes that were sent and have not come back

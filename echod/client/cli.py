@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 VERBS = ("send", "ping", "load", "check")
 """What echoc can do, by the first word on its command line; without one of these it is "send"."""
 
+_UNKNOWN = 3  # of monitoring plugins, to which 2 would say that the service has failed
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run echoc with `argv` (default: the process's own arguments) and return its exit code."""
     screen = Screen()
+    words = list(sys.argv[1:] if argv is None else argv)
+    trouble = _UNKNOWN if words[:1] == ["check"] else UntestableError.exit_code
     try:
         fill_standard_descriptors()
-        return _run(list(sys.argv[1:] if argv is None else argv), screen)
+        return _run(words, screen)
     except ClientError as error:
         screen.tell(f"echoc: {error}")
         return error.exit_code
@@ -36,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:  # out of descriptors, say, where nothing more can be told about it
         screen.tell(f"echoc: {reason(error)}")
-        return UntestableError.exit_code
+        return trouble
     except KeyboardInterrupt:
         return 130
 

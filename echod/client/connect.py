@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
 from collections.abc import Callable
 
 from echod.client.faults import ConnectError, reason
-from echod.client.target import UNIX, Target
+from echod.client.resolver import NEVER, SockAddr, resolve
+from echod.client.target import Target
 from echod.client.words import endpoint
 
-NEVER = float("inf")  # math.inf, without a module that costs a quarter of a millisecond
 _QUEUE_FULL = 0.01
 """Seconds before a unix socket is tried again whose queue of connections is full."""
-_LOOPBACK = ("127.0.0.1", "::1")
-
-SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
-"""An address as socket(7) takes it: of IPv4, of IPv6, or of a unix socket."""
 
 
 class Attempt:
@@ -87,32 +82,6 @@ def connect_to_any(
         if connection:
             return connection
     raise ConnectError(str(target), [(attempt.address, attempt.failure) for attempt in attempts], asked)
-
-
-def resolve(target: Target) -> list[SockAddr]:
-    """The addresses of `target`, in the order in which they are to be tried; at least one.
-
-    "localhost" is 127.0.0.1 and ::1 without asking anyone (RFC 6761, section 6.3): a system without /etc/hosts
-    does not know the name.  Raises ConnectError where a name has no address.
-    """
-    if target.host.startswith(UNIX):
-        path = os.fsencode(target.host.removeprefix(UNIX))
-        return [b"\0" + path[1:] if path.startswith(b"@") else path]
-    found: list[SockAddr] = []
-    failure = ""
-    for name in _LOOPBACK if target.host.lower() == "localhost" else (target.host,):
-        try:
-            answers = socket.getaddrinfo(name, target.port, target.family, socket.SOCK_STREAM)
-        except OSError as error:
-            failure = reason(error)
-        except UnicodeError:
-            failure = "that is not a valid host name"
-        else:
-            # typeshed reckons with a Python that was built without IPv6.
-            found += [address for *_, address in answers]  # type: ignore[misc]
-    if not found:
-        raise ConnectError(str(target), [("", failure)], asked=False)
-    return found
 
 
 def connected_to_itself(connection: socket.socket) -> bool:

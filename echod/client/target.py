@@ -102,6 +102,11 @@ def _port(text: str, where: str) -> int:
     raise UntestableError(f"{where}: {text!r} is not a port; say a number from 1 to 65535")
 
 
+def is_address(text: str) -> bool:
+    """Whether it is an address of IPv4 or IPv6 in full, which no resolver has to be asked for."""
+    return _is_ipv6(text) or _is_address(socket.AF_INET, text)
+
+
 def _is_ipv6(text: str) -> bool:
     return _is_address(socket.AF_INET6, text.partition("%")[0])  # what follows % is a zone (RFC 4007)
 

@@ -31,18 +31,16 @@ def test_exec_probe_of_a_faulty_service() -> None:
     assert done.stdout.startswith(b"ECHO CRITICAL - ")
 
 
-def test_resolver_that_never_answers() -> None:
-    """The process ends in time, although the resolver still has its thread."""
+def test_no_descriptor_left_for_its_own_modules() -> None:
+    """What keeps the program from starting is UNKNOWN too, and no fault of the service."""
     program = """
-import socket, sys, time
+import resource, sys
 from echod.client.cli import main
-socket.getaddrinfo = lambda *arguments: time.sleep(1000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 sys.exit(main())
 """
-    command = [sys.executable, "-c", program, "check", "echo.example", "-t", "0.1"]
-    done = subprocess.run(command, capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (3, b"")
-    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: its name was not resolved in time\n"
+    done = subprocess.run([sys.executable, "-c", program, "check", "localhost"], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"echoc: Too many open files\n")
 
 
 def test_without_standard_output() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.client.connect import SockAddr
+from echod.client.resolver import SockAddr
 
 
 class Plan:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from echod.client.connect import NEVER, Attempt, connect_to_any, resolve
+from echod.client.connect import Attempt, connect_to_any
 from echod.client.faults import EchoError
 from echod.client.pattern import PERIOD, Pattern
 from echod.client.ping.probe import Probe
+from echod.client.resolver import NEVER, resolve
 from echod.client.target import Target
 
 
@@ -31,9 +32,9 @@ class Link:
         self._probe: Probe | None = None
 
     def open(self, deadline: float = NEVER) -> None:
-        """Connect by `deadline`, of time.monotonic(); raises ConnectError."""
+        """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
         attempts: list[Attempt] = []
-        addresses = resolve(self._target)
+        addresses = resolve(self._target, deadline)
         connection = connect_to_any(addresses, self._target, self._connect_timeout, attempts.append, deadline=deadline)
         self._probe = Probe(connection)
         self.address = attempts[-1].address

@@ -12,11 +12,12 @@ import os
 import time
 
 from echod import __version__
-from echod.client.connect import Attempt, SockAddr, connect_to_any, resolve
+from echod.client.connect import Attempt, connect_to_any
 from echod.client.echo import exchange
 from echod.client.faults import ClientError, ConnectError, EchoError, LateError, UntestableError, reason
 from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds
 from echod.client.output import Screen, print_json, print_line
+from echod.client.resolver import resolve
 from echod.client.target import Target, parse_target
 from echod.client.threshold import FORMS, Threshold
 from echod.client.words import described, printable
@@ -135,7 +136,7 @@ class _Probe:
         """Raises ClientError for whatever is not an identical echo."""
         options = self._options
         target = self._target = _target(options)
-        addresses = _resolve_until(self._deadline, target)
+        addresses = resolve(target, self._deadline)
         self._began = time.monotonic()
         with connect_to_any(
             addresses, target, options.connect_timeout, self._attempts.append, deadline=self._deadline
@@ -232,37 +233,6 @@ def _target(options: argparse.Namespace) -> Target:
         family=options.family,
         source=options.source,
     )
-
-
-def _resolve_until(deadline: float, target: Target) -> list[SockAddr]:
-    """resolve(), but no longer than until `deadline`; raises as it does, or ConnectError when the time is over.
-
-    The resolver can't be interrupted, not by a signal either: so it gets a thread, which ends with the process.
-    """
-    import _thread  # threading would cost more than the probe
-
-    outcome: list[list[SockAddr] | ClientError] = []
-    done = _thread.allocate_lock()
-    done.acquire()
-
-    def ask() -> None:
-        try:
-            outcome.append(resolve(target))
-        except ClientError as error:
-            outcome.append(error)
-        finally:
-            done.release()
-
-    try:
-        _thread.start_new_thread(ask, ())
-    except RuntimeError as error:  # pthread_create(3) failed
-        raise UntestableError("cannot start a thread to resolve the name in; see the limit of tasks") from error
-    if not done.acquire(timeout=max(deadline - time.monotonic(), 0)):
-        raise ConnectError(str(target), [("", "its name was not resolved in time")], asked=False)
-    answer = outcome[0]
-    if isinstance(answer, ClientError):
-        raise answer
-    return answer
 
 
 def _blame(error: ClientError) -> int:

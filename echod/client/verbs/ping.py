@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from echod.client.connect import NEVER
 from echod.client.faults import ClientError, ConnectError, UntestableError
 from echod.client.options import (
     PATIENCE,
@@ -24,6 +23,7 @@ from echod.client.ping.idle import Search
 from echod.client.ping.link import Link
 from echod.client.ping.report import Names, Report
 from echod.client.ping.series import Series
+from echod.client.resolver import NEVER
 from echod.client.target import Target
 
 TYPE_CHECKING = False  # as type checkers take the name; importing typing would cost a third of the whole start

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from echod.client.connect import Attempt, SockAddr, open_connection
+from echod.client.connect import Attempt, open_connection
 from echod.client.echo import exchange
 from echod.client.faults import ClientError, UntestableError, reason
 from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of
 from echod.client.output import Screen, print_json
+from echod.client.resolver import SockAddr
 from echod.client.words import described, endpoint, quoted
 
 SENTENCE = "This is the message.  It will be repeated."

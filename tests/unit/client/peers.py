@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
+
 DEADLINE = 20.0
 """Seconds after which a test that waits for a peer, or a peer that waits for a test, gives up."""
 
@@ -160,6 +162,27 @@ def paired(behaviour: Behaviour, buffer: int = 0) -> Iterator[socket.socket]:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     with near, behaving(lambda: far, behaviour):
         yield near
+
+
+@contextmanager
+def stuck_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A resolver that answers only when the block is left; yields an event that says when it is asked."""
+
+    def getaddrinfo(*arguments: object) -> list[object]:
+        asked.set()
+        try:
+            assert over.wait(DEADLINE)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        finally:
+            ended.set()
+
+    asked, over, ended = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        yield asked
+    finally:
+        over.set()
+        assert ended.wait(DEADLINE)
 
 
 def receive_all(connection: socket.socket) -> bytes:

@@ -5,8 +5,6 @@ import re
 import resource
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +12,8 @@ import pytest
 
 from echod import __version__
 from echod.client.cli import main
+from echod.client.verbs.check import UNKNOWN
 from tests.unit.client.peers import (
-    DEADLINE,
     Behaviour,
     altering,
     endless,
@@ -28,6 +26,7 @@ from tests.unit.client.peers import (
     serving_unix,
     silent,
     standing_in,
+    stuck_resolver,
 )
 from tests.unit.client.schema import validated
 
@@ -208,26 +207,6 @@ def test_name_without_an_address(capfdbinary: Capture) -> None:
     )
 
 
-@contextmanager
-def stuck_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A resolver that answers only when the block is left."""
-
-    def getaddrinfo(*arguments: object) -> list[object]:
-        try:
-            assert over.wait(DEADLINE)
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        finally:
-            ended.set()
-
-    over, ended = threading.Event(), threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    try:
-        yield
-    finally:
-        over.set()
-        assert ended.wait(DEADLINE)
-
-
 def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
     """-t bounds resolving, too, which nothing can interrupt."""
     with stuck_resolver(monkeypatch):
@@ -245,7 +224,7 @@ def test_own_trouble(capfdbinary: Capture) -> None:
         code = main(["check", "unix:/run/echod"])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert code == 3
+    assert code == UNKNOWN
     assert capfdbinary.readouterr().out == b"ECHO UNKNOWN - cannot connect to unix:/run/echod: Too many open files\n"
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from echod.client import connect
-from echod.client.connect import Attempt, SockAddr, connect_to_any, connected_to_itself, open_connection, resolve
+from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection
 from echod.client.faults import ConnectError
+from echod.client.resolver import SockAddr
 from echod.client.target import Target
 from echod.client.words import endpoint
 from tests.unit.client.peers import DEADLINE, RESET, deaf, faithful, serving, serving_unix
@@ -40,26 +41,6 @@ def test_connects_to_ipv6(host: str) -> None:
         open_connection(Target(host, port), DEADLINE) as connection,
     ):
         assert connection.getpeername()[:2] == ("::1", port)
-
-
-@pytest.mark.usefixtures("ipv6")
-@pytest.mark.parametrize(
-    ("family", "addresses"),
-    [
-        (socket.AF_UNSPEC, ["127.0.0.1:7", "[::1]:7"]),
-        (socket.AF_INET, ["127.0.0.1:7"]),
-        (socket.AF_INET6, ["[::1]:7"]),
-    ],
-)
-def test_family(family: socket.AddressFamily, addresses: list[str]) -> None:
-    """Only addresses of the family that is asked for are tried."""
-    assert [endpoint(address) for address in resolve(Target("localhost", 7, family))] == addresses
-
-
-def test_address_of_another_family() -> None:
-    """An address that can't be of that family is told."""
-    with pytest.raises(ConnectError, match=r"^cannot connect to 127.0.0.1:7: .*[Aa]ddress family"):
-        resolve(Target("127.0.0.1", 7, socket.AF_INET6))
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -93,21 +74,6 @@ def test_every_address_refused() -> None:
     )
     assert [(attempt.address, attempt.failure) for attempt in attempts] == caught.value.failures
     assert [attempt.address for attempt in attempts] == tried
-
-
-@pytest.mark.parametrize(
-    ("host", "why"),
-    [
-        ("fe80::1%nosuch0", "Name or service not known"),
-        ("a..b", "that is not a valid host name"),
-        ("a" * 64, "that is not a valid host name"),
-        ("\udcff", "that is not a valid host name"),
-    ],
-)
-def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
-    """What is not a host is told with the reason; these names are refused without asking any server."""
-    with pytest.raises(ConnectError, match=rf"^cannot connect to .*:7: {why}$"):
-        open_connection(Target(host, 7), DEADLINE)
 
 
 @pytest.mark.usefixtures("ipv6")

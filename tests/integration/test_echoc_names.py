@@ -1,0 +1,55 @@
+"""echoc and a name server that never answers, in a network and with a resolv.conf(5) of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.network import own_network
+
+PROGRAM = """
+import os, signal, socket, sys, threading
+from echod.client.cli import main
+
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+
+def interrupt():
+    server.recv(512)
+    os.kill(os.getpid(), signal.SIGINT)
+
+if sys.argv.pop(1) == "interrupted":
+    threading.Thread(target=interrupt, daemon=True).start()
+sys.exit(main())
+"""
+
+
+def echoc(directory: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run echoc, which asks for echo.example in vain, and if the first word is "interrupted" is sent SIGINT then."""
+    configuration = directory / "resolv.conf"
+    configuration.write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:1\n")
+    prefix = own_network(f"mount --bind '{configuration}' /etc/resolv.conf")
+    command = ["unshare", "--mount", *prefix, sys.executable, "-c", PROGRAM, *words]
+    return subprocess.run(command, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", ["send", "ping", "load", "check"])
+def test_interrupted_while_it_resolves(verb: str, tmp_path: Path) -> None:
+    """Ctrl-C is heard while the resolver waits for an answer, and not only after it."""
+    done = echoc(tmp_path, "interrupted", verb, "echo.example")
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_check_is_over_in_time(tmp_path: Path) -> None:
+    """The process ends in time, although the resolver still has its thread."""
+    done = echoc(tmp_path, "bounded", "check", "echo.example", "-t", "0.1")
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: its name was not resolved in time\n"
+
+
+def test_ping_is_over_in_time(tmp_path: Path) -> None:
+    """-w bounds resolving, too."""
+    done = echoc(tmp_path, "bounded", "ping", "echo.example", "-w", "1")
+    assert done.returncode == 2
+    assert done.stderr == b"echoc: cannot connect to echo.example:10000: its name was not resolved in time\n"
