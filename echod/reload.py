@@ -60,6 +60,11 @@ class Reload:
         self._wanted = False
         self._begun: Change | None = None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether one has begun and not ended."""
+        return self._begun is not None
+
     def want(self) -> None:
         """Have `advance` begin a reload, now or when it can."""
         self._wanted = True

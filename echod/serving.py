@@ -78,21 +78,22 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
                     journal.listening(address=listener.address, adopted=listener.adopted)
             # Not before all that may fail: the next start gets the queue as it is then.
             room = handover.room(len(listeners), start.workers)
-            estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
-            if queue:
-                notifier.discard(handover.STORED_AS)
-                journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
-            supervisor = Supervisor(
-                listeners,
-                start,
-                configuration.reload,
-                take,
-                journal,
-                notifier,
-                watchdog,
-                estate.connections,
-                hangup_stops=at_terminal,
-            )
+            with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):  # the clients are nowhere else from now on
+                estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
+                if queue:
+                    notifier.discard(handover.STORED_AS)
+                    journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+                supervisor = Supervisor(
+                    listeners,
+                    start,
+                    configuration.reload,
+                    take,
+                    journal,
+                    notifier,
+                    watchdog,
+                    estate.connections,
+                    hangup_stops=at_terminal,
+                )
         supervisor.run()
 
 

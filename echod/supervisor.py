@@ -221,7 +221,9 @@ class Supervisor:
     def _handle_signal(self, signum: signal.Signals) -> None:
         """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else.
 
-        SIGUSR2 says that the next one is the first half of a restart, which SIGTERM does not tell from a stop.
+        SIGUSR2 says that the next one is the first half of a restart, which SIGTERM does not tell from a stop.  Nobody
+        says so to an echod that starts or reloads, for which systemd runs no ExecStop=: that is taken for a restart,
+        since more often it is one, and if it is not, a reset is what clients get in place of an end in good order.
         """
         if signum == signal.SIGHUP and not self._hangup_stops:
             self._reload.want()
@@ -233,6 +235,8 @@ class Supervisor:
             self._crew.kill()
         else:
             self._stopping = signum
+            if not self._ready or self._reload.under_way:
+                self._restarts = self._restarts or self._notifier.stores()
             if self._relief is None:
                 self._end(signum)
 

@@ -30,6 +30,26 @@ def fork():
 os.fork = fork
 """
 
+STOPPED_AS_IT_TAKES_OVER = """
+import os, signal
+from echod import handover
+real = handover.receive
+def receive(*arguments, **options):
+    estate = real(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return estate
+handover.receive = receive
+"""
+STOPPED_AS_ITS_WORKERS_START = """
+import os, signal
+from echod.crew import Crew
+real = Crew.start
+def start(self, *arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    real(self, *arguments)
+Crew.start = start
+"""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -292,6 +312,60 @@ def test_a_start_that_fails_keeps_them(store: Store) -> None:
         with store.daemon("--host", "127.0.0.1"):
             send_and_get(client, b"after")
             client.close()
+
+
+@pytest.mark.parametrize("patch", [STOPPED_AS_IT_TAKES_OVER, STOPPED_AS_ITS_WORKERS_START])
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> None:
+    """Whoever is to stop before it is ready hands on what it was handed: systemd runs no ExecStop= for it, which would
+    have announced the next."""
+    with ExitStack() as clients:
+        connections = []
+        with store.daemon() as first:
+            for _ in range(10):
+                connections.append(clients.enter_context(first.connect()))
+                send_and_get(connections[-1], b"before")
+            leave(first)
+        with store.daemon("--workers", workers, wait=False, patch=patch) as hasty:
+            assert hasty.read_to_end() == os.EX_OK
+            assert taken_over(hasty) == (10, 0, 0)
+            assert [event["count"] for event in hasty.of("handed_over")] == [10]
+        with store.daemon() as third:
+            assert taken_over(third) == (10, 0, 0)
+            for client in connections:
+                send_and_get(client, b"after it")
+                client.close()
+
+
+@pytest.mark.parametrize("change", ["chunk_size = 1000", "workers = 2"])
+def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> None:
+    """Whoever is to stop before it has reloaded hands over: neither then does systemd run ExecStop=."""
+    configuration = tmp_path / "echod.toml"
+    configuration.touch()
+    with store.daemon("--config", str(configuration)) as first, first.connect() as client:
+        send_and_get(client, b"before")
+        configuration.write_text(change)
+        worker = first.workers[0]
+        freeze(worker)  # so that the reload lasts until it is told to stop
+        freeze(first.pid)
+        first.process.send_signal(signal.SIGHUP)
+        first.process.send_signal(signal.SIGTERM)
+        os.kill(first.pid, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
+        assert first.read_to_end() == os.EX_OK
+        assert [event["count"] for event in first.of("handed_over")] == [1]
+        with store.daemon() as second:
+            assert taken_over(second) == (1, 0, 0)
+            send_and_get(client, b"after")
+            client.close()
+
+
+def test_stopped_early_without_a_store() -> None:
+    """Where nobody keeps anything, a signal that comes before it is ready is no restart, and nothing is said of one."""
+    with Daemon(wait=False, patch=STOPPED_AS_ITS_WORKERS_START) as daemon:
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("draining")
+        assert not daemon.of("handover_impossible")
 
 
 def test_killed_meanwhile(store: Store) -> None:

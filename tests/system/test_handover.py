@@ -167,6 +167,34 @@ def test_reloads_drop_nobody(service: Service) -> None:
     assert max(event["restarts"] for event in of(service, "connection_closed")) == 0
 
 
+def test_a_restart_into_a_restart_drops_nobody(service: Service) -> None:
+    """Wherever that has got to: systemd announces none to an echod that is starting."""
+    service.start()
+    pieces = random.Random(0)
+    with exchanging(service.machine) as clients:
+        for _ in range(5):
+            first, pause = f"systemctl --no-block restart {UNIT}", pieces.uniform(0.1, 0.5)
+            service.machine.run("sh", "-c", f"{first}; sleep {pause}; systemctl restart {UNIT}")
+    assert clients.check() == []
+
+
+def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
+    """Nor to one that is reloading."""
+    service.start()
+    with exchanging(service.machine) as clients, service.machine.journal(f"--unit={UNIT}") as journal:
+        for size in range(100, 103):
+            service.machine.write(CONFIG, f"chunk_size = {size}\n")
+            (worker,) = service.workers()
+            # Until the worker has answered, which systemd waits for when its own part is done.
+            show = f"systemctl show --property=SubState,ControlPID {UNIT} | sort | xargs"
+            wait = f'until {show} | grep "ControlPID=0 SubState=reload"; do :; done'
+            reload, restart = (f"systemctl --no-block {verb} {UNIT}" for verb in ("reload", "restart"))
+            service.machine.run("sh", "-c", f"kill -STOP {worker}; {reload}; {wait}; {restart}; kill -CONT {worker}")
+            assert journal.wait_for_event("taken_over")["count"] >= 200
+            journal.wait_for_event("ready")
+    assert clients.check() == []
+
+
 @pytest.mark.parametrize(("workers", "kills"), [(1, 3), (4, 8)])
 def test_killed_workers(service: Service, workers: int, kills: int) -> None:
     """kill -9 of one after the other: no byte is wrong, and each connection that is lost has its event.
