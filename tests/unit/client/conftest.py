@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+from tests.unit.client.clock import Clock
+
 
 @pytest.fixture
 def ipv6() -> None:
@@ -13,3 +15,9 @@ def ipv6() -> None:
             probe.bind(("::1", 0))
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error.strerror}")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The client's clock, moved by hand."""
+    return Clock(monkeypatch)

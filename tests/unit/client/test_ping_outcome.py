@@ -6,6 +6,7 @@ import pytest
 
 from echod.client.faults import OverdueError
 from echod.client.ping.outcome import Outcome, milliseconds
+from tests.unit.client.clock import Clock
 
 SECOND = 1_000_000_000
 
@@ -48,12 +49,13 @@ def test_echo_that_is_late() -> None:
     assert (outcome.outage.lost, outcome.outage.nanoseconds >= 3 * SECOND) == (1, True)
 
 
-def test_echo_that_tcp_may_still_repair() -> None:
+def test_echo_that_tcp_may_still_repair(clock: Clock) -> None:
     """However short the times so far, a message is not lost before TCP would have sent it once more."""
     outcome = Outcome()
-    outcome.on_sending(time.perf_counter_ns())
+    outcome.on_sending(clock.now)
     outcome.on_echo(1, None)
-    outcome.on_sending(time.perf_counter_ns())
+    outcome.on_sending(clock.now)
+    clock.leap(0.2)
     outcome.stop()
     assert (outcome.transmitted, outcome.received, outcome.outage, outcome.flawless) == (1, 1, None, True)
 

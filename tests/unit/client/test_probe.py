@@ -10,7 +10,8 @@ import pytest
 
 from echod.client.faults import MismatchError, OverdueError, ShortfallError, SurplusError
 from echod.client.ping.probe import Probe
-from tests.unit.client.peers import Behaviour, answering, faithful, followed_by, mute, paired, serving
+from tests.unit.client.clock import Clock
+from tests.unit.client.peers import DEADLINE, Behaviour, answering, faithful, followed_by, mute, paired, serving
 
 
 @contextmanager
@@ -37,11 +38,16 @@ def test_echo() -> None:
         assert probe.echoed == 7
 
 
-def test_part_of_an_echo() -> None:
+def test_part_of_an_echo(clock: Clock) -> None:
     """What came of an echo that is late is counted."""
-    with probing(followed_by(answering(lambda data: data[:3], size=7), mute)) as (probe, _):
+
+    def part(data: bytes) -> bytes:
+        clock.leap(DEADLINE)
+        return data[:3]
+
+    with probing(followed_by(answering(part, size=7), mute)) as (probe, _):
         with pytest.raises(OverdueError) as caught:
-            probe.echo(b"message", 0.1)
+            probe.echo(b"message", DEADLINE)
         assert (caught.value.sent, caught.value.received) == (7, 3)
 
 

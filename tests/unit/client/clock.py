@@ -1,0 +1,28 @@
+"""The clock by which the client waits and measures, moved by hand."""
+
+import time
+
+import pytest
+
+
+class Clock:
+    """time.monotonic and time.perf_counter_ns, of which only what the code under test reads is changed.
+
+    It stands, so that nothing is late that is merely slow, until the test has it leap.  What waits in the kernel waits
+    for as long as it was told, by the kernel's own clock.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.perf_counter_ns()
+        self.step = 0.0
+        """Seconds by which each look at it is later than the one before."""
+        monkeypatch.setattr(time, "perf_counter_ns", self._look)
+        monkeypatch.setattr(time, "monotonic", lambda: self._look() / 1e9)
+
+    def _look(self) -> int:
+        self.leap(self.step)
+        return self.now
+
+    def leap(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.now += round(seconds * 1e9)
