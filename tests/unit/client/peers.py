@@ -246,9 +246,11 @@ def answering(*answers: Callable[[bytes], bytes], size: int = 56) -> Behaviour:
 
 
 def leaving(patience: float) -> Behaviour:
-    """A lock-step echo server that ends a connection on which nothing came for so many seconds."""
+    """A lock-step echo server that ends a connection on which, after the first message, nothing came for so many
+    seconds."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(connection.recv(65536))  # for which a client that is slow to send it has more time
         connection.settimeout(patience)
         with suppress(TimeoutError):
             faithful()(connection, over)
