@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+_perf_counter_ns = time.perf_counter_ns
+
 
 class Clock:
     """time.monotonic and time.perf_counter_ns, of which only what the code under test reads is changed.
@@ -16,13 +18,20 @@ class Clock:
         self.now = time.perf_counter_ns()
         self.step = 0.0
         """Seconds by which each look at it is later than the one before."""
+        self._runs_from: int | None = None
         monkeypatch.setattr(time, "perf_counter_ns", self._look)
         monkeypatch.setattr(time, "monotonic", lambda: self._look() / 1e9)
 
     def _look(self) -> int:
+        if self._runs_from is not None:
+            return self.now + _perf_counter_ns() - self._runs_from
         self.leap(self.step)
         return self.now
 
     def leap(self, seconds: float) -> None:
         """Let so much time pass at once."""
         self.now += round(seconds * 1e9)
+
+    def run(self) -> None:
+        """Go on as any other clock from now on."""
+        self._runs_from = _perf_counter_ns()

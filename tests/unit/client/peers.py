@@ -65,8 +65,9 @@ def deaf(family: socket.AddressFamily = socket.AF_INET, port: int = 0) -> Iterat
     """A port of the loopback address that neither takes connections nor refuses them, its queue being full."""
     with socket.socket(family) as listener, socket.socket(family) as first:
         listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
-        listener.listen(0)  # Linux queues one more than it is told
+        listener.listen(0)  # Linux queues one more than it is told, and drops further requests without a word
         first.connect(listener.getsockname())
+        assert select.select([listener], [], [], DEADLINE)[0]  # the connection is in the queue only now
         yield listener.getsockname()[1]
 
 

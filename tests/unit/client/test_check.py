@@ -6,16 +6,19 @@ import resource
 import socket
 import threading
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from echod import __version__
 from echod.client.cli import main
-from echod.client.verbs.check import UNKNOWN
+from echod.client.echo import exchange
+from echod.client.verbs import check as verb
+from tests.unit.client.clock import Clock
 from tests.unit.client.peers import (
     Behaviour,
     altering,
+    deaf,
     endless,
     faithful,
     greeting,
@@ -150,8 +153,16 @@ def test_faulty_server(behaviour: Behaviour, sentence: str, capfdbinary: Capture
     ],
     ids=["silent", "trickles", "endless"],
 )
-def test_late_server(behaviour: Behaviour, sentence: str, capfdbinary: Capture) -> None:
+def test_late_server(
+    behaviour: Behaviour, sentence: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     """-t bounds the whole probe, whatever the server does to keep it waiting, and being late is CRITICAL."""
+
+    def begin(*arguments: Any, **options: Any) -> int:
+        clock.run()  # not before it is connected, on which no time is to be spent here
+        return exchange(*arguments, **options)
+
+    monkeypatch.setattr(verb, "exchange", begin)
     with serving(behaviour) as port:
         code, line = check(capfdbinary, "127.0.0.1", port, "-t", "0.5")
     assert code == 2
@@ -185,18 +196,13 @@ def test_no_server(capfdbinary: Capture) -> None:
     )
 
 
-def test_server_that_does_not_accept(capfdbinary: Capture) -> None:
+def test_server_that_does_not_accept(capfdbinary: Capture, clock: Clock) -> None:
     """-t bounds connecting as well."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        # One connection fills the queue of length 0; the kernel drops further requests without a word (listen(2)).
-        with socket.create_connection(listener.getsockname()):
-            assert check(capfdbinary, "127.0.0.1", port, "-t", "0.5") == (
-                2,
-                f"ECHO CRITICAL - cannot connect to 127.0.0.1:{port}: timed out",
-            )
+    with deaf() as port:
+        assert check(capfdbinary, "127.0.0.1", port, "-t", "0.1", "--connect-timeout", "3600") == (
+            2,
+            f"ECHO CRITICAL - cannot connect to 127.0.0.1:{port}: timed out",
+        )
 
 
 def test_name_without_an_address(capfdbinary: Capture) -> None:
@@ -224,7 +230,7 @@ def test_own_trouble(capfdbinary: Capture) -> None:
         code = main(["check", "unix:/run/echod"])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert code == UNKNOWN
+    assert code == verb.UNKNOWN
     assert capfdbinary.readouterr().out == b"ECHO UNKNOWN - cannot connect to unix:/run/echod: Too many open files\n"
 
 
