@@ -1,6 +1,7 @@
 """The clock by which the client waits and measures, moved by hand."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -16,8 +17,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.perf_counter_ns()
-        self.step = 0.0
-        """Seconds by which each look at it is later than the one before."""
+        self.on_look: Callable[[], None] = lambda: None
+        """What happens just before each look at it, while it stands."""
         self._runs_from: int | None = None
         monkeypatch.setattr(time, "perf_counter_ns", self._look)
         monkeypatch.setattr(time, "monotonic", lambda: self._look() / 1e9)
@@ -25,7 +26,7 @@ class Clock:
     def _look(self) -> int:
         if self._runs_from is not None:
             return self.now + _perf_counter_ns() - self._runs_from
-        self.leap(self.step)
+        self.on_look()
         return self.now
 
     def leap(self, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """echod.client.echo, against real servers, faithful and faulty."""
 
 import errno
+import itertools
 import math
 import os
 import select
@@ -26,6 +27,7 @@ from echod.client.faults import (
     SurplusError,
     UntestableError,
 )
+from tests.unit.client.clock import Clock
 from tests.unit.client.peers import (
     DEADLINE,
     RESET,
@@ -46,15 +48,15 @@ from tests.unit.client.peers import (
 
 MESSAGE = b"This is the message.  It will be repeated."
 SOON = 0.2  # seconds of silence from a server that stays silent
-LATER = 0.6  # seconds in which a server that does answer has done so, also on a busy machine
 
 
 class Talk:
     """One exchange and what its callbacks saw."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_chunk: Callable[[], None] = lambda: None) -> None:
         self.sent: list[memoryview] = []
         self.received: list[bytes] = []
+        self._on_chunk = on_chunk
 
     def run(
         self,
@@ -71,10 +73,14 @@ class Talk:
             source,
             timeout=timeout,
             on_sent=self.sent.append,
-            on_received=self.received.append,
+            on_received=self._on_received,
             half_close=half_close,
             deadline=deadline,
         )
+
+    def _on_received(self, data: bytes) -> None:
+        self.received.append(data)
+        self._on_chunk()
 
     @property
     def echo(self) -> bytes:
@@ -306,10 +312,23 @@ def test_silent_server_that_takes_nothing() -> None:
         talk_to(silent, bytes(64 * 1024 * 1024), SOON)
 
 
-def test_server_without_end() -> None:
+def hurried(clock: Clock) -> Talk:
+    """An exchange during which no time passes until something has come back, and then a long one between any two looks
+    at the clock."""
+
+    def hurry() -> None:
+        clock.on_look = lambda: clock.leap(DEADLINE)
+
+    return Talk(hurry)
+
+
+def test_server_without_end(clock: Clock) -> None:
     """An echo that is whole, but never ends, is no proof: more might come."""
-    with pytest.raises(SilenceError, match=r"did not end the connection for .* all of 42 bytes sent came back"):
-        talk_to(endless, MESSAGE, LATER)
+    with (
+        paired(endless) as connection,
+        pytest.raises(SilenceError, match=r"did not end the connection for .* all of 42 bytes sent came back"),
+    ):
+        hurried(clock).run(connection, MESSAGE)
 
 
 @pytest.mark.parametrize("message", [MESSAGE, b""])
@@ -377,10 +396,10 @@ def test_late() -> None:
         Talk().run(connection, bytes(1_000_000), deadline=time.monotonic() + SOON)
 
 
-def test_late_end() -> None:
+def test_late_end(clock: Clock) -> None:
     """So is one that has returned everything and does not end."""
     with paired(endless) as connection, pytest.raises(LateError, match="was not ended in time: all of 42 bytes"):
-        Talk().run(connection, MESSAGE, deadline=time.monotonic() + LATER)
+        hurried(clock).run(connection, MESSAGE, deadline=time.monotonic() + DEADLINE)
 
 
 def test_late_from_the_start() -> None:
@@ -411,9 +430,10 @@ def test_silent_server_under_trickling_input() -> None:
 
 
 @pytest.mark.parametrize("last", [MESSAGE, b""], ids=["before more", "before the end"])
-def test_input_slower_than_the_timeout(last: bytes) -> None:
+def test_input_slower_than_the_timeout(last: bytes, clock: Clock) -> None:
     """The server is not blamed for a pause of the input when everything sent has come back."""
     reading, writing = os.pipe()
+    paused = threading.Event()
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         faithful()(connection, over)
@@ -421,32 +441,44 @@ def test_input_slower_than_the_timeout(last: bytes) -> None:
 
     def feed() -> None:
         os.write(writing, MESSAGE)
-        threading.Event().wait(LATER * 1.5)  # the pause that is tested, not one that hopes for something
+        assert paused.wait(DEADLINE)
         os.write(writing, last)
         os.close(writing)
 
+    def pause() -> None:
+        if not paused.is_set():
+            clock.on_look = look
+
+    def look() -> None:
+        clock.leap(2 * DEADLINE)
+        if next(looks) == 2:  # the first is when the echo has come, the second before more is waited for
+            clock.on_look = lambda: None
+            paused.set()
+
+    looks = itertools.count(1)
     thread = threading.Thread(target=feed)
     thread.start()
     try:
-        assert talk_to(behave, reading, LATER) == len(MESSAGE + last)
+        with paired(behave) as connection:
+            assert Talk(pause).run(connection, reading) == len(MESSAGE + last)
     finally:
         thread.join()
         os.close(reading)
 
 
-def test_server_slower_than_the_timeout() -> None:
+def test_server_slower_than_the_timeout(clock: Clock) -> None:
     """A server is not silent while it takes what is sent, however long that is in all."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         taken = b""
         while len(taken) < len(data):
             taken += connection.recv(4096)
-            over.wait(0.02)  # makes the whole last longer than the timeout, each step far less
+            clock.leap(DEADLINE / 10)  # makes the whole last longer than the timeout, each step far less
         connection.sendall(taken + receive_all(connection))
 
     data = scrambled(4096 * 60)
     with paired(behave, buffer=4096) as connection:
-        assert Talk().run(connection, data, LATER) == len(data)
+        assert Talk().run(connection, data) == len(data)
 
 
 def test_input_that_another_reader_took(monkeypatch: pytest.MonkeyPatch) -> None:
