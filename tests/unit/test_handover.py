@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import select
 import socket
 import struct
 import time
@@ -19,7 +20,7 @@ from echod.handover import Estate, quotas, receive, send
 from echod.life import Life
 from echod.session import Session, Timeouts
 from tests.unit.events import telling
-from tests.unit.hand_loop import HandLoop
+from tests.unit.hand_loop import DEADLINE, HandLoop
 
 VERSION = 1
 NOW = time.monotonic()
@@ -227,6 +228,9 @@ class TestAnotherVersion:
         client, sock, _ = queue.connection()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
+        poll = select.poll()
+        poll.register(sock, 0)
+        assert poll.poll(DEADLINE * 1000)  # the reset may be on its way still
         queue.put(struct.pack("!HH", VERSION + 1, 1), sock.fileno())
         assert queue.receive() == Estate([], 0, 1)
 

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import re
+import select
 import socket
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from echod.listeners import (
     open_listeners,
 )
 from echod.tuning import UNSENT_MAX, Tuning
+from tests.unit.hand_loop import DEADLINE
 
 TUNING = Tuning(keepalive=7200.0, stall=60.0)
 ABSTRACT = f"unix:@echod-test-{os.getpid()}"
@@ -60,9 +63,15 @@ def accepted(listener: Listener) -> Iterator[socket.socket]:
     """A connection to `listener`, at the server's end."""
     with socket.socket(listener.sock.family) as client:
         client.connect(listener.sock.getsockname())
-        server, _ = listener.sock.accept()
+        server, _ = accept(listener)
         with server:
             yield server
+
+
+def accept(listener: Listener) -> tuple[socket.socket, Any]:
+    """What accept(2) returns, of a listener that does not wait for it: connect(2) may return before it is there."""
+    assert select.select([listener.sock], [], [], DEADLINE)[0]
+    return listener.sock.accept()
 
 
 @pytest.fixture
@@ -146,7 +155,7 @@ class TestPort:
             assert [listener.address for listener in listeners] == [f"0.0.0.0:{port}", f"[::]:{port}"]
             for listener, host in zip(listeners, ("127.0.0.1", "::1"), strict=True):
                 with socket.create_connection((host, port)):
-                    server, (peer, *_) = listener.sock.accept()
+                    server, (peer, *_) = accept(listener)
                     server.close()
                     assert peer == host
 

@@ -6,6 +6,7 @@ byte by byte, by a peer that is made up, by several that share a buffer, and by 
 
 import errno
 import os
+import select
 import socket
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from echod.relay import Relay
+from tests.unit.hand_loop import DEADLINE
 
 BROKEN = -1
 """In a script: from here on every such call fails."""
@@ -294,6 +296,9 @@ def test_a_real_reset(writing: bool) -> None:
             owner.turn()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
+        poll = select.poll()
+        poll.register(server, 0)
+        assert poll.poll(DEADLINE * 1000)  # it may be on its way still
         owner.turn()
         assert owner.ends == ["ConnectionResetError"]
         assert owner.relay.sent + len(owner.relay.pending) == owner.relay.received
