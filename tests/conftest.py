@@ -20,9 +20,10 @@ import pytest
 
 CI = os.environ.get("CI", "") not in ("", "0", "false")
 
-# No deadlines: no test measures time. In CI each run draws the same examples: a failure can be had again.
-hypothesis.settings.register_profile("dev", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# No deadlines, nor one for drawing examples: no test measures time. In CI each run draws the same examples: a failure
+# can be had again.
+hypothesis.settings.register_profile("dev", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if CI else "dev")
 
 INIT = 1  # adopts orphans, and in a container may be the very make that runs the tests
