@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from echod.client.ping.probe import Probe
+
 _perf_counter_ns = time.perf_counter_ns
 
 
@@ -16,6 +18,7 @@ class Clock:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
         self.now = time.perf_counter_ns()
         self.on_look: Callable[[], None] = lambda: None
         """What happens just before each look at it, while it stands."""
@@ -28,6 +31,18 @@ class Clock:
             return self.now + _perf_counter_ns() - self._runs_from
         self.on_look()
         return self.now
+
+    def leap_after_a_part(self, seconds: float) -> None:
+        """Let so much time pass whenever a probe has received a part of an echo, and not before it has."""
+        receive = Probe._receive
+
+        def receive_and_leap(probe: Probe, message: bytes, received: int, sent: int) -> int:
+            count = receive(probe, message, received, sent)
+            if received + count < len(message):
+                self.leap(seconds)
+            return count
+
+        self._monkeypatch.setattr(Probe, "_receive", receive_and_leap)
 
     def leap(self, seconds: float) -> None:
         """Let so much time pass at once."""

@@ -206,12 +206,8 @@ def test_faulty_server(
 
 def test_late_echo(capfdbinary: Capture, clock: Clock) -> None:
     """So is an echo that is not whole in time, by what had come of it."""
-
-    def late(data: bytes) -> bytes:
-        clock.leap(DEADLINE)
-        return half(data)
-
-    with serving_in_turn(followed_by(answering(bytes, late), mute), faithful()) as port:
+    clock.leap_after_a_part(DEADLINE)
+    with serving_in_turn(followed_by(answering(bytes, half), mute), faithful()) as port:
         assert ping(port, "-c", 3, "-W", DEADLINE) == 1
     lines = [
         r"56 bytes from .*: seq=1 .*",

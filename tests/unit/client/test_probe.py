@@ -40,12 +40,8 @@ def test_echo() -> None:
 
 def test_part_of_an_echo(clock: Clock) -> None:
     """What came of an echo that is late is counted."""
-
-    def part(data: bytes) -> bytes:
-        clock.leap(DEADLINE)
-        return data[:3]
-
-    with probing(followed_by(answering(part, size=7), mute)) as (probe, _):
+    clock.leap_after_a_part(DEADLINE)
+    with probing(followed_by(answering(lambda data: data[:3], size=7), mute)) as (probe, _):
         with pytest.raises(OverdueError) as caught:
             probe.echo(b"message", DEADLINE)
         assert (caught.value.sent, caught.value.received) == (7, 3)
