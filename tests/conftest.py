@@ -10,6 +10,7 @@ import gc
 import os
 import select
 import signal
+import socket
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -65,6 +66,14 @@ def no_leaks() -> Iterator[None]:
             _kill(pid)
     if leaks:
         pytest.fail("the test left behind: " + ", ".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 on which nobody listens, and which nobody else gets meanwhile."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def _descriptors() -> dict[int, str]:

@@ -157,13 +157,11 @@ def test_server_that_speaks_first() -> None:
     assert b'received "220 ready\\r\\n"' in done.stderr or b'more, "220 ready\\r\\n"' in done.stderr
 
 
-def test_no_server() -> None:
+def test_no_server(closed_port: int) -> None:
     """No server is told in one sentence, and ends with 2."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    done = echoc("127.0.0.1", port)
+    done = echoc("127.0.0.1", closed_port)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode()
+    assert done.stderr == f"echoc: cannot connect to 127.0.0.1:{closed_port}: Connection refused\n".encode()
 
 
 @contextmanager

@@ -55,13 +55,6 @@ def trickling(connection: socket.socket, over: threading.Event) -> None:
         over.wait(0.1)
 
 
-def unused_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def check(capture: Capture, *words: object) -> tuple[int, str]:
     """The exit code and the one line of `echoc check`, which says nothing on standard error."""
     try:
@@ -187,12 +180,11 @@ def test_no_half_close(capfdbinary: Capture) -> None:
         assert check(capfdbinary, "127.0.0.1", port, "--no-half-close")[0] == 0
 
 
-def test_no_server(capfdbinary: Capture) -> None:
+def test_no_server(capfdbinary: Capture, closed_port: int) -> None:
     """No connection is CRITICAL, with the reason, and without performance data."""
-    port = unused_port()
-    assert check(capfdbinary, "127.0.0.1", port) == (
+    assert check(capfdbinary, "127.0.0.1", closed_port) == (
         2,
-        f"ECHO CRITICAL - cannot connect to 127.0.0.1:{port}: Connection refused",
+        f"ECHO CRITICAL - cannot connect to 127.0.0.1:{closed_port}: Connection refused",
     )
 
 
@@ -341,9 +333,9 @@ def test_json(capfdbinary: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "kind"), [(["127.0.0.1:{port}"], "CRITICAL", "connect"), (["a:b"], "UNKNOWN", "untestable")]
 )
-def test_json_of_a_fault(words: list[str], status: str, kind: str, capfdbinary: Capture) -> None:
+def test_json_of_a_fault(words: list[str], status: str, kind: str, capfdbinary: Capture, closed_port: int) -> None:
     """What is not known is null."""
-    main(["check", "--json", *(word.format(port=unused_port()) for word in words)])
+    main(["check", "--json", *(word.format(port=closed_port) for word in words)])
     [told] = validated(capfdbinary.readouterr().out)
     assert (told["status"], told["error"]["kind"], told["seconds"], told["connection"]) == (status, kind, None, None)
 

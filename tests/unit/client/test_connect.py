@@ -19,13 +19,6 @@ from tests.unit.client.clock import Clock
 from tests.unit.client.peers import DEADLINE, RESET, deaf, faithful, serving, serving_unix
 
 
-def closed_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
 def test_connects(host: str) -> None:
     """An address and a name lead to the server."""
@@ -55,23 +48,21 @@ def test_connects_to_unix(abstract: bool, tmp_path: Path) -> None:
         assert os.fsencode(path) in os.fsencode(connection.getpeername())
 
 
-def test_refused() -> None:
+def test_refused(closed_port: int) -> None:
     """Nobody listening is told with host and port, and not twice."""
-    port = closed_port()
-    with pytest.raises(ConnectError, match=rf"^cannot connect to 127.0.0.1:{port}: Connection refused$"):
-        open_connection(Target("127.0.0.1", port), DEADLINE)
+    with pytest.raises(ConnectError, match=rf"^cannot connect to 127.0.0.1:{closed_port}: Connection refused$"):
+        open_connection(Target("127.0.0.1", closed_port), DEADLINE)
 
 
 @pytest.mark.usefixtures("ipv6")
-def test_every_address_refused() -> None:
+def test_every_address_refused(closed_port: int) -> None:
     """Every address that was tried is told with its reason, as an attempt and in the error."""
-    port = closed_port()
     attempts: list[Attempt] = []
     with pytest.raises(ConnectError) as caught:
-        open_connection(Target("localhost", port), DEADLINE, attempts.append)
-    tried = [f"127.0.0.1:{port}", f"[::1]:{port}"]
+        open_connection(Target("localhost", closed_port), DEADLINE, attempts.append)
+    tried = [f"127.0.0.1:{closed_port}", f"[::1]:{closed_port}"]
     assert str(caught.value) == (
-        f"cannot connect to localhost:{port}: {tried[0]}: Connection refused, {tried[1]}: Connection refused"
+        f"cannot connect to localhost:{closed_port}: {tried[0]}: Connection refused, {tried[1]}: Connection refused"
     )
     assert [(attempt.address, attempt.failure) for attempt in attempts] == caught.value.failures
     assert [attempt.address for attempt in attempts] == tried
@@ -97,12 +88,12 @@ def test_timeout_of_one_address() -> None:
     ]
 
 
-def test_an_address_is_told_before_it_is_tried() -> None:
+def test_an_address_is_told_before_it_is_tried(closed_port: int) -> None:
     """Who watches learns where it hangs while it does."""
     told: list[str] = []
     with pytest.raises(ConnectError):
         open_connection(
-            Target("localhost", closed_port(), socket.AF_INET),
+            Target("localhost", closed_port, socket.AF_INET),
             DEADLINE,
             on_trying=lambda address: told.append(f"trying {endpoint(address)}"),
             on_attempt=lambda attempt: told.append(attempt.address),
@@ -140,14 +131,13 @@ def test_a_share_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
             assert sock.family == socket.AF_INET6
 
 
-def test_asked() -> None:
+def test_asked(closed_port: int) -> None:
     """Whether a service refused is told from what this machine refuses: an address to come from that it lacks."""
-    port = closed_port()
     with pytest.raises(ConnectError) as caught:
-        open_connection(Target("127.0.0.1", port), DEADLINE)
+        open_connection(Target("127.0.0.1", closed_port), DEADLINE)
     assert caught.value.asked
     with pytest.raises(ConnectError, match="cannot use --source 192.0.2.1: Cannot assign requested") as caught:
-        open_connection(Target("127.0.0.1", port, source="192.0.2.1"), DEADLINE)
+        open_connection(Target("127.0.0.1", closed_port, source="192.0.2.1"), DEADLINE)
     assert not caught.value.asked
 
 

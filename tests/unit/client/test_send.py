@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -135,15 +134,13 @@ def test_verbose(capfdbinary: Capture) -> None:
     ]
 
 
-def test_verbose_about_every_address(capfdbinary: Capture) -> None:
+def test_verbose_about_every_address(capfdbinary: Capture, closed_port: int) -> None:
     """-v tells each address before and after it is tried, also those that fail."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert main(["127.0.0.1", str(port), "-v"]) == 2
+    assert main(["127.0.0.1", str(closed_port), "-v"]) == 2
     lines = capfdbinary.readouterr().err.decode().splitlines()
-    assert lines[0] == f"trying 127.0.0.1:{port}"
-    assert re.fullmatch(rf"127.0.0.1:{port}: Connection refused after \d+\.\d{{3}} ms", lines[1])
-    assert lines[2:] == [f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused"]
+    assert lines[0] == f"trying 127.0.0.1:{closed_port}"
+    assert re.fullmatch(rf"127.0.0.1:{closed_port}: Connection refused after \d+\.\d{{3}} ms", lines[1])
+    assert lines[2:] == [f"echoc: cannot connect to 127.0.0.1:{closed_port}: Connection refused"]
 
 
 def test_no_half_close(capfdbinary: Capture) -> None:
@@ -177,11 +174,9 @@ def test_json_of_a_fault(capfdbinary: Capture) -> None:
     assert err.decode() == f"echoc: {told['error']['message']}\n"
 
 
-def test_json_without_a_connection(capfdbinary: Capture) -> None:
+def test_json_without_a_connection(capfdbinary: Capture, closed_port: int) -> None:
     """What never came to be is null."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert main(["127.0.0.1", str(port), "--json"]) == 2
+    assert main(["127.0.0.1", str(closed_port), "--json"]) == 2
     [told] = validated(capfdbinary.readouterr().out)
     assert (told["connection"], told["seconds"], told["error"]["kind"]) == (None, None, "connect")
 
@@ -223,14 +218,12 @@ def test_unreadable_file(tmp_path: Path, capfdbinary: Capture) -> None:
     )
 
 
-def test_no_connection(capfdbinary: Capture) -> None:
+def test_no_connection(capfdbinary: Capture, closed_port: int) -> None:
     """No connection is told in one sentence, and ends with 2."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert main(["127.0.0.1", str(port)]) == 2
+    assert main(["127.0.0.1", str(closed_port)]) == 2
     assert capfdbinary.readouterr() == (
         b"",
-        f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode(),
+        f"echoc: cannot connect to 127.0.0.1:{closed_port}: Connection refused\n".encode(),
     )
 
 
