@@ -136,6 +136,9 @@ class Generator:
             self._deal(now)
         self._running = False
         self._tally.busy = max(now - self._plan.begin - (self._loop.idle - self._idle), 0)
+        # Kept from its processor, it may have missed the ends of several intervals: this report is of them all.
+        over = min(now - self._plan.begin, self._plan.duration)
+        self._interval = max(self._interval, -(-over // self._plan.interval) - 1)
         if report := self._report():
             self._kept = report  # what comes back from now on must not be counted with it
             self._tally.clear()

@@ -66,6 +66,23 @@ def test_last_report_to_a_parent_that_has_no_time() -> None:
     assert unpacked(end[1:]).messages <= 1  # that which was under way at the end
 
 
+def test_last_report_of_a_process_that_is_late() -> None:
+    """It is of all intervals that are over by then, also where there was no time to report on each."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, serving_all(faithful()) as port:
+        near.settimeout(DEADLINE)
+        late = plan(port)
+        thread = threading.Thread(target=Generator(late, ClosedLoop, Pattern(PIECE), far, 0, 1).run)
+        thread.start()
+        assert near.recv(PIECE) == READY
+        near.send(GO + (clock() - late.duration).to_bytes(8, "big"))
+        intervals = 0
+        while (report := near.recv(PIECE)).startswith(INTERVAL):
+            intervals = int.from_bytes(report[1:5], "big")
+        thread.join(DEADLINE)
+    assert intervals == late.duration // late.interval
+
+
 def leaves(connection: socket.socket, over: threading.Event) -> None:
     """Close in good order, with nothing outstanding."""
 
