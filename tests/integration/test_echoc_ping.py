@@ -15,9 +15,9 @@ import echod
 from tests.integration.network import Network, inside, joined_networks
 from tests.unit.client.peers import (
     DEADLINE,
+    answering,
     deaf,
     faithful,
-    leaving,
     mute,
     receive_exactly,
     seen,
@@ -27,6 +27,9 @@ from tests.unit.client.peers import (
     terminal,
 )
 from tests.unit.client.schema import validated
+
+ONCE = ("-i", DEADLINE)
+"""The second message does not come while a test looks at the first."""
 
 COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "ping"]
 
@@ -63,7 +66,7 @@ def rest(process: subprocess.Popen[bytes]) -> list[str]:
 
 def test_interrupt() -> None:
     """Ctrl-C ends it with the summary, and with 0 where nothing was lost."""
-    with serving(faithful()) as port, pinging("127.0.0.1", port) as process:
+    with serving(faithful()) as port, pinging("127.0.0.1", port, *ONCE) as process:
         line(process)
         assert "seq=1" in line(process)
         process.send_signal(signal.SIGINT)
@@ -91,7 +94,7 @@ def test_interrupt_when_all_is_lost() -> None:
         came.set()
         mute(connection, over)
 
-    with serving(take) as port, pinging("127.0.0.1", port) as process:
+    with serving(take) as port, pinging("127.0.0.1", port, "-W", DEADLINE) as process:
         assert came.wait(DEADLINE)
         process.send_signal(signal.SIGINT)
         lines = rest(process)
@@ -102,14 +105,14 @@ def test_interrupt_when_all_is_lost() -> None:
 
 def test_deadline() -> None:
     """-w ends it as Ctrl-C does, whatever it waits for."""
-    with serving(mute) as port, pinging("127.0.0.1", port, "-w", 0.1) as process:
+    with serving(mute) as port, pinging("127.0.0.1", port, "-w", 1) as process:
         assert rest(process)[3].startswith("1 messages transmitted, 0 received, 100% loss, time ")
         assert process.returncode == 1
 
 
 def test_status_at_will() -> None:
     """Ctrl-\\ tells on standard error how it goes, and it goes on."""
-    with serving(faithful()) as port, pinging("127.0.0.1", port) as process:
+    with serving(faithful()) as port, pinging("127.0.0.1", port, *ONCE) as process:
         line(process)
         assert "seq=1" in line(process)
         process.send_signal(signal.SIGQUIT)
@@ -158,7 +161,7 @@ def test_on_a_terminal() -> None:
 
 def test_outage() -> None:
     """A server that dies and comes back: each attempt between is a loss, and the outage is told."""
-    with serving_in_turn(leaving(0.1)) as port, pinging("127.0.0.1", port, "-i", 0.2, "-c", 100) as process:
+    with serving_in_turn(answering(bytes)) as port, pinging("127.0.0.1", port, "-i", 0.2, "-c", 100) as process:
         line(process)
         assert "seq=1" in line(process)
         assert line(process).startswith("after seq=1: the server closed the connection unasked")
@@ -204,7 +207,7 @@ def far_server() -> Iterator[tuple[Network, Network, int]]:
     with joined_networks() as (near, far):
         with inside(far.pid):
             listener = socket.create_server((far.address, 0))
-        with listener, serving_at(listener, *[faithful()] * 3):
+        with listener, serving_at(listener, *[faithful()] * 100):
             yield near, far, listener.getsockname()[1]
 
 
@@ -212,23 +215,25 @@ def test_blackhole() -> None:
     """A network that loses everything for a time is an outage of at least that time, from the first message lost."""
     with (
         far_server() as (near, far, port),
-        pinging(far.address, port, "-i", 0.1, "-W", 0.2, "--connect-timeout", 0.2, place=near) as process,
+        pinging(far.address, port, "-i", 0.1, "-W", 0.5, "--connect-timeout", 0.2, place=near) as process,
     ):
         line(process)
-        assert "seq=1" in line(process)
+        while "bytes from" not in line(process):
+            pass
         far.lose_all()
-        lost = line(process)
-        while not lost.startswith("no "):
-            lost = line(process)
-        assert re.fullmatch(r"no echo for seq=\d+: not within 0\.2 s\n", lost)
-        assert re.fullmatch(r"no connection for seq=\d+: timed out\n", line(process))
+        # A machine that is busy may lose one before, but then it connects.
+        told = [line(process)]
+        while not told[-1].startswith("no connection"):
+            told.append(line(process))
+        assert re.fullmatch(r"no echo for seq=\d+: not within 0\.5 s\n", told[-2])
+        assert re.fullmatch(r"no connection for seq=\d+: timed out\n", told[-1])
         far.lose_nothing()
-        told = line(process)
-        while told.startswith("no connection"):
-            told = line(process)
-        outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages lost\)\n", told)
+        back = line(process)
+        while back.startswith("no "):
+            back = line(process)
+        outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages lost\)\n", back)
         assert outage
-        assert float(outage[1]) >= 0.4
+        assert float(outage[1]) >= 0.7
         assert int(outage[2]) >= 2
         process.send_signal(signal.SIGINT)
         rest(process)
@@ -237,7 +242,10 @@ def test_blackhole() -> None:
 
 def test_loss_that_tcp_repairs() -> None:
     """What the network loses for a moment TCP sends again: nothing is lost, but the longest time shows it."""
-    with far_server() as (near, far, port), pinging(far.address, port, "-i", 0, "--json", place=near) as process:
+    with (
+        far_server() as (near, far, port),
+        pinging(far.address, port, "-i", 0, "-W", DEADLINE, "--json", place=near) as process,
+    ):
         line(process)
         far.lose_all()
         while not far.has_lost():
