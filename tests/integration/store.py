@@ -25,13 +25,17 @@ os.execv(command[0], command)
 """
 
 
+PATIENT = f"import echod.systemd\nechod.systemd._PATIENCE = {DEADLINE}\n"
+"""A daemon waits for this systemd as long as the tests do, which may themselves have to wait for a processor."""
+
+
 class Store:
     """Keeps descriptors by their names, in the order in which they came; with no `room` it keeps none."""
 
     def __init__(self, directory: Path, *, room: bool = True) -> None:
         self.kept: dict[str, list[int]] = {}
-        self.said: list[str] = []
-        """What else was said."""
+        self._said: list[str] = []
+        self._asked = self._answered = 0
         self._room = room
         self._changed = threading.Condition()
         self._path = str(directory / "notify")
@@ -43,8 +47,15 @@ class Store:
 
     def names(self) -> list[str]:
         """The names under which sockets are kept, each as often as one is; the settings are there anyway."""
+        self._settle()
         with self._changed:
             return self._names()
+
+    def said(self) -> list[str]:
+        """What else was said."""
+        self._settle()
+        with self._changed:
+            return list(self._said)
 
     def wait_for(self, *names: str) -> None:
         """Wait until just these are kept."""
@@ -53,13 +64,19 @@ class Store:
 
     def daemon(self, *arguments: str, wait: bool = True, patch: str = "", pass_fds: tuple[int, ...] = ()) -> Daemon:
         """Start a daemon with what is kept."""
+        self._settle()
         with self._changed:
             passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
             fds = tuple(fd for _, fd in passed)
             environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
         prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
         return Daemon(
-            *arguments, prefix=prefix, pass_fds=(*fds, *pass_fds), environment=environment, wait=wait, patch=patch
+            *arguments,
+            prefix=prefix,
+            pass_fds=(*fds, *pass_fds),
+            environment=environment,
+            wait=wait,
+            patch=PATIENT + patch,
         )
 
     def close(self) -> None:
@@ -72,6 +89,15 @@ class Store:
         for fds in self.kept.values():
             for fd in fds:
                 os.close(fd)
+
+    def _settle(self) -> None:
+        """Wait until the thread has taken all that was sent so far; who sent it may be gone already."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(DEADLINE)
+            sock.sendto(b"SETTLE=1", self._path)
+        self._asked += 1
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._answered == self._asked, DEADLINE)
 
     def _names(self) -> list[str]:
         return [name for name, fds in self.kept.items() for _ in fds if name != "echod-settings"]
@@ -93,10 +119,12 @@ class Store:
                 else:
                     self.kept.setdefault(words["FDNAME"], []).append(fd)
             return
-        if "FDSTOREREMOVE" in words:
+        if "SETTLE" in words:
+            self._answered += 1
+        elif "FDSTOREREMOVE" in words:
             fds += self.kept.pop(words["FDNAME"], [])
         elif "BARRIER" not in words:
-            self.said += [f"{name}={value}" for name, value in words.items()]
+            self._said += [f"{name}={value}" for name, value in words.items()]
         for fd in fds:
             os.close(fd)
 
