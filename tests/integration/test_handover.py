@@ -16,7 +16,7 @@ import pytest
 from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, until_gone
 from tests.integration.peers import about
 from tests.integration.store import Store, storing
-from tests.integration.test_copies import SOON, copied
+from tests.integration.test_copies import LINGERING, SOON, copied
 
 HANDOVER = "echod-handover"
 NO_PROCESS_AT_FIRST = """
@@ -204,13 +204,17 @@ def test_one_that_has_sent_nothing(store: Store) -> None:
             client.close()
 
 
-def test_one_that_was_ended(store: Store) -> None:
+def test_one_that_was_ended(store: Store, tmp_path: Path) -> None:
     """A client whose connection the server has ended, and which has not ended it yet, is waited for as before."""
-    with store.daemon("--limits-idle-timeout", "0.1") as first, first.connect() as client:
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with store.daemon("--config", str(file), patch=LINGERING) as first, first.connect() as client:
         send_and_get(client, b"served")
+        file.write_text("limits.idle_timeout = '1ms'")
+        first.process.send_signal(signal.SIGHUP)
         assert receive_all(client) == b""
         assert leave(first)["count"] == 1
-        with store.daemon() as second:
+        with store.daemon(patch=LINGERING) as second:
             client.sendall(b"too late")
             client.shutdown(socket.SHUT_WR)
             assert closed(second, client)["reason"] == "idle"

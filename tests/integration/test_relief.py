@@ -26,7 +26,7 @@ from tests.integration.daemon import (
 )
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
-from tests.integration.test_copies import OFTEN, SOON, copied
+from tests.integration.test_copies import NEVER, OFTEN, PATIENT, SOON, copied
 
 NOTHING_LEFT = """
 import errno, os, socket
@@ -171,7 +171,8 @@ def test_one_of_several(file: Path, tmp_path: Path) -> None:
 def test_who_waits_at_an_address_that_goes(file: Path) -> None:
     """Is let in before it does, with all bytes, as is whoever waits at one that stays."""
     with ExitStack() as stack:
-        echod = stack.enter_context(Configured(file, "host = ['127.0.0.1', '127.0.0.2']", environment=OFTEN))
+        text = "host = ['127.0.0.1', '127.0.0.2']"
+        echod = stack.enter_context(Configured(file, text, patch=PATIENT, environment=OFTEN))
         freeze(echod.workers[0])
         waiting = [stack.enter_context(echod.connect(address)) for address in echod.addresses * 5]
         for client in waiting:
@@ -255,7 +256,7 @@ class TestRefused:
 
     def test_address_of_nobody(self, file: Path) -> None:
         """All is closed again that was opened."""
-        with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
+        with Configured(file, "host = '127.0.0.1'", patch=NEVER) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             before = descriptors(echod.pid)
             echod.hang_up_on("host = ['127.0.0.2', '192.0.2.1']\nworkers = 2")
@@ -278,7 +279,7 @@ class TestRefused:
     @pytest.mark.parametrize(("function", "number"), [("socket.socketpair", 0), ("os.eventfd", 0), ("os.eventfd", 2)])
     def test_no_descriptors_for_it(self, file: Path, function: str, number: int) -> None:
         """The old crew goes on where it was, at the sockets that are as they were."""
-        patch = NOTHING_LEFT.format(function=function, number=number)
+        patch = NEVER + NOTHING_LEFT.format(function=function, number=number)
         with Configured(file, "host = '127.0.0.1'", patch=patch) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
@@ -458,12 +459,14 @@ def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
     over = threading.Event()
 
     def come_and_go() -> None:
-        while not over.is_set():
+        while True:
             try:
                 with echod.connect() as client:
                     seen[str(exchange(client, b"hello"))] += 1
             except OSError as error:
                 seen[repr(error)] += 1
+            if over.is_set():
+                return
 
     threads = [threading.Thread(target=come_and_go) for _ in range(2)]
     for thread in threads:

@@ -25,6 +25,7 @@ from tests.integration.daemon import (
     wait_for_state,
 )
 from tests.integration.peers import clients, connect, exchange_all, send_until_blocked
+from tests.integration.test_copies import NEVER
 
 HERE = ("--host", "127.0.0.1")
 WATCHED = {"WATCHDOG_USEC": "2000000"}
@@ -186,7 +187,8 @@ class TestEffect:
     @pytest.mark.parametrize("dies", [False, True])
     def test_keepalive_of_who_waits(self, file: Path, dies: bool) -> None:
         """Whoever is in the kernel's queue meanwhile gets what is set now, from a worker made later too."""
-        with configured(file, "limits.keepalive = 0\nlimits.max_connections = 1") as daemon, ExitStack() as stack:
+        text = "limits.keepalive = 0\nlimits.max_connections = 1"
+        with configured(file, text, patch=NEVER) as daemon, ExitStack() as stack:
             first = stack.enter_context(daemon.connect())
             send_and_get(first, b"the only one")
             waiting = stack.enter_context(daemon.connect())
@@ -266,10 +268,12 @@ class TestBytes:
 
             def talk() -> None:
                 try:
-                    while not done.is_set():
+                    while True:
                         heard.clear()
                         heard.update(exchange_all(data, half_close=False))
                         assert heard == data
+                        if done.is_set():
+                            return
                 finally:
                     done.set()
 

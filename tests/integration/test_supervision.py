@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
+from tests.integration.test_copies import NEVER
 
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
@@ -151,9 +152,10 @@ def test_hung_worker() -> None:
     """A worker whose loop does not come round is killed and replaced, and its queue is served."""
     with Daemon(environment=WATCHED) as daemon:
         first = daemon.workers[0]
-        freeze(first)
-        with daemon.connect() as client, until_gone(first):
-            send_and_get(client, b"patience")
+        with until_gone(first):
+            freeze(first)
+            with daemon.connect() as client:
+                send_and_get(client, b"patience")
         assert daemon.wait_for("worker_exited")["reason"] == "it hung, and was killed"
         assert daemon.stop() == 0
 
@@ -167,7 +169,7 @@ def test_parent_killed() -> None:
 
 def test_worker_killed_beside_another() -> None:
     """The clients of one worker do not notice that another is killed; only those of the dead one are not counted."""
-    with Daemon("--workers", "2") as daemon, one_client_each(daemon) as clients:
+    with Daemon("--workers", "2", patch=NEVER) as daemon, one_client_each(daemon) as clients:
         os.kill(daemon.workers[1], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
         send_and_get(clients[0], b"still there")
