@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.daemon import Daemon, freeze, receive_all
+from tests.integration.daemon import Configured, Daemon, freeze, receive_all
 from tests.integration.peers import (
     about,
     clients,
@@ -22,15 +22,15 @@ from tests.integration.peers import (
     send_until_blocked,
 )
 
-PATIENCE = ("--limits-stall-timeout", "300ms")
 BATCH = 250
 """Clients between two looks at the events, lest these wait for the tests and are dropped."""
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Daemon]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]:
     """The victim of all tests."""
-    with Daemon("--host", "127.0.0.1", "--log-level", "debug", *PATIENCE) as daemon:
+    file = tmp_path_factory.mktemp("hostile") / "echod.toml"
+    with Configured(file, "", "--host", "127.0.0.1", "--log-level", "debug") as daemon:
         yield daemon
         assert daemon.stop() == 0
         assert daemon.of("draining")[0]["clients"] == 0
@@ -39,7 +39,7 @@ def shared() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def victim(shared: Daemon) -> Iterator[Daemon]:
+def victim(shared: Configured) -> Iterator[Configured]:
     """A daemon that after the test serves as before, in the same process, with as many descriptors and no client."""
     worker, before = shared.workers[0], descriptors(shared.workers[0])
     yield shared
@@ -72,13 +72,15 @@ def test_reset_at_once(victim: Daemon) -> None:
         victim.wait_for("connection_closed", count + BATCH)
 
 
-def test_never_read(victim: Daemon) -> None:
+def test_never_read(victim: Configured) -> None:
     """Clients that send all they can and never read are reset one day, and others are served meanwhile."""
     with clients(victim.addresses[0], 20) as socks:
         for sock in socks:
             send_until_blocked(sock, bytes(16 << 20))
         assert echoes(victim.addresses[0], random.Random(1).randbytes(1 << 20))
+        victim.reload("limits.stall_timeout = '300ms'")
         victim.wait_for("connection_closed", 20, where=lambda event: event["reason"] == "stalled")
+        victim.reload("")
 
 
 def test_thousands_that_send_nothing(victim: Daemon) -> None:

@@ -142,8 +142,6 @@ def test_out_of_descriptors() -> None:
         Daemon(*EVERYWHERE, prefix=("prlimit", "--nofile=40", *trace.prefix), pass_fds=trace.pass_fds) as daemon,
         clients(daemon.addresses[0], 60) as socks,
     ):
-        for sock in socks:
-            sock.sendall(b"me")
         assert daemon.wait_for("accept_paused")["reason"] == "EMFILE"
         worker = daemon.workers[0]
         trace.wait_for("accept4", 4, pid=worker, result="-1 EMFILE")
@@ -152,6 +150,8 @@ def test_out_of_descriptors() -> None:
         for index in others:
             assert ("epoll_wait", "0") in {(call.name, call.result) for call in calls[first:index]}, "it did not wait"
             first = index
+        for sock in socks:  # not before: then it would have had something to do besides
+            sock.sendall(b"me")
         for sock in socks:
             assert exchange(sock, b" too") == b"me too"
         daemon.wait_for("accept_resumed")

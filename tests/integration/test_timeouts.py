@@ -1,15 +1,18 @@
 """How long echod has patience: with clients that are quiet, and with clients that take nothing."""
 
+import os
 import random
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, receive_all
+from tests.integration.daemon import DEADLINE, Configured, Daemon, freeze, receive_all
 from tests.integration.peers import about, connect, exchange, send_until_blocked
 
 SMALL = 2048
@@ -23,18 +26,41 @@ def impatient() -> Iterator[Daemon]:
         yield daemon
 
 
+@contextmanager
+def coming_at_once(daemon: Daemon, data: bytes) -> Iterator[socket.socket]:
+    """A client whose bytes are there when it is let in, however long it takes to send them."""
+    freeze(daemon.workers[0])
+    try:
+        sock = connect(daemon.addresses[0])
+        sock.sendall(data)
+    finally:
+        os.kill(daemon.workers[0], signal.SIGCONT)
+    with sock:
+        yield sock
+
+
 @pytest.fixture(scope="module")
-def strict() -> Iterator[Daemon]:
-    """A daemon that soon resets clients that take nothing."""
-    with Daemon("--host", "127.0.0.1", "--limits-stall-timeout", "500ms") as daemon:
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]:
+    """The daemon of `strict`."""
+    file = tmp_path_factory.mktemp("timeouts") / "echod.toml"
+    with Configured(file, "", "--host", "127.0.0.1") as daemon:
         yield daemon
+
+
+@pytest.fixture
+def strict(configured: Configured) -> Configured:
+    """A daemon that resets clients that take nothing, soon after it is told to by `STRICT`."""
+    configured.reload("limits.stall_timeout = 0")
+    return configured
+
+
+STRICT = "limits.stall_timeout = '500ms'"
 
 
 @pytest.mark.parametrize("data", [b"", b"hello"], ids=["silent", "quiet"])
 def test_idle(impatient: Daemon, data: bytes) -> None:
     """A client that is quiet for the idle time-out gets the end of the connection, not a reset."""
-    with connect(impatient.addresses[0]) as sock:
-        sock.sendall(data)
+    with coming_at_once(impatient, data) as sock:
         assert receive_all(sock) == data
         sock.shutdown(socket.SHUT_WR)
         closed = about(impatient, sock, "connection_closed")
@@ -44,8 +70,7 @@ def test_idle(impatient: Daemon, data: bytes) -> None:
 def test_idle_destroys_nothing(impatient: Daemon) -> None:
     """What is on its way to a client when it is closed for being idle arrives, whatever the client still sends."""
     data = random.Random(1).randbytes(50_000)
-    with connect(impatient.addresses[0]) as sock:
-        sock.sendall(data)
+    with coming_at_once(impatient, data) as sock:
         poll = select.poll()
         poll.register(sock, select.POLLRDHUP)
         assert poll.poll(DEADLINE * 1000), "the daemon does not end its side"
@@ -67,11 +92,12 @@ def test_sends_on_after_the_end(impatient: Daemon) -> None:
     assert (closed["reason"], closed["bytes_received"]) == ("idle", 0)
 
 
-def test_stalled(strict: Daemon) -> None:
+def test_stalled(strict: Configured) -> None:
     """A client that takes nothing of what it is due is reset: what it gets can't look whole."""
     data = random.Random(2).randbytes(8 << 20)
     with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
         sent = send_until_blocked(sock, data)
+        strict.reload(STRICT)
         closed = about(strict, sock, "connection_closed")
         with pytest.raises(ConnectionResetError):
             receive_all(sock)
@@ -79,32 +105,35 @@ def test_stalled(strict: Daemon) -> None:
     assert closed["bytes_sent"] < closed["bytes_received"] <= sent
 
 
-def test_stalled_in_the_kernel(strict: Daemon) -> None:
+def test_stalled_in_the_kernel(strict: Configured) -> None:
     """A client that takes nothing is reset also if its echo is small enough to lie in the kernel's buffers."""
     data = random.Random(3).randbytes(50_000)
     with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
         sock.sendall(data)
+        strict.reload(STRICT)
         closed = about(strict, sock, "connection_closed")
         with pytest.raises(ConnectionResetError):
             receive_all(sock)
     assert (closed["reason"], closed["bytes_sent"]) == ("stalled", len(data))
 
 
-def test_ends_without_reading(strict: Daemon) -> None:
+def test_ends_without_reading(strict: Configured) -> None:
     """A client that takes nothing is reset also if it has ended its side."""
     with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
         send_until_blocked(sock, bytes(8 << 20))
         sock.shutdown(socket.SHUT_WR)
+        strict.reload(STRICT)
         assert about(strict, sock, "connection_closed")["reason"] == "stalled"
 
 
-def test_slow_is_not_stalled(strict: Daemon) -> None:
+def test_slow_is_not_stalled(strict: Configured) -> None:
     """A client that takes a little at a time, for several times the stall time-out, gets everything."""
     data = random.Random(4).randbytes(1 << 20)
     with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
         sent = send_until_blocked(sock, data)
+        strict.reload("limits.stall_timeout = '1s'")
         received = bytearray()
-        for _ in range(30):
+        for _ in range(60):
             received += sock.recv(1024)
             time.sleep(0.05)
         while len(received) < sent:
@@ -113,12 +142,12 @@ def test_slow_is_not_stalled(strict: Daemon) -> None:
         assert about(strict, sock, "connection_closed")["reason"] == "eof"
 
 
-def test_idle_without_reading() -> None:
+def test_idle_without_reading(strict: Configured) -> None:
     """Where a stall is never seen, a client that takes nothing is one that is quiet."""
-    patience = ("--limits-stall-timeout", "0", "--limits-idle-timeout", "300ms")
-    with Daemon(*patience) as daemon, connect(daemon.addresses[0], receive_buffer=SMALL) as sock:
+    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
         send_until_blocked(sock, bytes(8 << 20))
-        assert about(daemon, sock, "connection_closed")["reason"] == "idle"
+        strict.reload("limits.stall_timeout = 0\nlimits.idle_timeout = '300ms'")
+        assert about(strict, sock, "connection_closed")["reason"] == "idle"
         with pytest.raises(ConnectionResetError):
             receive_all(sock)
 
