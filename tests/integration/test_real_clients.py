@@ -63,6 +63,7 @@ def test_health_checks_leave_no_trace(tmp_path: Path) -> None:
             defaults
                 mode tcp
                 timeout connect 10s
+                timeout check 10s
                 timeout client 60s
                 timeout server 60s
             listen echo

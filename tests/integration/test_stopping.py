@@ -24,6 +24,7 @@ from tests.integration.daemon import (
     stuff,
     until_gone,
 )
+from tests.integration.test_copies import LINGERING
 
 NEVER_STARTS = """
 import os
@@ -56,6 +57,8 @@ def finish(self, seconds):
     real(self, seconds)
 Sink.finish = finish
 """
+PATIENT = f"import echod.supervisor\nechod.supervisor.GRACE = {DEADLINE}\n"
+"""The parent waits long for workers that end by themselves."""
 
 
 def wait_until_arrived(sock: socket.socket) -> None:
@@ -170,7 +173,7 @@ def test_accept_queue_is_served() -> None:
 
 def test_idle_client_is_closed_properly() -> None:
     """A client that owes nothing sees the end, may go on sending without a reset, and nobody new is let in."""
-    with Daemon() as daemon, daemon.connect() as client:
+    with Daemon(patch=LINGERING) as daemon, daemon.connect() as client:
         send_and_get(client, b"all of it")
         daemon.process.send_signal(signal.SIGTERM)
         assert client.recv(1) == b""
@@ -254,7 +257,7 @@ def test_worker_whose_events_are_not_read() -> None:
     with (
         open(reads, "rb"),
         open(writes, "wb"),
-        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads) as daemon,
+        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads, patch=PATIENT) as daemon,
         daemon.connect() as client,
     ):
         worker = daemon.workers[0]
