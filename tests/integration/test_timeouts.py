@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.daemon import DEADLINE, Configured, Daemon, freeze, receive_all
 from tests.integration.peers import about, connect, exchange, send_until_blocked
+from tests.integration.test_copies import PATIENT
 
 SMALL = 2048
 """A receive buffer that is soon full."""
@@ -22,7 +23,9 @@ SMALL = 2048
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Daemon]:
     """A daemon that closes quiet clients soon."""
-    with Daemon("--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug") as daemon:
+    with Daemon(
+        "--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug", patch=PATIENT
+    ) as daemon:
         yield daemon
 
 
