@@ -82,9 +82,10 @@ def _event(level: _Level, message: _Message) -> Callable[[_Declaration[P]], _Dec
 
 
 def _of_connection(journal: "Journal", fields: dict[str, Any]) -> int:
-    """A connection on which nothing ever came, as a health check's, is told at debug only."""
-    told = journal.tells_connections and fields.get("bytes_received") != 0
-    return logging.INFO if told else logging.DEBUG
+    """A connection on which nothing ever came, as a health check's, is told at debug only; not one that a dead worker
+    took along, on which something may have come since the parent heard of it."""
+    silent = fields.get("bytes_received") == 0 and fields.get("reason") != "worker_died"
+    return logging.INFO if journal.tells_connections and not silent else logging.DEBUG
 
 
 def _of_exit(journal: "Journal", fields: dict[str, Any]) -> int:

@@ -213,9 +213,7 @@ def test_young_ones_are_reset() -> None:
 
 def test_unix_sockets_end(tmp_path: Path) -> None:
     """The kernel does not count their bytes; each is told."""
-    # Nor are they known where the copy was made before they came: such a one is told at debug only.
-    where = ("--host", f"unix:{tmp_path}/echo", "--log-level", "debug")
-    with daemon(*where) as echod, copied(echod, 1) as (client,):
+    with daemon("--host", f"unix:{tmp_path}/echo") as echod, copied(echod, 1) as (client,):
         exited = kill(echod)
         assert (exited["clients"], exited["kept"]) == (1, 0)
         assert client.recv(1) == b""

@@ -263,6 +263,10 @@ class TestConnections:
         assert self.levels("connection_closed", True, bytes_received=0) == "debug"
         assert self.levels("connection_closed", True, bytes_received=1) == "info"
 
+    def test_one_that_a_dead_worker_took_along_is_told_at_info(self) -> None:
+        """The parent may not have heard of its first bytes."""
+        assert self.levels("connection_closed", True, bytes_received=0, reason="worker_died") == "info"
+
     @pytest.mark.parametrize("name", ["connection_opened", "connection_closed"])
     def test_without_log_connections_all_are(self, name: str) -> None:
         """They are still there for whoever looks closely."""
