@@ -35,9 +35,10 @@ test: ## run the unit and integration tests
 	$(venv) $(RUNTIME) test
 	$(python) -m pytest --numprocesses $(SHARES) tests/unit tests/integration
 
+# A test here may install a package three times, on a busy machine; pytest's own limit of two minutes is for the others.
 test-system: wheels ## run the tests that boot a systemd (as root, with debootstrap and systemd-container)
 	$(venv) $(RUNTIME) test
-	$(python) -m pytest tests/system
+	$(python) -m pytest -o faulthandler_timeout=600 tests/system
 
 style: ## check the style and the layout of the code
 	$(venv) dev

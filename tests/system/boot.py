@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.system.machine import Machine, readable
 
-BOOT_TIMEOUT = 60.0  # seconds
+BOOT_TIMEOUT = 120.0  # seconds
 POWER_OFF_TIMEOUT = 30.0
 
 # However this process ends, even by kill -9, nspawn gets SIGTERM and powers the machine off. $0 is the cgroup to be in.

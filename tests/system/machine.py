@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-RUN_TIMEOUT = 60.0  # seconds
+RUN_TIMEOUT = 180.0
+"""Seconds that a command may take: apt's twenty times over, for a machine that is busy."""
+PATIENCE = 60.0
+"""Seconds within which something must have happened that is waited for."""
 POLL = 0.05
 
 # What a login on a fresh system has, and nothing of the host's.
@@ -100,22 +103,28 @@ class Machine:
         self.run("chmod", "755", "/run/editor")
         self.run("script", "--quiet", "--return", "--command", f"SYSTEMD_EDITOR=/run/editor systemctl edit {unit}")
 
-    def wait_for_change(self, unit: str, name: str, old: str, timeout: float) -> str:
-        """The new value of a property that was `old`. Raises AssertionError if `timeout` seconds bring no change.
+    def wait_for_change(self, unit: str, name: str, old: str) -> str:
+        """The new value of a property that was `old`. Raises AssertionError if it does not change within PATIENCE.
 
         It polls, because systemd announces only some of its properties on the bus.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + PATIENCE
         while (value := self.properties(unit, name)[name]) == old:
-            assert time.monotonic() < deadline, f"{name} of {unit} is still {old!r} after {timeout} s"
+            assert time.monotonic() < deadline, f"{name} of {unit} is still {old!r} after {PATIENCE} s"
             time.sleep(POLL)
         return value
+
+    def journaled(self, *arguments: str) -> str:
+        """What journalctl prints, of all that was sent to the journal before."""
+        # journald answers when it has worked off what is in its queues; until then an entry may be on its way there.
+        self.run("journalctl", "--sync")
+        return self.output("journalctl", "--quiet", *arguments)
 
     @contextmanager
     def journal(self, *selection: str) -> Iterator["Journal"]:
         """Follow the journal from this moment on, `selection` as for journalctl."""
         # Only an empty journal has no cursor, and a booted machine's is not.
-        shown = self.output("journalctl", "--lines=0", "--show-cursor", "--quiet")
+        shown = self.journaled("--lines=0", "--show-cursor")
         cursor = shown.removeprefix("-- cursor: ")
         follow = ("journalctl", "--follow", "--no-tail", f"--after-cursor={cursor}", "--output=json", "--all")
         process = self.start(*follow, *selection)
@@ -134,7 +143,7 @@ class Journal:
         self._descriptor = process.stdout.fileno()
         self._pending = b""
 
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 30.0) -> dict[str, Any]:
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE) -> dict[str, Any]:
         """The next entry that `wanted` accepts. Raises AssertionError with what came instead after `timeout` s."""
         deadline = time.monotonic() + timeout
         while True:
@@ -145,7 +154,7 @@ class Journal:
             if wanted(entry):
                 return entry
 
-    def wait_for_event(self, name: str, timeout: float = 30.0) -> dict[str, Any]:
+    def wait_for_event(self, name: str, timeout: float = PATIENCE) -> dict[str, Any]:
         """The next JSON event of this name."""
         return event_of(self.wait_for(lambda entry: event_of(entry).get("event") == name, timeout))
 

@@ -14,7 +14,7 @@ MACHINE = platform.machine()
 WHEELS = CHECKOUT / "build/wheels" / MACHINE
 """What `make wheels` has filled, before these tests began."""
 
-BUILD_TIMEOUT = 300.0  # seconds
+BUILD_TIMEOUT = 500.0  # seconds
 PARTS = ("echod", "etc", "packaging", "Makefile", "pyproject.toml", "README.md", "LICENSE")
 """What is needed of the checkout to build and to install."""
 

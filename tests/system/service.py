@@ -14,7 +14,7 @@ CONFIG = "/etc/echod.toml"
 CLIENT = """
 import socket, sys
 sent = b"any bytes at all: \\x00\\xff\\r\\n" * 1000
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20) as client:
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60) as client:
     client.sendall(sent)
     client.shutdown(socket.SHUT_WR)
     received = b""
@@ -44,8 +44,24 @@ class Service:
         self.machine.run("systemctl", "daemon-reload")
 
     def start(self) -> None:
-        """Start the unit and return when systemctl does: once the daemon has said READY=1."""
-        self.machine.run("systemctl", "start", self.unit)
+        """Start the unit and return once the daemon has said READY=1, and `ready` to the journal.
+
+        The latter comes later: whoever waits for the next `ready` would get this one.
+        """
+        with self.machine.journal(f"--unit={self.unit}") as journal:
+            self.machine.run("systemctl", "start", self.unit)
+            journal.wait_for_event("ready")
+
+    def wait_for_status(self, wanted: str) -> None:
+        """Return when the unit's sentence has that in it; while systemd tries again and again, it is empty between."""
+        found = self.show("StatusText")
+        while wanted not in found:
+            found = self.machine.wait_for_change(self.unit, "StatusText", found)
+
+    def status(self) -> str:
+        """What `systemctl status` shows, with the last entries of the journal."""
+        self.machine.journaled("--lines=0")
+        return self.machine.run("systemctl", "status", "--full", self.unit, check=False).stdout
 
     def show(self, name: str) -> str:
         """One property of the unit, see org.freedesktop.systemd1(5)."""
@@ -67,7 +83,7 @@ class Service:
 
     def events(self) -> list[dict[str, Any]]:
         """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it."""
-        lines = self.machine.output("journalctl", "--output=json", "--all", self.invocation())
+        lines = self.machine.journaled("--output=json", "--all", self.invocation())
         return [parse(json.loads(line)) for line in lines.splitlines()]
 
     def invocation(self) -> str:

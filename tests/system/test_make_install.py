@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import package
-from tests.system.machine import Machine
+from tests.system.machine import RUN_TIMEOUT, Machine
 from tests.system.service import CONFIG, UNIT, Service
 from tests.system.test_package import completion, files
 
@@ -178,7 +178,7 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
     """With DESTDIR everything goes below that, nothing is started, and uninstall empties it again."""
     staged = tmp_path / "staged"
     arguments = ("make", "--no-print-directory", "-C", str(package.CHECKOUT), f"DESTDIR={staged}", "PREFIX=/usr")
-    subprocess.run((*arguments, "install"), check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run((*arguments, "install"), check=True, timeout=RUN_TIMEOUT, stdout=subprocess.DEVNULL)
     for name in (
         "etc/echod.toml",
         "usr/bin/echod",
@@ -192,7 +192,7 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
     ):
         assert (staged / name).is_file(), name
     assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()
-    subprocess.run((*arguments, "uninstall"), check=True, timeout=60)
+    subprocess.run((*arguments, "uninstall"), check=True, timeout=RUN_TIMEOUT)
     assert [name for _, _, names in os.walk(staged) for name in names] == []
 
 
@@ -210,6 +210,6 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
 def test_a_bad_place_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str, packages: list[Path]) -> None:
     """Nothing is installed where the service could not run."""
     command = ("make", "-C", str(package.CHECKOUT), "install", "DESTDIR=/nonexistent/nowhere", *arguments)
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=RUN_TIMEOUT)
     assert done.returncode != 0
     assert sentence in done.stderr

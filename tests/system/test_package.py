@@ -1,7 +1,5 @@
 """The life of the packages on a machine: installed, upgraded, downgraded, removed, purged."""
 
-import json
-import time
 from pathlib import Path
 
 import pytest
@@ -68,9 +66,7 @@ def test_an_installation_survives_a_taken_port(fresh: Machine, packages: list[Pa
     fresh.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
     package.install(fresh, packages)
     assert fresh.output("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", "echod") == "ii "
-    deadline = time.monotonic() + 20
-    while "the address is in use" not in fresh.run("systemctl", "status", "--full", UNIT, check=False).stdout:
-        assert time.monotonic() < deadline, "nobody says why"
+    Service(fresh).wait_for_status("the address is in use")
 
 
 def test_an_upgrade_restarts_what_runs(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
@@ -142,7 +138,7 @@ def test_a_version_that_refuses_the_configuration_is_not_started(
     assert f"then: systemctl restart {UNIT}" in said
     assert service.parent == before
     assert service.echoes(port=30000)
-    assert "ECHOD_PORT is '30000', but must be" in fresh.output("journalctl", "--output=cat", f"--unit={UNIT}")
+    assert "ECHOD_PORT is '30000', but must be" in fresh.journaled("--output=cat", f"--unit={UNIT}")
 
 
 def test_removing_stops_it_and_keeps_the_configuration(fresh: Machine, packages: list[Path]) -> None:
@@ -176,10 +172,7 @@ def edit(machine: Machine) -> None:
 
 def running_version(machine: Machine, unit: str = UNIT) -> str:
     """The version that the unit's process said it is when it started."""
-    selection = (f"_SYSTEMD_INVOCATION_ID={Service(machine, unit).show('InvocationID')}", "--output=cat")
-    messages = machine.output("journalctl", *selection).splitlines()
-    events = [json.loads(message) for message in messages]
-    return str(next(event["version"] for event in events if event["event"] == "starting"))
+    return str(next(event["version"] for event in Service(machine, unit).events() if event["event"] == "starting"))
 
 
 # What a machine, apt, dpkg and these tests themselves write while they run.

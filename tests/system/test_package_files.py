@@ -27,7 +27,7 @@ def digest(path: Path) -> str:
 def for_arm(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The packages for 64-bit ARM, which are built on any machine; this takes a network the first time."""
     make = ("make", "-C", str(package.CHECKOUT), "wheels", "MACHINE=aarch64")
-    subprocess.run(make, check=True, timeout=300, capture_output=True)
+    subprocess.run(make, check=True, timeout=package.BUILD_TIMEOUT, capture_output=True)
     return package.build(tmp_path_factory.mktemp("arm"), machine="aarch64")
 
 
@@ -51,7 +51,7 @@ def check_by_lintian(packages: list[Path]) -> None:
         pytest.skip("lintian is not installed")
     # As root it says first that it should not be run as root.
     command = ("lintian", "--allow-root", "--tag-display-limit=0", *map(str, packages))
-    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=package.BUILD_TIMEOUT)
     complaints = [line for line in found.stdout.splitlines() if re.match("[EW]:", line)]
     assert (complaints, found.returncode) == ([], 0), found.stderr
 
@@ -80,8 +80,9 @@ def test_the_daemon_and_the_client_share_no_file(packages: list[Path]) -> None:
 def listing(packages: list[Path], name: str) -> list[str]:
     """The paths in the package of that name."""
     path = next(path for path in packages if path.name.startswith(f"{name}_"))
-    shown = subprocess.run(("dpkg-deb", "--fsys-tarfile", path), check=True, capture_output=True, timeout=60).stdout
-    tar = subprocess.run(("tar", "-t"), input=shown, check=True, capture_output=True, timeout=60).stdout
+    limit = package.BUILD_TIMEOUT
+    shown = subprocess.run(("dpkg-deb", "--fsys-tarfile", path), check=True, capture_output=True, timeout=limit).stdout
+    tar = subprocess.run(("tar", "-t"), input=shown, check=True, capture_output=True, timeout=limit).stdout
     return tar.decode().splitlines()
 
 

@@ -131,7 +131,7 @@ def probe(service: Service, *families: str) -> dict[str, Any]:
     try:
         service.configure(Type="oneshot", Restart="no", WatchdogSec="0", ExecStart=f"\nExecStart={command}")
         with service.machine.journal(f"--unit={service.unit}", "--identifier=echod") as journal:
-            service.start()
+            service.machine.run("systemctl", "start", service.unit)
             entry = journal.wait_for(lambda entry: True)
     finally:
         service.machine.run("rm", PROBE_FILE)
