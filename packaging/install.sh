@@ -115,7 +115,9 @@ fill_daemon() {
     rm -rf "$1"/*.dist-info/licenses
     find "$1" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
     install -m 644 "$source"/echod/*.py "$1/echod"
-    install -m 755 "$source/packaging/systemd/announce-restart" "$source/packaging/systemd/back-off" "$1"
+    for name in announce-restart ask-reload back-off; do
+        install -m 755 "$source/packaging/systemd/$name" "$1"
+    done
 }
 
 # A library of its own, so that either can be there without the other. Not one file, a zip archive: Python would compile

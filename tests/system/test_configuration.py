@@ -1,9 +1,12 @@
 """/etc/echod.toml and `systemctl edit`, each seen with ss(8), in the status, and by a client."""
 
+import signal
+
 import pytest
 
-from tests.system.machine import Machine
+from tests.system.machine import PATIENCE, Machine, kill
 from tests.system.service import CONFIG, PORT, UNIT, Service
+from tests.system.test_failures import send
 
 
 def check(service: Service, addresses: set[str]) -> None:
@@ -90,6 +93,27 @@ def test_a_reload_of_a_right_configuration_takes_effect(machine: Machine, served
         assert journal.wait_for_event("reloaded")["changed"] == ["limits.max_connections"]
     assert served.parent == parent
     assert served.echoes()
+
+
+def test_a_reload_lasts_until_the_daemon_has_seen_it(machine: Machine, served: Service) -> None:
+    """systemctl reload waits for one that is slow to look at its signals, and then for what it has to say."""
+    served.configure(WatchdogSec="0")
+    machine.run("systemctl", "restart", UNIT)
+    machine.write(CONFIG, "[limits]\nmax_connections = 5\n")
+    send(served, signal.SIGSTOP, served.parent)
+    reload = machine.start("systemctl", "reload", UNIT)
+    try:
+        # The check of the configuration, and then the signal: what is left of the reload is the daemon's part.
+        found = {"SubState": "running", "ControlPID": "0"}
+        while not (found["SubState"].startswith("reload") and found["ControlPID"] == "0"):
+            assert reload.poll() is None, "it is over"
+            found = machine.properties(UNIT, "SubState", "ControlPID")
+        assert reload.poll() is None
+        send(served, signal.SIGCONT, served.parent)
+        assert reload.wait(PATIENCE) == 0
+    finally:
+        kill(reload)
+    assert served.show("SubState") == "running"
 
 
 def test_each_instance_has_its_file(machine: Machine, service: Service) -> None:
