@@ -1,13 +1,17 @@
 """Processes that die or hang under systemd, and how the service comes back."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.system.machine import Journal
+from tests.system.machine import PATIENCE, Journal
 from tests.system.service import PORT, UNIT, Service
+
+WATCHDOG = "60s"
+"""Where a worker hangs: until all is well again up to 8 of the unit's 10 s pass, and on a slow machine all of them."""
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def alive(service: Service, pids: set[int]) -> set[int]:
 @pytest.fixture
 def two_workers(service: Service) -> Service:
     """The service with one worker more than the one that a test strikes."""
-    service.configure(Environment="ECHOD_WORKERS=2")
+    service.configure(Environment="ECHOD_WORKERS=2", WatchdogSec=WATCHDOG)
     service.start()
     return service
 
@@ -76,7 +80,7 @@ def test_a_hung_loop_is_replaced(service: Service) -> None:
     """A worker whose loop hangs, though the process is well: the parent sees it, and its successor serves."""
     service.machine.write(HANG_FILE, HANG)
     try:
-        service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {HANG_FILE}")
+        service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {HANG_FILE}", WatchdogSec=WATCHDOG)
         service.start()
         parent, workers = service.parent, service.workers()
         with journal_of(service) as journal:
@@ -108,7 +112,6 @@ def check_replacement(service: Service, blow: signal.Signals) -> None:
 
 def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
     """SIGSTOP of the parent: no WATCHDOG=1 comes any more, so systemd restarts the service."""
-    service.configure(WatchdogSec="2s")
     service.start()
     parent, workers = service.parent, service.workers()
     with journal_of(service) as journal:
@@ -122,13 +125,14 @@ def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
 
 def test_a_healthy_daemon_keeps_the_watchdog_fed(service: Service) -> None:
     """WATCHDOG=1 goes on coming, over three of systemd's periods with nothing to do."""
-    period = 2
-    service.configure(WatchdogSec=f"{period}s")
     service.start()
+    # As it is in the unit: on a slow machine a shorter one would be over before the daemon comes to say so.
+    period = service.show("WatchdogUSec")
+    assert period == "10s"
     stamp = "WatchdogTimestampMonotonic"
     first = last = service.show(stamp)
-    while int(last) - int(first) < 3 * period * 1_000_000:
-        last = service.machine.wait_for_change(UNIT, stamp, last, timeout=2 * period)
+    while int(last) - int(first) < 3 * int(period.removesuffix("s")) * 1_000_000:
+        last = service.machine.wait_for_change(UNIT, stamp, last)
     assert service.show("NRestarts") == "0"
     assert service.show("ActiveState") == "active"
 
@@ -142,12 +146,9 @@ def test_a_crash_loop_backs_off(service: Service) -> None:
         assert service.machine.run("systemctl", "start", UNIT, check=False).returncode != 0
         restarts = "0"
         while int(restarts) < 4:
-            restarts = service.machine.wait_for_change(UNIT, "NRestarts", restarts, timeout=20)
+            restarts = service.machine.wait_for_change(UNIT, "NRestarts", restarts)
         # The fourth restart has failed in the meantime, or will: from then on there is only what waits.
-        wait_for_substate(service, "stop-post")
-        command = service.machine.output("cat", f"/proc/{service.show('ControlPID')}/cmdline")
-        assert "back-off" in command or "sleep" in command
-        assert service.parent == 0
+        wait_for_back_off(service)
     finally:
         service.machine.run("systemctl", "stop", "taker.socket", UNIT)
 
@@ -158,7 +159,7 @@ def test_a_start_by_hand_ends_the_waiting(service: Service) -> None:
     service.machine.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
     try:
         service.machine.run("systemctl", "start", UNIT, check=False)
-        service.machine.wait_for_change(UNIT, "NRestarts", "0", timeout=20)
+        service.machine.wait_for_change(UNIT, "NRestarts", "0")
     finally:
         service.machine.run("systemctl", "stop", "taker.socket")
     service.machine.run("systemctl", "restart", UNIT)
@@ -173,8 +174,17 @@ def test_restarts_by_hand_never_trip_a_limit(served: Service) -> None:
     assert served.echoes()
 
 
-def wait_for_substate(service: Service, wanted: str) -> None:
-    """Return when the unit is in this state, see systemctl(1)."""
-    found = service.show("SubState")
-    while found != wanted:
-        found = service.machine.wait_for_change(UNIT, "SubState", found, timeout=20)
+def wait_for_back_off(service: Service) -> None:
+    """Return when what waits is the only process that the unit has.
+
+    It is looked for again where it has ended, or is not what it is to be yet, since systemd looked.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = service.machine.properties(UNIT, "SubState", "ControlPID", "MainPID")
+        if found["SubState"] == "stop-post":
+            assert found["MainPID"] == "0"
+            command = service.machine.run("cat", f"/proc/{found['ControlPID']}/cmdline", check=False).stdout
+            if "back-off" in command or "sleep" in command:
+                return
+        assert time.monotonic() < deadline, found

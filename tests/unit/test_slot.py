@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from echod.serving import TICKS_PER_WATCHDOG
 from echod.slot import HUNG, UNWELL, Slot
 
 
@@ -131,6 +132,10 @@ class TestLife:
         assert info is not None
         assert info.si_status == signal.SIGKILL
         assert occupied.reason(signal.SIGKILL, stopping=False) == "it hung, and was killed"
+
+    def test_one_that_hangs_is_replaced_before_the_watchdog_bites(self) -> None:
+        """It is fed twice in its period, not while a worker is unwell, and again a beat after that was replaced."""
+        assert TICKS_PER_WATCHDOG // 2 + (HUNG - UNWELL) + 1 < TICKS_PER_WATCHDOG
 
     def test_the_next_has_not_hung(self, occupied: Slot) -> None:
         """What was counted against one worker is not held against its successor."""
