@@ -15,17 +15,20 @@ CLIENTS = """
 import collections, json, select, socket, sys
 counts = collections.Counter()
 family, address = (socket.AF_UNIX, sys.argv[1]) if "/" in sys.argv[1] else (socket.AF_INET, (sys.argv[1], 10000))
-print("begun", flush=True)
-while not select.select([sys.stdin], [], [], 0.005)[0]:
+told = False
+while not told or not select.select([sys.stdin], [], [], 0.005)[0]:
     try:
         with socket.socket(family) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(address)
             client.sendall(b"hello")
             client.shutdown(socket.SHUT_WR)
             counts["right" if b"".join(iter(lambda: client.recv(100), b"")) == b"hello" else "wrong"] += 1
     except OSError as error:
         counts[type(error).__name__] += 1
+    if not told:
+        print("begun", flush=True)
+        told = True
 print(json.dumps(counts), flush=True)
 """
 
