@@ -82,8 +82,14 @@ class Service:
         return self.processes() - {self.parent}
 
     def events(self) -> list[dict[str, Any]]:
-        """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it."""
-        lines = self.machine.journaled("--output=json", "--all", self.invocation())
+        """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it.
+
+        Not by the invocation: a journald that is late gives the last entries of one process that of the next.
+        """
+        of_unit = f"_SYSTEMD_UNIT={self.unit}"
+        starting = self.machine.journaled("--output=json", "--lines=1", of_unit, "ECHOD_EVENT=starting")
+        since = f"--cursor={json.loads(starting)['__CURSOR']}"
+        lines = self.machine.output("journalctl", "--quiet", "--output=json", "--all", since, of_unit)
         return [parse(json.loads(line)) for line in lines.splitlines()]
 
     def invocation(self) -> str:
