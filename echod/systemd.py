@@ -19,7 +19,9 @@ _FIRST_FD = 3
 _FDS_MAX = 253
 """Descriptors in one message (SCM_MAX_FD, unix(7))."""
 _PATIENCE = 1.0
-"""Seconds to wait for systemd where it has to be waited for: with descriptors, which can't be sent later."""
+"""Seconds to wait for room in systemd's queue where something can't be said later."""
+_ANSWER = 3.0
+"""Seconds to wait for its answer, without which clients are lost; the unit's watchdog bears it three times."""
 _PROBE = "echod-probe"
 _LATE_MAX = 3
 """Messages that may wait: the beginning and the end of the last reload, and the end of all.  Older ones say no more."""
@@ -106,7 +108,7 @@ class Notifier:
         try:
             sent = self._pass("BARRIER=1", [write])
             os.close(write)
-            return sent and _is_ready(read, select.POLLIN, _PATIENCE)
+            return sent and _is_ready(read, select.POLLIN, _ANSWER)
         finally:
             os.close(read)
 

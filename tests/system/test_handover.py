@@ -219,11 +219,14 @@ def restart_into_reloads(service: Service) -> None:
         for size in range(100, 103):
             service.machine.write(CONFIG, f"chunk_size = {size}\n{PATIENT}")
             (worker,) = service.workers()
-            # Until the worker has answered, which systemd waits for when its own part is done.
+            # The reload lasts until the worker has answered, and that it may not do before systemd has sent its signal.
             show = f"systemctl show --property=SubState,ControlPID {UNIT} | sort | xargs"
-            wait = f'until {show} | grep "ControlPID=0 SubState=reload"; do :; done'
+            reloads, stops = (
+                f'until {show} | grep "ControlPID=0 SubState={state}"; do :; done' for state in ("reload", "stop")
+            )
             reload, restart = (f"systemctl --no-block {verb} {UNIT}" for verb in ("reload", "restart"))
-            service.machine.run("sh", "-c", f"kill -STOP {worker}; {reload}; {wait}; {restart}; kill -CONT {worker}")
+            steps = (f"kill -STOP {worker}", reload, reloads, restart, stops, f"kill -CONT {worker}")
+            service.machine.run("sh", "-c", "; ".join(steps))
             assert journal.wait_for_event("taken_over")["count"] >= 200
             journal.wait_for_event("ready")
     assert clients.check() == []
