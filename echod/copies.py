@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 from echod import address, queues
 from echod.handover import Inherited, adopt
-from echod.journal import Journal
+from echod.journal import WORKER_DIED, Journal
 from echod.life import Life, decode, encode
 from echod.loop import READ, Loop
 from echod.queues import Ends
@@ -31,8 +31,6 @@ from echod.tuning import reset_on_close
 
 AGE = 1.0
 """Seconds."""
-REASON = "worker_died"
-"""Why a connection was closed that can't go on."""
 
 _BATCH = 128
 """Copies in a message: 253 at most (SCM_MAX_FD, unix(7)), and as many as their lines fit into"""
@@ -258,5 +256,5 @@ def _close(sock: socket.socket, life: Life, written: int, journal: Journal) -> N
         chunks=life.chunks,
         duration=round(life.active - life.started, 6),
         restarts=life.restarts,
-        reason=REASON,
+        reason=WORKER_DIED,
     )

@@ -81,10 +81,14 @@ def _event(level: _Level, message: _Message) -> Callable[[_Declaration[P]], _Dec
     return declare
 
 
+WORKER_DIED = "worker_died"
+"""Why a connection was closed that could not go on without its worker."""
+
+
 def _of_connection(journal: "Journal", fields: dict[str, Any]) -> int:
     """A connection on which nothing ever came, as a health check's, is told at debug only; not one that a dead worker
     took along, on which something may have come since the parent heard of it."""
-    silent = fields.get("bytes_received") == 0 and fields.get("reason") != "worker_died"
+    silent = fields.get("bytes_received") == 0 and fields.get("reason") != WORKER_DIED
     return logging.INFO if journal.tells_connections and not silent else logging.DEBUG
 
 

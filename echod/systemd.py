@@ -21,7 +21,7 @@ _FDS_MAX = 253
 _PATIENCE = 1.0
 """Seconds to wait for room in systemd's queue where something can't be said later."""
 _ANSWER = 3.0
-"""Seconds to wait for its answer, without which clients are lost; the unit's watchdog bears it three times."""
+"""Seconds to wait for its answer, without which clients are lost; a stop asks thrice at most, in TimeoutStopSec=."""
 _PROBE = "echod-probe"
 _LATE_MAX = 3
 """Messages that may wait: the beginning and the end of the last reload, and the end of all.  Older ones say no more."""
