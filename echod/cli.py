@@ -8,15 +8,16 @@ from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from typing import NoReturn
 
-from echod import __version__, status
-from echod.address import resolve
-from echod.config import Key, Settings, as_toml, keys
+from echod import __version__
+from echod.config.settings import Key, Settings, as_toml, keys
+from echod.config.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
+from echod.daemon import open_journal, serve
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
-from echod.journal import Journal, goes_to_journal
-from echod.listeners import check_endpoints
-from echod.serving import open_journal, serve
-from echod.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
-from echod.systemd import Notifier
+from echod.log.events import EventLog, goes_to_journal
+from echod.net.address import resolve
+from echod.net.listeners import check_endpoints
+from echod.parent import status
+from echod.systemd.notify import Notifier
 
 _STDOUT = 1
 _STDERR = 2
@@ -145,12 +146,12 @@ def _check(settings: Settings) -> None:
 
 def _complain(problems: Sequence[str]) -> None:
     """Tell what is wrong."""
-    _tell(problems, "echod: ", Journal.cannot_start)
+    _tell(problems, "echod: ", EventLog.cannot_start)
 
 
 def _warn(warnings: Sequence[str]) -> None:
     """Tell what may be wrong."""
-    _tell(warnings, "echod: warning: ", Journal.config_warning)
+    _tell(warnings, "echod: warning: ", EventLog.config_warning)
 
 
 def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> None:

@@ -114,7 +114,9 @@ fill_daemon() {
     # what the compiled module was made.
     rm -rf "$1"/*.dist-info/licenses
     find "$1" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
-    install -m 644 "$source"/echod/*.py "$1/echod"
+    (cd "$source/echod" && find . -name '*.py' ! -path './client/*') | while read -r module; do
+        install -D -m 644 "$source/echod/$module" "$1/echod/$module"
+    done
     for name in announce-restart ask-reload back-off; do
         install -m 755 "$source/packaging/systemd/$name" "$1"
     done

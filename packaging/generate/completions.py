@@ -10,13 +10,13 @@ from typing import Literal
 
 from echod import cli
 from echod.client import cli as client_cli
-from echod.config import Key
+from echod.config.settings import Key
 from generate.arguments import sentence, values
 from generate.facts import choices, settings
 
-Kind = Literal["file", "host", "words", "other"]
+ValueType = Literal["file", "host", "words", "other"]
 
-_KINDS: dict[str, Kind] = {"FILE": "file", "HOST": "host"}
+_KINDS: dict[str, ValueType] = {"FILE": "file", "HOST": "host"}
 """By the name of a value; of others no shell knows anything."""
 
 
@@ -25,7 +25,7 @@ class Value:
     """What follows an option, or stands by itself; `words` are all that it may be, or those among what it may be."""
 
     name: str
-    kind: Kind
+    kind: ValueType
     words: tuple[str, ...] = ()
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from echod import errors
-from echod.config import Key, Settings, keys
-from echod.journal import Journal
+from echod.config.settings import Key, Settings, keys
+from echod.log.events import EventLog
 
 # What errors.py has no exception for; a new status there has no sentence here, and is a KeyError.
 STATUS_WITHOUT_ERROR = {
@@ -19,7 +19,7 @@ STATUS_WITHOUT_ERROR = {
 
 def events() -> Iterator[tuple[str, str, str, list[str]]]:
     """Name, levels, meaning and fields of each event, in the order of their declarations."""
-    for name, method in vars(Journal).items():
+    for name, method in vars(EventLog).items():
         if hasattr(method, "__wrapped__"):
             fields = [field for field in inspect.signature(method).parameters if field != "self"]
             yield name, _levels(inspect.getclosurevars(method).nonlocals["level"]), _doc(method), fields

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from echod import cli
 from echod.client import cli as client_cli
-from echod.config import keys
+from echod.config.settings import keys
 from generate import schema
 from generate.arguments import in_group, sentence, values
 from generate.facts import events, settings, statuses

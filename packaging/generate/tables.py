@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from echod.config import keys
+from echod.config.settings import keys
 from generate.facts import events
 
 

@@ -23,13 +23,13 @@ FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREA
 
 SLOW_START = """
 import os
-import echod.worker
-real, parent = echod.worker.Loop, os.getpid()
+import echod.worker.process
+real, parent = echod.worker.process.Loop, os.getpid()
 def loop(on_bug):
     if os.getpid() != parent:
         os.read({gate}, 1)
     return real(on_bug)
-echod.worker.Loop = loop
+echod.worker.process.Loop = loop
 """
 """A `patch` for a Daemon: its workers make their loops only when a byte comes to the descriptor `gate`."""
 

@@ -25,7 +25,7 @@ os.execv(command[0], command)
 """
 
 
-PATIENT = f"import echod.systemd\nechod.systemd._PATIENCE = echod.systemd._ANSWER = {DEADLINE}\n"
+PATIENT = f"import echod.systemd.notify\nechod.systemd.notify._PATIENCE = echod.systemd.notify._ANSWER = {DEADLINE}\n"
 """A daemon waits for this systemd as long as the tests do, which may themselves have to wait for a processor."""
 
 

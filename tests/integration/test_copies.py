@@ -24,19 +24,21 @@ from tests.integration.daemon import (
 )
 from tests.integration.peers import about, descriptors, reset
 
-NEVER = "import echod.copies\nechod.copies.AGE = 3600.0\n"
+NEVER = "import echod.handover.copies\nechod.handover.copies.AGE = 3600.0\n"
 """No copies, however long a test lasts."""
 OFTEN = {"WATCHDOG_USEC": "1000000"}
 """Ten looks a second;"""
-PATIENT = "import echod.balance, echod.slot\nechod.balance.SILENT = echod.slot.HUNG = 1000\n"
+PATIENT = (
+    "import echod.worker.balance, echod.parent.slot\nechod.worker.balance.SILENT = echod.parent.slot.HUNG = 1000\n"
+)
 """a worker may miss any number of them, since it may be the test, or the machine, that keeps it waiting;"""
-SOON = PATIENT + "import echod.copies\nechod.copies.AGE = 0\n"
+SOON = PATIENT + "import echod.handover.copies\nechod.handover.copies.AGE = 0\n"
 """and copies at the first, not of what has lived for a second."""
-LINGERING = "import echod.configuration\nechod.configuration.LINGER = 3600.0\n"
+LINGERING = "import echod.parent.configuration\nechod.parent.configuration.LINGER = 3600.0\n"
 """A client that the server is done with may take any time to end its side."""
 POISON = """
 import os, signal
-from echod.relay import Relay
+from echod.worker.relay import Relay
 real = Relay.on_readable
 def on_readable(self):
     if self._owner.sock.recv(1, 2) == b"!":  # MSG_PEEK
@@ -46,22 +48,22 @@ Relay.on_readable = on_readable
 """
 """A byte that kills whoever is to read it."""
 NO_MORE_COPIES = """
-from echod.copies import Giver
-from echod.crew import Crew
-real, starts = Crew._start, []
+from echod.handover.copies import CopySender
+from echod.parent.pool import WorkerPool
+real, starts = WorkerPool._start, []
 def start(self, slot):
     if starts:
-        Giver.look = lambda self: None
+        CopySender.look = lambda self: None
     starts.append(slot)
     real(self, slot)
-Crew._start = start
+WorkerPool._start = start
 """
 """Of what a worker has, if it is not the first."""
 FIRST_WORKER = """
 import os, signal, socket
-from echod.worker import Worker
-from echod.crew import Crew
-start, run, starts = Crew._start, Worker.run, []
+from echod.worker.process import Worker
+from echod.parent.pool import WorkerPool
+start, run, starts = WorkerPool._start, Worker.run, []
 def counting_start(self, slot):
     starts.append(slot)
     start(self, slot)
@@ -69,15 +71,15 @@ def first_run(self):
     if len(starts) == 1:
         {does}
     run(self)
-Crew._start, Worker.run = counting_start, first_run
+WorkerPool._start, Worker.run = counting_start, first_run
 """
 PATIENCE = """
-from echod.copies import Keeper
-receive, asked = Keeper._receive, iter(range(1000))
+from echod.handover.copies import CopyHolder
+receive, asked = CopyHolder._receive, iter(range(1000))
 def limited(self):
     next(asked)
     return receive(self)
-Keeper._receive = limited
+CopyHolder._receive = limited
 """
 """A parent that asks without end fails."""
 CHATTER = """
@@ -98,10 +100,10 @@ os.fork = fork
 """
 DIES_FORGETTING = """
 import os, signal
-from echod.copies import Giver
-Giver._on_turn = lambda self, now: os.kill(os.getpid(), signal.SIGKILL)
+from echod.handover.copies import CopySender
+CopySender._on_turn = lambda self, now: os.kill(os.getpid(), signal.SIGKILL)
 """
-HASTE = "import echod.slot\nechod.slot.DELAYS = (0.0,)\n"
+HASTE = "import echod.parent.slot\nechod.parent.slot.DELAYS = (0.0,)\n"
 """No successor is waited for."""
 
 
@@ -341,7 +343,7 @@ def test_a_connection_that_kills() -> None:
 
 def test_one_that_has_grown_up() -> None:
     """It has not died young, however many have before: what it had goes on."""
-    with daemon(patch=HASTE + "echod.slot.GROWN_UP = 0.0\n") as echod, copied(echod, 2):
+    with daemon(patch=HASTE + "echod.parent.slot.GROWN_UP = 0.0\n") as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
 
@@ -356,7 +358,7 @@ def test_workers_that_could_not_be_forked() -> None:
 
 def test_sources_are_counted() -> None:
     """Those of connections that wait for a worker, too: nobody else from there is let in by another worker."""
-    patch = "import echod.slot\nechod.slot.DELAYS = (3600.0,)\n"
+    patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
     limit = ("--limits-max-connections-per-source", "2")
     with daemon("--workers", "2", *limit, patch=patch) as echod, copied(echod, 2):
         os.kill(echod.workers[0], signal.SIGKILL)
@@ -532,7 +534,7 @@ class TestHostile:
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
         """That one goes on as if it was new."""
-        nonsense = "import echod.copies\nechod.copies.encode = lambda life: {'name': 7}\n"
+        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda life: {'name': 7}\n"
         with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()

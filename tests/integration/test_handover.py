@@ -32,7 +32,7 @@ os.fork = fork
 
 STOPPED_AS_IT_TAKES_OVER = """
 import os, signal
-from echod import handover
+from echod.handover import queue as handover
 real = handover.receive
 def receive(*arguments, **options):
     estate = real(*arguments, **options)
@@ -42,12 +42,12 @@ handover.receive = receive
 """
 STOPPED_AS_ITS_WORKERS_START = """
 import os, signal
-from echod.crew import Crew
-real = Crew.start
+from echod.parent.pool import WorkerPool
+real = WorkerPool.start
 def start(self, *arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     real(self, *arguments)
-Crew.start = start
+WorkerPool.start = start
 """
 
 

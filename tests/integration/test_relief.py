@@ -30,7 +30,7 @@ from tests.integration.test_copies import NEVER, OFTEN, PATIENT, SOON, copied
 
 NOTHING_LEFT = """
 import errno, os, socket
-from echod.supervisor import Supervisor
+from echod.parent.supervisor import Supervisor
 real, change = {function}, Supervisor.change
 def refusing_change(self, new):
     calls = iter(range(1000))
@@ -50,7 +50,7 @@ Supervisor.change = refusing_change
 
 DIES_HANDING_OVER = """
 import os, signal
-from echod import handover
+from echod.handover import queue as handover
 real, parent = handover.send, os.getpid()
 def send(queue, connections):
     if os.getpid() == parent:
@@ -62,8 +62,8 @@ handover.send = send
 """
 NOT_SENT = """
 import errno, os, socket
-from echod.slot import Slot
-real, order = socket.send_fds, Slot.order
+from echod.parent.slot import WorkerSlot
+real, order = socket.send_fds, WorkerSlot.order
 def send_fds(sock, buffers, fds):
     if buffers[0].startswith(b"hand over"):
         raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
@@ -79,7 +79,7 @@ def unlink(path):
 os.unlink = unlink
 """
 LATE = """
-from echod import handover
+from echod.handover import queue as handover
 real = handover.receive
 handover.receive = lambda fds, now, **words: real(fds, now - 1, **words)
 """
@@ -386,7 +386,7 @@ class TestWhen:
     def test_while_nobody_is_there(self, file: Path) -> None:
         """The only worker is dead, and its successor is not to come yet: the new crew comes."""
         text = "host = '127.0.0.1'\nworkers = "
-        patch = "import echod.slot\nechod.slot.DELAYS = (3600.0,)\n"
+        patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
         with Configured(file, text + "1", patch=patch) as echod:
             os.kill(echod.workers[0], signal.SIGKILL)
             echod.wait_for("worker_exited")

@@ -34,12 +34,12 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 SLOW_NAME = """
 import os
-import echod.serving
-real = echod.serving.endpoints
+import echod.daemon
+real = echod.daemon.endpoints
 def endpoints(hosts):
     os.read({gate}, 1)
     return real(hosts)
-echod.serving.endpoints = endpoints
+echod.daemon.endpoints = endpoints
 """
 NO_MEMORY = """
 import errno, os
@@ -48,13 +48,13 @@ def memfd_create(*words):
 os.memfd_create = memfd_create
 """
 BUG_IN_READING = """
-import echod.configuration
+import echod.parent.configuration
 def too_few(*words):
-    if echod.configuration.started:
+    if echod.parent.configuration.started:
         raise RuntimeError("this can not be")
-    echod.configuration.started = True
+    echod.parent.configuration.started = True
     return []
-echod.configuration.started, echod.configuration._too_few = False, too_few
+echod.parent.configuration.started, echod.parent.configuration._too_few = False, too_few
 """
 
 

@@ -28,17 +28,17 @@ from tests.integration.test_copies import LINGERING
 
 NEVER_STARTS = """
 import os
-import echod.worker
-real, parent = echod.worker.Loop, os.getpid()
+import echod.worker.process
+real, parent = echod.worker.process.Loop, os.getpid()
 def loop(on_bug):
     if os.getpid() != parent:
         raise RuntimeError("not today")
     return real(on_bug)
-echod.worker.Loop = loop
+echod.worker.process.Loop = loop
 """
 DIES_AT_THE_SIGNAL = """
 import os, signal
-from echod.supervisor import Supervisor
+from echod.parent.supervisor import Supervisor
 real = Supervisor._handle_signal
 def handle(self, signum):
     for slot in self._crew._slots:
@@ -49,15 +49,15 @@ Supervisor._handle_signal = handle
 """
 SLOW_FLUSH = """
 import os
-from echod.sink import Sink
-real, parent = Sink.finish, os.getpid()
+from echod.log.output import LogQueue
+real, parent = LogQueue.finish, os.getpid()
 def finish(self, seconds):
     if os.getpid() == parent:
         os.read({gate}, 1)
     real(self, seconds)
-Sink.finish = finish
+LogQueue.finish = finish
 """
-PATIENT = f"import echod.supervisor\nechod.supervisor.GRACE = {DEADLINE}\n"
+PATIENT = f"import echod.parent.supervisor\nechod.parent.supervisor.GRACE = {DEADLINE}\n"
 """The parent waits long for workers that end by themselves."""
 
 

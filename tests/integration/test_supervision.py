@@ -18,8 +18,8 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 FAILING_FORKS = """
 import errno, os, socket
-from echod.slot import Slot
-real, parent, calls, fork = {function}, os.getpid(), iter(range(1000)), Slot.fork
+from echod.parent.slot import WorkerSlot
+real, parent, calls, fork = {function}, os.getpid(), iter(range(1000)), WorkerSlot.fork
 def call(*words):
     if os.getpid() == parent and next(calls) in {numbers}:
         raise OSError(errno.{error}, os.strerror(errno.{error}))
@@ -30,7 +30,7 @@ def failing_fork(self):
         return fork(self)
     finally:
         {function} = real
-Slot.fork = failing_fork
+WorkerSlot.fork = failing_fork
 """
 UNWATCHED = """
 import errno, os, pathlib
@@ -47,18 +47,18 @@ os.pidfd_open = pidfd_open
 """A successor, the second process that is forked, gets as far as it can before the parent has no descriptor for it."""
 FAILING_START = """
 import errno, os, pathlib
-import echod.worker
-real, parent, once = echod.worker.Loop, os.getpid(), pathlib.Path({once!r})
+import echod.worker.process
+real, parent, once = echod.worker.process.Loop, os.getpid(), pathlib.Path({once!r})
 def loop(on_bug):
     if os.getpid() != parent and once.exists():
         once.unlink()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return real(on_bug)
-echod.worker.Loop = loop
+echod.worker.process.Loop = loop
 """
 BUG_IN_A_SESSION = """
 import socket
-from echod.relay import Relay
+from echod.worker.relay import Relay
 real = Relay.on_readable
 def on_readable(self):
     if self._owner.sock.recv(1, socket.MSG_PEEK) == b"!":
@@ -68,7 +68,7 @@ Relay.on_readable = on_readable
 """
 BUG_IN_A_WORKER = """
 import pathlib
-from echod.acceptor import Acceptor
+from echod.worker.acceptor import Acceptor
 real, once = Acceptor._accept, pathlib.Path({once!r})
 def accept(self, listener):
     if once.exists():
@@ -78,10 +78,10 @@ def accept(self, listener):
 Acceptor._accept = accept
 """
 BUG_IN_THE_PARENT = """
-from echod.crew import Crew
+from echod.parent.pool import WorkerPool
 def on_exit(self, slot):
     raise RuntimeError("the parent is at a loss")
-Crew._on_exit = on_exit
+WorkerPool._on_exit = on_exit
 """
 
 

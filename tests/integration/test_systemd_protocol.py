@@ -38,13 +38,13 @@ os.execv(words[int(count)], words[int(count):])
 """Passes descriptors as systemd does: from 3 up, and with the process's own number in a variable."""
 SLOW_SECOND_WORKER = """
 import os
-from echod.crew import Crew
-real = Crew._become_worker
+from echod.parent.pool import WorkerPool
+real = WorkerPool._become_worker
 def become_worker(self, number, *words):
     if number == 1:
         os.read({gate}, 1)
     real(self, number, *words)
-Crew._become_worker = become_worker
+WorkerPool._become_worker = become_worker
 """
 OWN_PID = (
     sys.executable,

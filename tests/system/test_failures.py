@@ -64,7 +64,8 @@ def test_a_hung_worker_is_replaced(two_workers: Service) -> None:
 HANG = """\
 import sys, time
 sys.path.insert(0, "/usr/lib/echod")
-from echod import cli, worker
+from echod import cli
+from echod.worker import process as worker
 accepted = worker.Worker._on_accepted
 def on_accepted(self, sock, sockaddr):
     if sockaddr[1] == 40007:

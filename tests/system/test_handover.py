@@ -205,7 +205,8 @@ def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
 NEVER_HUNG = """\
 import sys
 sys.path.insert(0, "/usr/lib/echod")
-from echod import cli, slot
+from echod import cli
+from echod.parent import slot
 slot.HUNG = slot.UNWELL = 1 << 30
 cli.main()
 """

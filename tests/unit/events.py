@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from echod.journal import Journal, Output
-from echod.sink import Sink, open_writer
+from echod.log.events import EventLog, Framing
+from echod.log.output import LogQueue, open_writer
 
-EVENTS = {name: method for name, method in vars(Journal).items() if hasattr(method, "__wrapped__")}
+EVENTS = {name: method for name, method in vars(EventLog).items() if hasattr(method, "__wrapped__")}
 """By name, in the order of the module."""
 
 _ORDINARY: dict[Any, Any] = {str: "something", int: 7, float: 1.5, bool: True, list[str]: ["one", "two"]}
@@ -28,15 +28,15 @@ class Told:
     def __init__(self, **options: Any) -> None:
         self._reads, self._writes = os.pipe()
         os.set_blocking(self._reads, False)
-        self._sink = Sink(open_writer(self._writes))
+        self._sink = LogQueue(open_writer(self._writes))
         defaults: dict[str, Any] = {
             "level": "debug",
             "form": "json",
             "connections": True,
             "payload": False,
-            "output": Output.LINE,
+            "output": Framing.LINE,
         }
-        self.journal = Journal(self._sink, **(defaults | options))
+        self.journal = EventLog(self._sink, **(defaults | options))
 
     def tell(self, name: str, **fields: Any) -> None:
         """Have an event told, with these fields, and the others at ordinary values."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from echod.loop import Loop
+from echod.net.loop import Loop
 
 DEADLINE = 20.0
 """Seconds after which a descriptor that a test waits for will never be ready."""

@@ -12,8 +12,11 @@ from typing import NamedTuple
 import pytest
 
 import echod
-from echod import cli, journald, serving, sources
-from echod.config import Key, keys
+from echod import cli
+from echod import daemon as serving
+from echod.config import sources
+from echod.config.settings import Key, keys
+from echod.log import journald
 from tests.journald import Journald
 
 TOML = "{file}"

@@ -1,7 +1,7 @@
-"""The floors of echod: what each module may import, by the imports that it has.
+"""The layers of echod: which package may import which, proved by the imports themselves.
 
-A module imports from floors below its own, never from its own and never from above: so there is no cycle, and whoever
-reads from the ground up meets nothing that is not known yet.
+A package imports only from the packages below its own row, never from its own row and never from above.  So there is
+no cycle, and a reader who starts at the bottom meets nothing that is not known yet.
 """
 
 import ast
@@ -11,79 +11,50 @@ from pathlib import Path
 
 import echod
 
-FLOORS = [
-    [
-        "errors",
-        "forms",
-        "journald",
-        "life",
-        "quantities",
-        "queues",
-        "relay",
-        "sentences",
-        "signals",
-        "sink",
-        "stats",
-        "systemd",
-        "timers",
-        "tuning",
-        "unixfile",
-    ],
-    ["address", "balance", "handover", "journal", "kinds", "limits", "loop", "slot", "stall", "status"],
-    ["config", "listeners", "report", "session"],
-    ["acceptor", "copies", "sources", "terms"],
-    ["configuration", "lastgood", "reload", "shares", "worker"],
-    ["crew"],
-    ["relief"],
-    ["supervisor"],
-    ["serving"],
-    ["cli"],
+LAYERS = [
     ["__main__"],
+    ["cli"],
+    ["daemon"],
+    ["parent"],
+    ["worker"],
+    ["handover", "shared"],
+    ["config", "log", "net", "systemd"],
+    ["errors"],
 ]
-CLIENT_FLOORS = [
-    ["client.histogram", "client.load.loop", "client.pattern", "client.threshold", "client.words"],
-    ["client.faults", "client.load.chart", "client.load.tally"],
-    [
-        "client.backlog",
-        "client.load.summary",
-        "client.load.wire",
-        "client.output",
-        "client.ping.outcome",
-        "client.ping.probe",
-        "client.target",
-    ],
-    ["client.echo", "client.options", "client.ping.report", "client.resolver"],
-    ["client.connect", "client.load.plan"],
-    ["client.load.flow", "client.ping.link", "client.verbs.check", "client.verbs.send"],
-    ["client.load.generator", "client.load.modes", "client.ping.idle", "client.ping.series"],
-    ["client.load.crew", "client.verbs.ping"],
-    ["client.verbs.load"],
-    ["client.cli"],
-]
-"""A house of its own, which shares nothing with the daemon but the version."""
+"""From the top down.  The modules of one package may import each other, as long as that makes no cycle."""
 
-FLOOR_OF = {
-    module: number for floors in (FLOORS, CLIENT_FLOORS) for number, floor in enumerate(floors) for module in floor
-}
+LINES_MAX = 400
 
 THIRD_PARTIES = {
-    "pydantic": {"config", "kinds", "sources"},
-    "pydantic_settings": {"config", "kinds", "sources"},
-    "pythonjsonlogger": {"forms"},
+    "pydantic": {"config"},
+    "pydantic_settings": {"config"},
+    "pythonjsonlogger": {"log"},
     "sdnotify": {"systemd"},
 }
-"""Every package that is not Python's own, and who may import it."""
+"""Each package that is not part of Python or echod, and its only importers."""
 
-PACKAGE = Path(echod.__file__).parent
+SETTINGS_READERS = {"cli", "config", "daemon", "parent.configuration", "parent.last_good"}
+"""All other modules get plain values, so that a key can be renamed without them."""
+
+CLIENT = "client"
+"""echoc stands apart: it shares nothing with the daemon but the version."""
+
+ROOT = Path(echod.__file__).parent
 FILES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-    for path in sorted(PACKAGE.rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(ROOT.rglob("*.py"))
     if path.name != "__init__.py"
 }
+ROW_OF = {package: number for number, row in enumerate(reversed(LAYERS)) for package in row}
+
+
+def package_of(module: str) -> str:
+    """The box that a module belongs to: its package, or a module of the top level itself."""
+    return module.partition(".")[0]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The full names that a file imports, wherever in it: of modules, and of what is taken from them."""
+    """The full names that a file imports, wherever in it: modules, and names taken from them."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -93,54 +64,92 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of echod that a module imports; the package itself, for its version, is not one."""
+    """The modules of echod that a module imports; echod itself, imported for its version, does not count."""
     names = [name.removeprefix("echod.") for name in imports(FILES[module]) if name.startswith("echod.")]
     return {name if name in FILES else name.rpartition(".")[0] for name in names} - {""}
 
 
-def test_every_module_has_its_floor() -> None:
-    """And no floor has a module that is not there."""
-    assert sorted(FLOOR_OF) == sorted(FILES)
+def reachable(module: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Every module that importing `module` imports, without those of other packages' own imports."""
+    for other in own_imports(module):
+        if package_of(other) == package_of(module):
+            yield other
+            if other not in seen:
+                yield from reachable(other, seen | {other})
 
 
-def test_imports_go_downward_only() -> None:
-    """Never up, and never sideways."""
+def test_every_package_has_its_row() -> None:
+    """The table names each package and each module of the top level, and nothing else."""
+    assert sorted(ROW_OF) == sorted({package_of(module) for module in FILES} - {CLIENT})
+
+
+def test_packages_import_downward_only() -> None:
+    """A package imports neither from a row above its own nor from another package of its row."""
     wrong = [
         f"{module} imports {other}"
         for module in FILES
         for other in own_imports(module)
-        if FLOOR_OF[other] >= FLOOR_OF[module]
+        if (mine := package_of(module)) != (theirs := package_of(other)) and CLIENT not in (mine, theirs)
+        if ROW_OF[theirs] >= ROW_OF[mine]
     ]
     assert wrong == []
 
 
-def test_no_module_stands_higher_than_it_must() -> None:
-    """Each imports from the floor right below its own, so the table is the only one possible."""
-    expected = {module: max((FLOOR_OF[other] + 1 for other in own_imports(module)), default=0) for module in FLOOR_OF}
-    assert expected == FLOOR_OF
+def test_no_package_stands_higher_than_it_must() -> None:
+    """A package imports from the row right below its own, so the table is the only one possible."""
+    below = {
+        package: {
+            ROW_OF[package_of(other)]
+            for module in FILES
+            if package_of(module) == package
+            for other in own_imports(module)
+            if package_of(other) not in (package, CLIENT)
+        }
+        for package in ROW_OF
+    }
+    lowest = min(number for number, row in enumerate(reversed(LAYERS)) if len(row) > 1)
+    expected = {package: max(rows, default=-1) + 1 for package, rows in below.items() if ROW_OF[package] > lowest}
+    assert expected == {package: row for package, row in ROW_OF.items() if row > lowest}
+
+
+def test_no_package_has_a_cycle() -> None:
+    """The modules of a package do not import each other in a circle."""
+    assert [module for module in FILES if module in set(reachable(module))] == []
 
 
 def test_client_and_daemon_do_not_know_each_other() -> None:
-    """echoc starts fast, and works where the daemon's packages are not installed."""
+    """echoc starts fast, and works without the packages that the daemon needs."""
     for module in FILES:
-        others = {other.startswith("client.") for other in own_imports(module)}
-        assert others <= {module.startswith("client.")}
+        others = {package_of(other) == CLIENT for other in own_imports(module)}
+        assert others <= {package_of(module) == CLIENT}
 
 
-def test_what_is_not_pythons_own_has_its_importers() -> None:
-    """One place for each package: whoever replaces it looks there."""
+def test_third_parties_have_one_importer() -> None:
+    """Each package that is not part of Python is imported in one place, where it can be replaced."""
     importers: dict[str, set[str]] = {}
     for module, path in FILES.items():
         for package in {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"echod"}:
-            importers.setdefault(package, set()).add(module)
+            importers.setdefault(package, set()).add(package_of(module))
     assert importers == THIRD_PARTIES
 
 
 def test_importing_a_package_imports_nothing() -> None:
-    """echoc would pay for it at each start."""
-    assert [name for path in PACKAGE.rglob("__init__.py") for name in imports(path)] == []
+    """An `__init__` holds a docstring and no imports, for which echoc would pay at each start."""
+    assert [name for path in ROOT.rglob("__init__.py") for name in imports(path)] == []
 
 
-def test_a_module_is_not_longer_than_one_idea() -> None:
-    """300 lines at most."""
-    assert {module for module, path in FILES.items() if len(path.read_text().splitlines()) > 300} == set()
+def test_every_package_explains_itself() -> None:
+    """The docstring of `__init__` is where a reader of the package begins."""
+    packages = [path for path in ROOT.rglob("__init__.py") if path.parent != ROOT]
+    assert [path for path in packages if len((ast.get_docstring(ast.parse(path.read_text())) or "").split()) < 20] == []
+
+
+def test_few_modules_see_the_settings() -> None:
+    """The model of the settings ends at these modules."""
+    readers = {module for module in FILES if any(other.startswith("config.") for other in own_imports(module))}
+    assert {reader if not reader.startswith("config.") else "config" for reader in readers} == SETTINGS_READERS
+
+
+def test_a_module_is_not_too_long() -> None:
+    """A module that outgrows this has more than one idea."""
+    assert {module for module, path in FILES.items() if len(path.read_text().splitlines()) > LINES_MAX} == set()

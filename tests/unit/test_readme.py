@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from echod.config import keys
+from echod.config.settings import keys
 
 README = Path(__file__).parents[2] / "README.md"
 HEADER = "| Key | Default | Variable | Flag |"

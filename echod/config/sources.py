@@ -1,0 +1,299 @@
+"""Where settings come from: flags over variables over files over defaults, each value with its origin.
+
+Every source is read into a plain dictionary first; then all are laid over each other and validated once.  So whatever
+is wrong can be told together, and each problem by the file, variable or flag that it stands in.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from echod.config.settings import ENV_PREFIX, Key, Settings, keys
+from echod.errors import ConfigError
+
+DEFAULT_FILE = "/etc/echod.toml"
+FILE_VARIABLE = "ECHOD_CONFIG"
+FILE_MAX = 1 << 20
+"""Bytes of a file; every setting that there is takes a thousand.  Clients wait while the parent reads again."""
+TOLD_MAX = 20
+"""Problems of one source that have a sentence each.  To find what was meant takes a millisecond."""
+
+ConfigPath = tuple[str, ...]
+
+T = TypeVar("T")
+
+_POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_KUBERNETES = re.compile(r"ECHOD_SERVICE_.*|ECHOD_PORT_.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from: a `file`, the `environment`, or a `flag`, and which."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def subject(self, path: ConfigPath) -> str:
+        """What a sentence about the value begins with."""
+        return f"{self.name}: {'.'.join(path)}" if self.kind == "file" else self.name
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Valid settings, and what there is to say about them."""
+
+    settings: Settings
+    origins: dict[ConfigPath, Origin]
+    files: list[str]
+    warnings: list[str]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What has been read so far, the stronger over the weaker."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[ConfigPath, Origin] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def given(self, location: tuple[int | str, ...]) -> Any:
+        """The value at a location of pydantic's, as it was given; the last steps of one may be parts of a type."""
+        value: Any = self.values
+        for step in location:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                break
+        return value
+
+    def lay(self, path: ConfigPath, value: Any, origin: Origin) -> None:
+        """Put a value over a weaker one."""
+        if path in _TABLES and isinstance(value, dict):
+            for name, inner in value.items():
+                self.lay((*path, name), inner, origin)
+            return
+        place = self.values
+        for name in path[:-1]:
+            inner = place.get(name)
+            if not isinstance(inner, dict):
+                inner = place[name] = {}
+                self.origins.pop(path[:-1], None)
+            place = inner
+        place[path[-1]] = value
+        self.origins[path] = origin
+
+
+def load(
+    config: str | None, flags: Mapping[ConfigPath, Any], environ: Mapping[str, str], *, again: bool = False
+) -> Loaded:
+    """The settings from all sources: the file `config` (else ECHOD_CONFIG, else the default), `environ` and `flags`.
+
+    If they were read before, `again`, a pipe or a terminal is a problem: it has been read, or makes us wait.
+    Raises `ConfigError` with every problem that there is.
+    """
+    reading = _Reading()
+    files = [file for file in _files(config, environ, reading.problems) if _read_file(file, reading, again=again)]
+    warnings = _read_environment(environ, reading)
+    for key in _KEYS.values():
+        if key.path in flags:
+            reading.lay(key.path, flags[key.path], Origin("flag", key.flag))
+    try:
+        settings = Settings(**reading.values)
+    except ValidationError as error:
+        reading.problems += _problems(error, reading)
+        raise ConfigError(*reading.problems) from error
+    if reading.problems:
+        raise ConfigError(*reading.problems)
+    return Loaded(settings, reading.origins, [str(file) for file in files], warnings)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`; did you mean …?` if one of `words` is like `word`, else nothing."""
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) -> list[Path]:
+    """The file, if it is there or was asked for, and then those of the directory beside it, by name."""
+    named = config if config is not None else environ.get(FILE_VARIABLE)
+    file = Path(named if named is not None else DEFAULT_FILE)
+    found = [file] if named is not None or _is_there(file) else []
+    directory = Path(f"{file}.d")
+    try:
+        found += sorted(entry for entry in directory.iterdir() if entry.suffix == ".toml")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        problems.append(f"{directory}: cannot be read: {error.strerror}; make it readable for this user")
+    return found
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file; one that may not be looked at is taken to be, and reading it tells why not."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
+    """Lay what is in `file` over what was read before; False if it can't be read.
+
+    Not by TomlConfigSettingsSource, which passes over what is no regular file: `--config <(…)` is to work.
+    """
+    try:
+        if again and not (file.is_file() or file.samefile(os.devnull)):
+            reading.problems.append(f"{file}: is no regular file, so it can't be read again; restart echod instead")
+            return False
+        with file.open("rb") as opened:
+            data = opened.read(FILE_MAX + 1)
+        if len(data) > FILE_MAX:
+            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a file of settings")
+            return False
+        text = data.decode()
+    except OSError as error:
+        reading.problems.append(
+            f"{file}: cannot be read: {error.strerror}; name a file that is there and readable by this user"
+        )
+        return False
+    except UnicodeDecodeError as error:
+        reading.problems.append(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8")
+        return False
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib lets out
+        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is no TOML")
+        return False
+    origin = Origin("file", str(file))
+    options = [name for name in values if name.startswith("_")]  # BaseSettings would take them for its own
+    reading.problems += _first(origin.name, options, lambda name: _unknown_key(origin, name))
+    for name, value in values.items():
+        if not name.startswith("_"):
+            reading.lay((name,), value, origin)
+    return True
+
+
+def _syntax(message: str, text: str) -> str:
+    """`:LINE:COLUMN: what is wrong`, from what tomllib says of `text`."""
+    match = _POSITION.match(message)
+    if not match:
+        return f": {message}"
+    *before, last = text.split("\n")
+    return f":{match[2] or len(before) + 1}:{match[3] or len(last) + 1}: {match[1]}"
+
+
+def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str]:
+    """Lay the variables over what was read before, and return what a person should be warned of."""
+    warnings = []
+    given = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX) and name != FILE_VARIABLE}
+    injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
+    if injected:
+        warnings.append(
+            f"{', '.join(sorted(injected))}: ignored, since Kubernetes sets these for a service that is named echod"
+        )
+    for name in sorted(given.keys() - _VARIABLES - set(injected)):
+        reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): given[name] for name in given.keys() & _VARIABLES - set(injected)}
+    values = source()
+    for key in _KEYS.values():
+        if key.variable.lower() in source.env_vars:
+            value = values
+            for name in key.path:
+                value = value[name]
+            if key.path == ("host",):
+                value = _host_list(given[key.variable])
+                if value is None:
+                    reading.problems.append(
+                        f"{key.variable} is {given[key.variable]!r}, but must be {key.kind.expected}"
+                    )
+                    continue
+                if value == [""]:
+                    warnings.append(
+                        f"{key.variable} is empty, so echod listens on every address of this machine; "
+                        "unset it for localhost"
+                    )
+            reading.lay(key.path, value, Origin("environment", key.variable))
+    return warnings
+
+
+def _is_url(name: str, value: str) -> bool:
+    return name == "ECHOD_PORT" and "://" in value
+
+
+def _host_list(text: str) -> Any:
+    """A variable has no lists, so hosts are separated by commas there, or written as in the file; None if they are not.
+
+    Nothing between two commas is nothing: every address is only meant by an empty variable.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+    return [host for part in text.split(",") if (host := part.strip())] or ([""] if not text.strip() else None)
+
+
+def _problems(error: ValidationError, reading: _Reading) -> list[str]:
+    """One sentence for each thing that is wrong; a union that fails in each of its parts is one thing."""
+    wrong: dict[str, dict[ConfigPath, tuple[int | str, ...]]] = {}
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        path = next((path for path in _prefixes(detail["loc"]) if path in reading.origins), ())
+        wrong.setdefault(reading.origins[path].name, {})[path] = detail["loc"]
+
+    def tell(thing: tuple[ConfigPath, tuple[int | str, ...]]) -> str:
+        path, location = thing
+        origin = reading.origins[path]
+        if path in _KEYS:
+            # As it was given: what the error holds is, with some versions, what was made of it.
+            given, expected = reading.given(location), _KEYS[path].kind.expected
+            return f"{origin.subject(path)} is {_shown(given)}, but must be {expected}"
+        if path in _TABLES:
+            return f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
+        return _unknown_key(origin, ".".join(path))
+
+    return [problem for name, things in wrong.items() for problem in _first(name, list(things.items()), tell)]
+
+
+def _first(name: str, things: Sequence[T], tell: Callable[[T], str]) -> list[str]:
+    """A sentence for each thing that is wrong with a source, or if they are many for the first, and their number."""
+    told = [tell(thing) for thing in things[:TOLD_MAX]]
+    more = len(things) - len(told)
+    return [*told, f"{name}: {more} more like these; mend them all"] if more else told
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # TOML's hexadecimal numbers may be longer than Python shows as decimal ones
+        return "a number beyond all bounds"
+
+
+def _unknown_key(origin: Origin, name: str) -> str:
+    return f"{origin.name}: unknown key {name!r}{nearest(name, _NAMES)}"
+
+
+def _prefixes(location: tuple[int | str, ...]) -> Iterable[ConfigPath]:
+    """The places that a location of pydantic's may stand for, the longest first."""
+    return (tuple(map(str, location[:length])) for length in range(len(location), 0, -1))
+
+
+_KEYS: dict[ConfigPath, Key] = {key.path: key for key in keys()}
+_TABLES = {key.path[:-1] for key in _KEYS.values()}
+_NAMES = [key.name for key in _KEYS.values()] + [".".join(table) for table in _TABLES if table]
+_VARIABLES = {key.variable for key in _KEYS.values()}

@@ -1,0 +1,275 @@
+"""Listening sockets: opened for endpoints, or adopted from whoever passed them.
+
+One process opens them all, and every worker accepts from the same ones.  Not SO_REUSEPORT: measured, closing one of
+two such sockets reset the 25 connections queued on it, and it would hide a second daemon on the port.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+
+from echod.errors import CannotListen
+from echod.net import address, unixfile
+from echod.net.address import Endpoint
+from echod.net.sockopts import SocketOptions, tune
+
+BACKLOG = 4096
+"""Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
+
+_ATTEMPTS = 16
+"""Ports tried until one is free for every address, when the kernel chooses."""
+
+
+class Listener:
+    """A listening socket, non-blocking, that is ours to close; `adopted` if others hold it too and it outlives us."""
+
+    def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
+        self.sock = sock
+        self.adopted = adopted
+        self.retires = False
+        """Whether nobody is to come here any more but who waits in its queue."""
+        self.address = address.show(sock.family, sock.getsockname())
+        """What it is bound to, for people."""
+        self._file = None if adopted else unixfile.identity(sock)
+
+    def tune(self, tuning: SocketOptions) -> None:
+        """Set what connections get that come from now on; those in the kernel's queue keep what they came with."""
+        tune(self.sock, tuning)
+
+    def leave(self) -> None:
+        """Close the socket, which others hold too, and leave its file."""
+        self.sock.close()
+
+    def close(self) -> None:
+        """Close the socket, and remove its file if it has one and that is still this one."""
+        if self._file is not None and self._file == unixfile.identity(self.sock):
+            with contextlib.suppress(OSError):  # nobody is served worse by a file more
+                os.unlink(self.sock.getsockname())
+        self.sock.close()
+
+
+def open_listeners(
+    endpoints: Iterable[Endpoint], port: int, tuning: SocketOptions, kept: Sequence[Listener] = ()
+) -> list[Listener]:
+    """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
+
+    (That of `kept` if it is.)
+
+    Where one of `kept` listens already it goes on, queue and all; the others of these retire, and come last.  An
+    address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen` if one can't be
+    had; then `kept` are as they were, and all others are closed again.
+    """
+    usable = _usable(endpoints)
+    found = _found(usable, port, kept)
+    retiring = [listener for listener in kept if listener not in found.values()]
+    for attempt in range(_ATTEMPTS):
+        opened: list[Listener] = []
+        chosen = port or _port_of(found.values()) or (0 if attempt else _port_of(kept))
+        try:
+            with _making_way(retiring) as shares:
+                for endpoint in usable:
+                    if endpoint not in found:
+                        opened.append(_open_listener(endpoint, chosen, tuning, shares=shares))
+                        chosen = chosen or _port_of(opened)
+        except CannotListen as error:
+            for listener in opened:
+                listener.close()
+            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if port or not chosen or not taken or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            for listener in found.values():
+                listener.tune(tuning)
+                listener.retires = False
+            for listener in retiring:
+                listener.retires = True
+            remaining = iter(opened)
+            return [found.get(endpoint) or next(remaining) for endpoint in usable] + retiring
+    raise AssertionError("the last attempt returns or raises")
+
+
+def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
+    """What would keep `open_listeners` from it, except an address in use: maybe by the daemon to be replaced."""
+    problems = []
+    for endpoint in _usable(endpoints):
+        try:
+            if endpoint.family == socket.AF_UNIX:
+                unixfile.check(endpoint.address)
+            else:
+                with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(endpoint.sockaddr(port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                problems.append(_problem(endpoint, port, error))
+    return problems
+
+
+def adopt_kept(fds: Iterable[int]) -> list[Listener]:
+    """Take over what a predecessor has left: listening sockets, for `open_listeners`; whatever else it is is closed."""
+    listeners = []
+    for fd in fds:
+        try:
+            sock = _adopt(fd)
+        except CannotListen:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+            continue
+        sock.setblocking(False)
+        listeners.append(Listener(sock, adopted=False))
+    return listeners
+
+
+def adopt_listeners(fds: Iterable[int], tuning: SocketOptions) -> list[Listener]:
+    """Take over listening sockets that were passed to this process.
+
+    Raises `CannotListen` for a descriptor that is none, and takes over none of them then.
+    """
+    socks: list[socket.socket] = []
+    try:
+        for fd in fds:
+            socks.append(_adopt(fd))  # noqa: PERF401  those before a bad one must be known
+    except CannotListen:
+        for sock in socks:
+            sock.detach()
+        raise
+    for sock in socks:
+        sock.setblocking(False)
+        tune(sock, tuning)
+    return [Listener(sock, adopted=True) for sock in socks]
+
+
+def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -> dict[Endpoint, Listener]:
+    """Which of `kept` listen at which of `endpoints`."""
+    found: dict[Endpoint, Listener] = {}
+    for listener in kept:
+        for endpoint in endpoints:
+            if endpoint not in found and _listens_at(listener.sock, endpoint, port):
+                found[endpoint] = listener
+                break
+    return found
+
+
+@contextlib.contextmanager
+def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
+    """Let others listen where these do: at 0.0.0.0 on the port of 127.0.0.1, say; whether they have to be told so.
+
+    By SO_REUSEPORT, which both must have, and no longer than it takes to bind: ending the old one first would refuse
+    those who come in between.
+    """
+    internet = [listener.sock for listener in retiring if listener.sock.family != socket.AF_UNIX]
+    for sock in internet:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield bool(internet)
+    finally:
+        for sock in internet:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+
+
+def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
+    """Whether clients of `endpoint` at `port`, or at any if that is 0, come to `sock`."""
+    name = sock.getsockname()
+    if sock.family != endpoint.family:
+        return False
+    if sock.family == socket.AF_UNIX:
+        path = os.fsdecode(name)
+        return path == endpoint.address and (path.startswith("\0") or os.path.lexists(path))
+    return bool(name == endpoint.sockaddr(port or name[1]))
+
+
+def _port_of(listeners: Iterable[Listener]) -> int:
+    """The port of the first that has one, else 0."""
+    socks = (listener.sock for listener in listeners)
+    return next((sock.getsockname()[1] for sock in socks if sock.family != socket.AF_UNIX), 0)
+
+
+def _adopt(fd: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        raise CannotListen(f"descriptor {fd} (LISTEN_FDS) is no socket; pass listening stream sockets only") from error
+    ours = (sock.type, sock.proto) == (socket.SOCK_STREAM, 0 if sock.family == socket.AF_UNIX else socket.IPPROTO_TCP)
+    if ours and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return sock
+    sock.detach()
+    raise CannotListen(
+        f"descriptor {fd} (LISTEN_FDS) is no listening TCP or unix stream socket; "
+        "use ListenStream= with Accept=no in the .socket unit"
+    )
+
+
+def _open_listener(endpoint: Endpoint, port: int, tuning: SocketOptions, *, shares: bool) -> Listener:
+    try:
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if endpoint.family == socket.AF_UNIX:
+                unixfile.bind(sock, endpoint.address)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if endpoint.family == socket.AF_INET6:
+                    # IPv4 has a socket of its own: so peers look like what they are, and bindv6only does not matter.
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
+                sock.bind(endpoint.sockaddr(port))
+            tune(sock, tuning)
+            sock.listen(BACKLOG)
+            if shares and endpoint.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+            return Listener(sock, adopted=False)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise CannotListen(_problem(endpoint, port, error)) from error
+
+
+def _kernel_has(family: socket.AddressFamily) -> bool:
+    """Whether the kernel has the family at all, which is when its loopback address can be bound.
+
+    Without IPv6 in the kernel there is no such socket (EAFNOSUPPORT); with it switched off, no such address.
+    """
+    if family == socket.AF_UNIX:
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind(address.loopback(family).sockaddr(0))
+    except OSError as error:
+        return error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+    return True
+
+
+def _usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    wanted = list(endpoints)
+    return [endpoint for endpoint in wanted if _kernel_has(endpoint.family)] or wanted
+
+
+def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
+    where = address.show(endpoint.family, endpoint.sockaddr(port))
+    return f"cannot listen on {where}: {_explain(error, endpoint.family, port)}"
+
+
+def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
+    """What is wrong, and what would be right."""
+    match error.errno:
+        case errno.EADDRINUSE if family == socket.AF_UNIX:
+            return "another program listens there; stop that (ss -lxp shows it) or choose another name"
+        case errno.EEXIST:
+            return "a file that is no socket is there; move it away or choose another path"
+        case errno.EADDRINUSE:
+            return "the address is in use by another program; stop that (ss -ltnp shows it) or choose another port"
+        case errno.EACCES if 0 < port < 1024:
+            return (
+                f"port {port} is privileged; choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
+            )
+        case errno.EACCES | errno.EPERM:
+            return "permission denied; choose a place that this user may write to"
+        case errno.EADDRNOTAVAIL:
+            return "it is no address of this machine; 'ip address' lists those that are"
+        case errno.EAFNOSUPPORT:
+            return "this kernel has no such address family; choose an address of another"
+        case errno.ENOENT | errno.ENOTDIR:
+            return "its directory does not exist; create it first"
+    return f"{error.strerror}; choose another address"

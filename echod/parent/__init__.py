@@ -1,0 +1,16 @@
+"""The parent process: it owns the listening sockets, the worker pool, the signals, and the talk with systemd.
+
+    supervisor   the parent itself: what it does in each state
+    lifecycle    the states and every transition between them; read this first
+    reload       from settings to terms, at startup and at each reload
+    last_good    the settings in effect, kept for a restart into a wrong configuration
+    listening    the listening sockets: opened, stored, retired and closed
+    pool         the workers that serve together: started, watched, replaced
+    slot         one worker's place: its process, its command socket, and whether it is alive
+    pending      connections that wait for a worker
+    replacement  one pool takes over from another
+    status       the sentence for `systemctl status`, and when to send it
+    signals      signals as events of a loop
+
+It never touches a client's bytes, so nothing that a client sends can harm it.  It never blocks.
+"""

@@ -1,0 +1,136 @@
+"""Counters in memory that parent and workers share.
+
+Each worker has a row of its own and is the only one to write to it, so nothing needs a lock: an aligned 64-bit store is
+whole or not there.  A row outlives its worker: the successor goes on counting where a dead one stopped.
+"""
+
+import mmap
+from dataclasses import dataclass
+
+_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE, _HANDED_OVER = range(8)
+_BYTES_LIVE = 8
+_COLUMNS = 16
+"""Columns of a row, rounded up to cache lines of 64 bytes: two workers never write to the same line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all workers together have done: clients now, clients so far, clients refused, bytes echoed."""
+
+    clients_now: int
+    clients_total: int
+    clients_refused: int
+    bytes_echoed: int
+
+
+class WorkerCounters:
+    """One worker's counters: plain numbers to its owner, to be read by everybody."""
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells
+
+    @property
+    def clients_now(self) -> int:
+        """Connections that hold a place, the one being accepted included."""
+        return self._cells[_CLIENTS_NOW]
+
+    @clients_now.setter
+    def clients_now(self, value: int) -> None:
+        self._cells[_CLIENTS_NOW] = value
+
+    @property
+    def bytes_echoed(self) -> int:
+        """Bytes given back to clients so far."""
+        return self._cells[_BYTES_ECHOED]
+
+    @bytes_echoed.setter
+    def bytes_echoed(self, value: int) -> None:
+        self._cells[_BYTES_ECHOED] = value
+
+    @property
+    def bytes_live(self) -> int:
+        """Those of them that were given back to clients who are still there."""
+        return self._cells[_BYTES_LIVE]
+
+    @bytes_live.setter
+    def bytes_live(self, value: int) -> None:
+        self._cells[_BYTES_LIVE] = value
+
+    @property
+    def ticks(self) -> int:
+        """How often the worker's loop has come round to say so."""
+        return self._cells[_TICKS]
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the worker is waiting for connections at this moment."""
+        return bool(self._cells[_ACCEPTING])
+
+    @accepting.setter
+    def accepting(self, value: bool) -> None:
+        self._cells[_ACCEPTING] = value
+
+    @property
+    def available(self) -> bool:
+        """Whether the worker would accept if it was called: it is not dead, in a pause or at its end."""
+        return bool(self._cells[_AVAILABLE])
+
+    @available.setter
+    def available(self, value: bool) -> None:
+        self._cells[_AVAILABLE] = value
+
+    @property
+    def handed_over(self) -> int:
+        """Connections that the worker has left to the next echod."""
+        return self._cells[_HANDED_OVER]
+
+    def add_handed_over(self, count: int) -> None:
+        """Count so many more that were left to the next echod."""
+        self._cells[_HANDED_OVER] += count
+
+    def add_client(self) -> None:
+        """Count one more client so far."""
+        self._cells[_CLIENTS_TOTAL] += 1
+
+    def add_refused(self) -> None:
+        """Count one more client sent away."""
+        self._cells[_CLIENTS_REFUSED] += 1
+
+    def tick(self) -> None:
+        """Say that the loop has come round."""
+        self._cells[_TICKS] += 1
+
+    def vacate(self) -> None:
+        """Forget what died with the worker: its clients, and that it was accepting, or would."""
+        for column in (_CLIENTS_NOW, _ACCEPTING, _AVAILABLE, _BYTES_LIVE):
+            self._cells[column] = 0
+
+
+class Counters:
+    """A row for each of `workers` workers, in anonymous shared memory; make it before the fork."""
+
+    def __init__(self, workers: int) -> None:
+        self.before = Totals(0, 0, 0, 0)
+        """What was done before these workers came."""
+        self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
+        cells = memoryview(self._memory).cast("Q")
+        self.rows = [
+            WorkerCounters(cells[start : start + _COLUMNS]) for start in range(0, workers * _COLUMNS, _COLUMNS)
+        ]
+
+    def clients_now(self) -> int:
+        """Connections that hold a place, in all workers together."""
+        return sum(row.clients_now for row in self.rows)
+
+    def totals(self) -> Totals:
+        """All rows added up."""
+        sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
+        before = self.before
+        return Totals(
+            sums[_CLIENTS_NOW],
+            before.clients_total + sums[_CLIENTS_TOTAL],
+            before.clients_refused + sums[_CLIENTS_REFUSED],
+            before.bytes_echoed + sums[_BYTES_ECHOED],
+        )

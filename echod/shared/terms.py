@@ -1,0 +1,85 @@
+"""On what terms clients are served: all that may change while they are, and its way from the parent to the workers.
+
+As JSON, one message of the socket between the two: nothing that comes from there can be more than values.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from echod.net.address import Endpoint
+from echod.net.sockopts import SocketOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, or infinity: quiet before `idle`, nothing taken before `stalled`, and how long to linger."""
+
+    idle: float
+    stall: float
+    linger: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What is told, and how: the options of `journal.Journal` that may change."""
+
+    level: str
+    form: str
+    connections: bool
+    payload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTerms:
+    """Bytes of a chunk; how connections are timed out and tuned; seconds to drain in, and between two ticks.
+
+    `tunes_accepted` says that some may come out of the kernel's queue that are tuned otherwise, or not at all: they
+    came before the listening socket was.  `max_connections` and `max_per_source` are those of `limits.Limits`, and
+    `handover` is whether a restart keeps connections.
+    """
+
+    chunk_size: int
+    timeouts: Timeouts
+    tuning: SocketOptions
+    tunes_accepted: bool
+    drain: float
+    tick: float
+    max_connections: int
+    max_per_source: int
+    handover: bool
+    telling: LogOptions
+
+    def encode(self) -> bytes:
+        """As a message, of a few hundred bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """From what `encode` has made."""
+        values = json.loads(message)
+        parts = {
+            "timeouts": Timeouts(**values["timeouts"]),
+            "tuning": SocketOptions(**values["tuning"]),
+            "telling": LogOptions(**values["telling"]),
+        }
+        return cls(**values | parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New terms, how many `workers` serve by them, where they listen, and what there is to say about it.
+
+    `endpoints` is None where they listen as before, `port` is for it otherwise.  `changed` are the keys that have,
+    `overruled` the settings that sockets passed by systemd make idle, and `warnings` whole sentences.  `refused` is
+    why these are the terms from before, if they are, because the configuration is wrong.
+    """
+
+    terms: ServiceTerms
+    workers: int
+    endpoints: list[Endpoint] | None
+    port: int
+    changed: list[str]
+    overruled: list[str]
+    warnings: list[str]
+    refused: str = ""

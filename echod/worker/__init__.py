@@ -1,0 +1,12 @@
+"""A worker process: one loop that accepts connections and echoes what they send.
+
+    process   the worker: its commands, its counters, its end
+    acceptor  which connections to accept, and when to pause
+    balance   which worker accepts next
+    session   one connection, from accept(2) to close(2)
+    relay     the hot path: read a chunk, send it back
+    stall     whether a client has stopped acknowledging
+    tracing   a socket that logs each chunk, for debugging
+
+A worker knows nothing of settings, systemd or other workers; the parent sends it terms to serve by.
+"""

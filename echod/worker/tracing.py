@@ -1,0 +1,30 @@
+"""A socket that logs each chunk, at the level debug."""
+
+import socket
+from collections.abc import Callable
+
+from echod.log.events import EventLog
+
+
+class TracedSocket:
+    """A socket that tells of each chunk, and calls `before` it does.  For debugging: no detour on the hot path."""
+
+    def __init__(self, sock: socket.socket, name: str, journal: EventLog, before: Callable[[], None]) -> None:
+        self._sock = sock
+        self._name = name
+        self._journal = journal
+        self._before = before
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """As the socket's own."""
+        count = self._sock.recv_into(buffer)
+        if count:
+            self._before()
+            self._journal.chunk_received(connection=self._name, bytes=count, **self._journal.show(buffer[:count]))
+        return count
+
+    def send(self, data: memoryview, /) -> int:
+        """As the socket's own."""
+        count = self._sock.send(data)
+        self._journal.chunk_sent(connection=self._name, bytes=count, **self._journal.show(data[:count]))
+        return count

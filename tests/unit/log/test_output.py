@@ -1,0 +1,368 @@
+"""sink: lines on their way to every kind of standard error, none of which may hold the writer up."""
+
+import fcntl
+import os
+import resource
+import socket
+import stat
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.log.output import QUEUE_BYTES, LogQueue, open_writer
+from echod.net.loop import Loop
+
+PAGE = 4096
+LONG = 4000
+"""Bytes of a line of which a pipe of one page takes one, and then none."""
+
+
+def line(number: int, size: int = LONG) -> bytes:
+    """A line that tells its number."""
+    return f"{number:06}".encode().ljust(size - 1, b".") + b"\n"
+
+
+def read_all(fd: int) -> bytes:
+    """Everything that is there now."""
+    data = bytearray()
+    while True:
+        try:
+            chunk = os.read(fd, 1 << 20)
+        except BlockingIOError:
+            return bytes(data)
+        if not chunk:
+            return bytes(data)
+        data += chunk
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe of one page; only its reading end does not block."""
+    reads, writes = os.pipe()
+    os.set_blocking(reads, False)
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PAGE)
+    fds = {reads, writes}
+    try:
+        yield reads, writes
+    finally:
+        for fd in fds:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+
+@contextmanager
+def looping() -> Iterator[Loop]:
+    """A loop in which nothing may fail."""
+
+    def fail(fd: int, error: Exception) -> None:
+        raise error
+
+    with closing(Loop(fail)) as loop:
+        yield loop
+
+
+def turn(loop: Loop) -> None:
+    """One turn, whatever is ready."""
+    loop.call_later(0, lambda now: loop.stop())
+    loop.run()
+
+
+def in_child(function: Callable[[], None]) -> None:
+    """Have `function` done by another process, which may lower its rights for good."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+class TestPipe:
+    def test_a_line_goes_out_at_once(self) -> None:
+        """While there is room nothing waits, and no loop is needed."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink:
+            sink.put(b"one\n")
+            sink.put(b"two\n")
+            assert os.read(reads, 100) == b"one\ntwo\n"
+            assert sink.take_dropped() == 0
+
+    def test_a_full_one_does_not_block(self) -> None:
+        """Lines wait, and go out in their order, each whole, when the loop says that there is room."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            lines = [line(number) for number in range(20)]
+            for each in lines:
+                sink.put(each)
+            received: list[bytes] = []
+            while len(received) < len(lines):
+                received.append(os.read(reads, 1 << 20))
+                turn(loop)
+            assert received == lines
+            assert sink.take_dropped() == 0
+            assert not loop._poller.get_map()
+
+    def test_the_descriptor_is_left_as_it_is(self) -> None:
+        """It belongs to everyone who inherited it: it goes on blocking, and stays open."""
+        with pipe() as (reads, writes):
+            with closing(LogQueue(open_writer(writes))) as sink:
+                sink.put(line(1))
+                sink.put(line(2))
+                assert os.get_blocking(writes)
+            assert os.read(reads, 1 << 20) == line(1)
+            os.write(writes, b"still open\n")
+
+    def test_lines_that_waited_before_there_was_a_loop(self) -> None:
+        """They go out with the first that it lets out."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            for number in range(3):
+                sink.put(line(number))
+            sink.attach(loop)
+            received = b""
+            while len(received) < 3 * LONG:
+                received += read_all(reads)
+                turn(loop)
+            assert received == line(0) + line(1) + line(2)
+            sink.detach()
+            sink.detach()
+
+    def test_without_a_loop_lines_wait(self) -> None:
+        """Detached, the sink leaves the loop alone; what waits goes out at the end."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            sink.put(line(0))
+            sink.put(line(1))
+            assert loop._poller.get_map()
+            sink.detach()
+            assert not loop._poller.get_map()
+            assert os.read(reads, 1 << 20) == line(0)
+            sink.put(line(2, 10))
+            sink.finish(10)
+            assert read_all(reads) == line(1) + line(2, 10)
+            sink.put(line(3))
+            sink.put(line(4))
+            assert not loop._poller.get_map()
+
+    def test_over_the_bound_lines_are_dropped_and_counted(self) -> None:
+        """What was queued before goes out; the count is told once, when there is room to tell it."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            fit = QUEUE_BYTES // LONG + 1  # and one in the pipe
+            for number in range(fit + 7):
+                sink.put(line(number))
+            assert sink.take_dropped() == 0
+            received = bytearray()
+            while len(received) < fit * LONG:
+                received += read_all(reads)
+                turn(loop)
+            assert received == b"".join(line(number) for number in range(fit))
+            assert (sink.take_dropped(), sink.take_dropped()) == (7, 0)
+            sink.put(b"again\n")
+            assert read_all(reads) == b"again\n"
+
+    def test_a_reader_that_is_gone(self) -> None:
+        """Lines are lost and counted, whether they waited or not; nothing fails, and nothing waits for ever."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            for number in range(3):
+                sink.put(line(number))
+            os.close(reads)
+            turn(loop)
+            assert sink.take_dropped() == 2
+            sink.put(line(4))
+            assert sink.take_dropped() == 1
+            assert not loop._poller.get_map()
+
+    def test_a_reader_that_was_never_there(self) -> None:
+        """Such a pipe can't be opened again either."""
+        with pipe() as (reads, writes):
+            os.close(reads)
+            with closing(LogQueue(open_writer(writes))) as sink:
+                sink.put(line(1))
+                assert sink.take_dropped() == 1
+
+    def test_one_that_another_user_made(self) -> None:
+        """It can't be opened anew; it does not block all the same, and nothing is lost."""
+        root = os.geteuid() == 0
+        with pipe() as (reads, writes):
+            os.fchmod(writes, 0)
+            if root:  # who may open anything
+                os.seteuid(65534)
+            try:
+                with pytest.raises(PermissionError):
+                    os.open(f"/proc/self/fd/{writes}", os.O_WRONLY)
+                sink = LogQueue(open_writer(writes))
+            finally:
+                if root:
+                    os.seteuid(0)
+            with closing(sink), looping() as loop:
+                sink.attach(loop)
+                for number in range(3):
+                    sink.put(line(number))
+                assert os.get_blocking(writes)
+                received = b""
+                while len(received) < 3 * LONG:
+                    received += read_all(reads)
+                    turn(loop)
+            assert received == line(0) + line(1) + line(2)
+
+    def test_finish_does_not_wait_for_ever(self) -> None:
+        """When nobody reads, the time is up some time; with no line to go out there is nothing to wait for."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink:
+            sink.finish(1e9)
+            for number in range(2):
+                sink.put(line(number))
+            sink.finish(0.001)
+            assert read_all(reads) == line(0)
+
+    def test_finish_waits_for_the_reader(self) -> None:
+        """As long as it reads."""
+        with pipe() as (reads, writes):
+
+            def write() -> None:
+                os.close(reads)
+                with closing(LogQueue(open_writer(writes))) as sink:
+                    for number in range(50):
+                        sink.put(line(number))
+                    sink.finish(30)
+
+            pid = os.fork()
+            if not pid:
+                try:
+                    write()
+                finally:
+                    os._exit(0)
+            os.close(writes)
+            os.set_blocking(reads, True)
+            assert read_all(reads) == b"".join(line(number) for number in range(50))
+            os.waitpid(pid, 0)
+
+    def test_after_a_fork_the_parent_keeps_what_is_the_parents(self) -> None:
+        """Lines that wait are written once, by the process that put them there; the count is its own, too."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            for number in range(2):
+                sink.put(line(number))
+
+            def write() -> None:
+                sink.reset()
+                assert os.read(reads, 1 << 20) == line(0)
+                sink.put(b"child\n")
+                sink.finish(0)
+
+            in_child(write)
+            assert read_all(reads) == b"child\n"
+            turn(loop)
+            assert read_all(reads) == line(1)
+
+    @given(st.lists(st.integers(2, LONG), max_size=60), st.lists(st.integers(0, 60), max_size=10))
+    def test_whatever_the_lines_and_whenever_they_are_read(self, sizes: list[int], reads_after: list[int]) -> None:
+        """They come out whole and in their order."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+            sink.attach(loop)
+            received = bytearray()
+            for number, size in enumerate(sizes):
+                sink.put(line(number, max(size, 8)))
+                if number in reads_after:
+                    received += read_all(reads)
+                    turn(loop)
+            expected = b"".join(line(number, max(size, 8)) for number, size in enumerate(sizes))
+            while len(received) < len(expected):
+                received += read_all(reads)
+                turn(loop)
+            assert received == expected
+
+
+class TestSocket:
+    def test_a_stream_takes_part_of_a_line(self) -> None:
+        """The rest goes first, and then the next line: as the journal's own stream does it."""
+        here, there = socket.socketpair()
+        with here, there, closing(LogQueue(open_writer(here.fileno()))) as sink, looping() as loop:
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+            there.setblocking(False)
+            sink.attach(loop)
+            lines = [line(number, 100_000) for number in range(5)]
+            for each in lines:
+                sink.put(each)
+            assert here.getblocking()
+            received = bytearray()
+            while len(received) < 500_000:
+                received += read_all(there.fileno())
+                turn(loop)
+            assert received == b"".join(lines)
+            assert sink.take_dropped() == 0
+
+    def test_a_reader_that_is_gone(self) -> None:
+        """The journal was restarted: lines are lost and counted."""
+        here, there = socket.socketpair()
+        with here, closing(LogQueue(open_writer(here.fileno()))) as sink:
+            there.close()
+            sink.put(line(1))
+            assert sink.take_dropped() == 1
+
+
+class TestFile:
+    @pytest.mark.parametrize("flags", [os.O_APPEND, 0])
+    def test_it_is_written_after_what_is_there(self, tmp_path: Path, flags: int) -> None:
+        """Whether it was opened for appending or not: the position is that of everyone who inherited it."""
+        path = tmp_path / "log"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+        with closing(LogQueue(open_writer(fd))) as sink:
+            os.write(fd, b"before\n")
+            sink.put(line(1, 10_000))
+            os.write(fd, b"between\n")
+            sink.put(b"last\n")
+        os.close(fd)
+        assert path.read_bytes() == b"before\n" + line(1, 10_000) + b"between\n" + b"last\n"
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """Lines are lost and counted, also the half of one that did not fit; a loop is not troubled with it."""
+        path = tmp_path / "log"
+
+        def write() -> None:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            with closing(LogQueue(open_writer(fd))) as sink, looping() as loop:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+                sink.attach(loop)
+                for number in range(3):
+                    sink.put(line(number, 1000))
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+                assert sink.take_dropped() == 2
+
+        in_child(write)
+        assert path.read_bytes() == line(0, 1000) + line(1, 1000)[:500]
+
+
+class TestDevice:
+    def test_a_terminal(self) -> None:
+        """It is opened once more, and does not become the terminal that controls us."""
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        with closing(LogQueue(open_writer(slave))) as sink:
+            assert stat.S_ISCHR(os.fstat(sink._writer.fd).st_mode)
+            sink.put(b"to a person\n")
+            assert os.read(master, 100) == b"to a person\n"
+            assert os.get_blocking(slave)
+        os.close(master)
+        os.close(slave)
+
+    @pytest.mark.parametrize(("device", "dropped"), [("/dev/null", 0), ("/dev/full", 2)])
+    def test_one_that_is_never_full_and_one_that_always_is(self, device: str, dropped: int) -> None:
+        """Neither can be watched by a loop, and neither has to be."""
+        fd = os.open(device, os.O_WRONLY)
+        with closing(LogQueue(open_writer(fd))) as sink, looping() as loop:
+            sink.attach(loop)
+            sink.put(line(1))
+            sink.put(line(2))
+            assert sink.take_dropped() == dropped
+        os.close(fd)

@@ -1,0 +1,250 @@
+"""address: what the words of the configuration stand for, and how addresses are shown and counted."""
+
+import ipaddress
+import os
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.errors import CannotListen
+from echod.net.address import UNIX_PATH_MAX, Endpoint, endpoints, loopback, resolve, show, source
+
+V4 = socket.AF_INET
+V6 = socket.AF_INET6
+UNIX = socket.AF_UNIX
+
+EVERY_V4 = Endpoint(V4, "0.0.0.0")
+EVERY_V6 = Endpoint(V6, "::")
+LOCAL_V4 = Endpoint(V4, "127.0.0.1")
+LOCAL_V6 = Endpoint(V6, "::1")
+
+UNRESOLVABLE = ".".join(["label"] * 60)
+"""Longer than the 255 bytes of a name (RFC 1035 section 2.3.4): it fails without anybody being asked."""
+
+ipv4_addresses = st.ip_addresses(v=4).map(str)
+ipv6_addresses = st.ip_addresses(v=6)
+
+
+def as_the_kernel_writes(address: ipaddress.IPv6Address) -> str:
+    """The text that accept(2) gives in Python, which is not always that of `ipaddress`."""
+    return socket.inet_ntop(V6, address.packed)
+
+
+class TestResolve:
+    @pytest.mark.parametrize(
+        ("host", "expected"),
+        [
+            ("", [EVERY_V4, EVERY_V6]),
+            ("0.0.0.0", [EVERY_V4]),
+            ("::", [EVERY_V6]),
+            ("localhost", [LOCAL_V4, LOCAL_V6]),
+            ("LocalHost.", [LOCAL_V4, LOCAL_V6]),
+            ("echo.localhost", [LOCAL_V4, LOCAL_V6]),
+            ("127.0.0.1", [LOCAL_V4]),
+            ("192.0.2.7", [Endpoint(V4, "192.0.2.7")]),
+            ("::1", [LOCAL_V6]),
+            ("2001:db8:0::7", [Endpoint(V6, "2001:db8::7")]),
+            ("fe80::1%lo", [Endpoint(V6, "fe80::1", socket.if_nametoindex("lo"))]),
+            ("unix:/run/echod.sock", [Endpoint(UNIX, "/run/echod.sock")]),
+            ("unix:@echod", [Endpoint(UNIX, "\0echod")]),
+        ],
+    )
+    def test_every_form(self, host: str, expected: list[Endpoint]) -> None:
+        """Each form of the configuration stands for these endpoints, in this order."""
+        assert resolve(host) == expected
+
+    def test_localhost_is_not_looked_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody is asked for localhost (RFC 6761 section 6.3)."""
+        monkeypatch.delattr(socket, "getaddrinfo")
+        assert resolve("localhost") == [LOCAL_V4, LOCAL_V6]
+
+    def test_a_name_is_every_address_that_it_resolves_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All of them, IPv4 and IPv6."""
+        found = [
+            (V6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),
+            (V6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 0, 0, 2)),
+            (V4, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert resolve("echo.example") == [
+            Endpoint(V6, "2001:db8::1"),
+            Endpoint(V6, "fe80::1", 2),
+            Endpoint(V4, "192.0.2.1"),
+        ]
+
+    @pytest.mark.parametrize("host", [UNRESOLVABLE, "no..such..name", "l" * 64, "\udcff"])
+    def test_a_name_that_does_not_resolve(self, host: str) -> None:
+        """The sentence names the host and says what would be right."""
+        with pytest.raises(CannotListen) as caught:
+            resolve(host)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"host {host!r} does not resolve: ")
+        assert problem.endswith("; give an address of this machine or a name that it can look up")
+
+    @pytest.mark.parametrize("host", ["unix:", "unix:echod.sock", "unix:@", "unix:/a\0b"])
+    def test_what_is_no_unix_socket(self, host: str) -> None:
+        """A path must be absolute, a name not empty, and neither may hold a NUL."""
+        with pytest.raises(CannotListen, match="is no unix socket; write unix:/absolute/path or unix:@name"):
+            resolve(host)
+
+    @pytest.mark.parametrize("first", ["/", "@"])
+    def test_the_longest_unix_address(self, first: str) -> None:
+        """What is accepted the kernel takes, and what it would not take is refused: counted in bytes."""
+        longest = first + "é" * 53
+        assert len(os.fsencode(longest)) == UNIX_PATH_MAX
+        assert resolve(f"unix:{longest}")[0].family == UNIX
+        with pytest.raises(CannotListen, match=f"too long for a unix socket; at most {UNIX_PATH_MAX} bytes"):
+            resolve(f"unix:{longest}x")
+
+    def test_the_kernel_takes_the_longest_name(self) -> None:
+        """Not only by our count."""
+        with socket.socket(UNIX) as sock:
+            sock.bind(resolve("unix:@" + str(os.getpid()).zfill(UNIX_PATH_MAX - 1))[0].sockaddr(0))
+
+
+class TestEndpoints:
+    @pytest.mark.parametrize(
+        ("hosts", "expected"),
+        [
+            (["127.0.0.1", "127.0.0.1"], [LOCAL_V4]),
+            (["localhost", "::1"], [LOCAL_V4, LOCAL_V6]),
+            (["0.0.0.0", "127.0.0.1"], [EVERY_V4]),
+            (["127.0.0.1", "0.0.0.0"], [EVERY_V4]),
+            (["127.0.0.1", "::"], [LOCAL_V4, EVERY_V6]),
+            (["127.0.0.1", "::1", "unix:@a", ""], [Endpoint(UNIX, "\0a"), EVERY_V4, EVERY_V6]),
+            (["fe80::1%lo", "fe80::1"], [Endpoint(V6, "fe80::1", 1), Endpoint(V6, "fe80::1")]),
+            ([], []),
+        ],
+    )
+    def test_one_that_another_covers_is_left_out(self, hosts: list[str], expected: list[Endpoint]) -> None:
+        """Whichever comes first, what listens everywhere listens there too; the order stays."""
+        assert endpoints(hosts) == expected
+
+    @given(st.lists(st.sampled_from(["", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1", "unix:@a", "192.0.2.1"])))
+    def test_none_covers_another(self, hosts: list[str]) -> None:
+        """Nothing is bound twice, and nothing that was asked for is missing."""
+        kept = endpoints(hosts)
+        assert not any(a.covers(b) for a in kept for b in kept if a is not b)
+        assert all(any(a.covers(wanted) for a in kept) for host in hosts for wanted in resolve(host))
+
+    def test_what_does_not_resolve_is_told(self) -> None:
+        """One bad host among good ones is an error."""
+        with pytest.raises(CannotListen, match="does not resolve"):
+            endpoints(["localhost", UNRESOLVABLE])
+
+
+class TestSockaddr:
+    @pytest.mark.parametrize(
+        ("endpoint", "expected"),
+        [
+            (LOCAL_V4, ("127.0.0.1", 7)),
+            (Endpoint(V6, "fe80::1", 3), ("fe80::1", 7, 0, 3)),
+            (Endpoint(UNIX, "/run/echod.sock"), "/run/echod.sock"),
+        ],
+    )
+    def test_it_is_what_bind_takes(self, endpoint: Endpoint, expected: object) -> None:
+        """A pair, four, or for a unix socket a string, which has no port."""
+        assert endpoint.sockaddr(7) == expected
+
+    @pytest.mark.parametrize(("family", "expected"), [(V4, LOCAL_V4), (V6, LOCAL_V6)])
+    def test_loopback(self, family: socket.AddressFamily, expected: Endpoint) -> None:
+        """Each family has one."""
+        assert loopback(family) == expected
+
+
+class TestShow:
+    @pytest.mark.parametrize(
+        ("family", "sockaddr", "expected"),
+        [
+            (V4, ("127.0.0.1", 7), "127.0.0.1:7"),
+            (V6, ("::1", 7, 0, 0), "[::1]:7"),
+            (V6, ("fe80::1%eth0", 7, 0, 2), "[fe80::1%eth0]:7"),
+            (V6, ("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1:7"),
+            (V6, ("::ffff:0:102:304", 7, 0, 0), "[::ffff:0:102:304]:7"),
+            (UNIX, "/run/echod.sock", "unix:/run/echod.sock"),
+            (UNIX, b"\0echod", "unix:@echod"),
+            (UNIX, "\0other", "unix:@other"),
+            (UNIX, "", "unix:"),
+            (UNIX, b"\0\xff", "unix:@\udcff"),
+        ],
+    )
+    def test_every_form(self, family: int, sockaddr: object, expected: str) -> None:
+        """As people write them; an IPv4 peer of an IPv6 socket looks like IPv4."""
+        assert show(family, sockaddr) == expected
+
+    @given(ipv6_addresses, st.integers(0, 65535))
+    def test_a_port_can_be_told_from_an_address(self, address: ipaddress.IPv6Address, port: int) -> None:
+        """Whatever the address, what is shown can be read back."""
+        host, _, shown_port = show(V6, (as_the_kernel_writes(address), port, 0, 0)).rpartition(":")
+        assert int(shown_port) == port
+        read = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        assert read in (address, address.ipv4_mapped)
+
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "::1", f"unix:@echod-test-{os.getpid()}"], ids=["IPv4", "IPv6", "unix"]
+    )
+    def test_a_real_socket(self, host: str) -> None:
+        """What getsockname(2) says of a bound socket is shown as what it was bound to."""
+        (endpoint,) = resolve(host)
+        with socket.socket(endpoint.family) as sock:
+            try:
+                sock.bind(endpoint.sockaddr(0))
+            except OSError as error:
+                pytest.skip(f"no {endpoint.family.name} here: {error.strerror}")
+            port = "" if endpoint.family == UNIX else f":{sock.getsockname()[1]}"
+            assert show(sock.family, sock.getsockname()) == (f"[{host}]" if host == "::1" else host) + port
+
+
+class TestSource:
+    @given(ipv4_addresses, ipv4_addresses)
+    def test_ipv4_counts_by_address(self, one: str, other: str) -> None:
+        """Two addresses are two sources."""
+        assert (source(V4, (one, 1)) == source(V4, (other, 2))) == (one == other)
+
+    @given(ipv4_addresses)
+    def test_ipv4_on_an_ipv6_socket_is_ipv4(self, host: str) -> None:
+        """The same peer has the same number, by whichever socket it came."""
+        assert source(V6, (f"::ffff:{host}", 1, 0, 0)) == source(V4, (host, 1))
+
+    @given(ipv6_addresses, st.integers(0, 2**64 - 1))
+    def test_ipv6_counts_by_network(self, address: ipaddress.IPv6Address, interface: int) -> None:
+        """Every address of one /64 has the same number, and one of another /64 has not."""
+        if address.ipv4_mapped:
+            return
+        network = int(address) >> 64 << 64
+        neighbour = ipaddress.IPv6Address(network | interface)
+        stranger = ipaddress.IPv6Address(int(address) ^ (1 << 64))
+        number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
+        if not neighbour.ipv4_mapped:
+            assert source(V6, (as_the_kernel_writes(neighbour), 2, 0, 0)) == number
+        if 0 < int(stranger) >> 64 != 1:
+            assert source(V6, (as_the_kernel_writes(stranger), 1, 0, 0)) != number
+
+    @given(st.one_of(ipv6_addresses, st.integers(0, 2**64).map(ipaddress.IPv6Address)))
+    def test_the_number_is_fit_for_the_table(self, address: ipaddress.IPv6Address) -> None:
+        """Never 0, and below 2**64: also ::, ::1 and what looks like a mapped address without being one."""
+        number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
+        assert number is not None
+        assert 0 < number < 2**64
+
+    def test_not_even_the_lowest_addresses_are_alike(self) -> None:
+        """None has the number 0, and no IPv4 address that of ::1."""
+        numbers = [source(V4, ("0.0.0.0", 1)), source(V4, ("0.0.0.1", 1)), source(V6, ("::1", 1, 0, 0))]
+        assert None not in numbers
+        assert len({0, *numbers}) == 4
+
+    @given(ipv4_addresses, st.integers(2**61, 2**64 - 1))
+    def test_the_two_kinds_never_meet(self, host: str, prefix: int) -> None:
+        """No IPv4 address has the number of a global IPv6 network (2000::/3 and up)."""
+        network = str(ipaddress.IPv6Address(prefix << 64))
+        assert source(V4, (host, 1)) != source(V6, (network, 1, 0, 0))
+
+    def test_the_zone_of_a_link_local_address_does_not_matter(self) -> None:
+        """The kernel writes it behind the address."""
+        assert source(V6, ("fe80::1%lo", 1, 0, 1)) == source(V6, ("fe80::2", 1, 0, 1))
+
+    def test_a_unix_peer_has_none(self) -> None:
+        """It has no address that it could be counted by."""
+        assert source(UNIX, "") is None

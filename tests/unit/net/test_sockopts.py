@@ -1,0 +1,79 @@
+"""tuning: what each connection inherits from the socket that it was accepted from."""
+
+import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from echod.net.sockopts import PROBE_INTERVAL, PROBES, UNSENT_MAX, SocketOptions, tune
+
+KEEPALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+IDLE = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
+@contextmanager
+def tuned(tuning: SocketOptions, family: socket.AddressFamily = socket.AF_INET) -> Iterator[socket.socket]:
+    """A listening socket."""
+    try:
+        listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error.strerror}")
+    with listener:
+        tune(listener, tuning)
+        yield listener
+
+
+@contextmanager
+def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """The server's end of a connection."""
+    with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as server:
+        yield server
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_connections_inherit_it(family: socket.AddressFamily) -> None:
+    """The kernel copies it into every connection that is accepted."""
+    with tuned(SocketOptions(keepalive=600.5, stall=60.0), family) as listener, accepted(listener) as server:
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX
+        assert server.getsockopt(*KEEPALIVE)
+        assert server.getsockopt(*IDLE) == 601
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == PROBE_INTERVAL
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == PROBES
+
+
+@pytest.mark.parametrize(("keepalive", "stall"), [(10.0, 60.0), (7200.0, 1.0), (math.inf, 0.5), (10.0, 604800.0)])
+def test_the_kernel_gives_up_later_than_we(keepalive: float, stall: float) -> None:
+    """TCP_USER_TIMEOUT is above the stall time-out, and cuts no keepalive probe short (RFC 1122 4.2.3.6)."""
+    with tuned(SocketOptions(keepalive, stall)) as listener, accepted(listener) as server:
+        seconds = server.getsockopt(*USER_TIMEOUT) / 1000
+    assert seconds >= 2 * stall
+    assert math.isinf(keepalive) or seconds >= keepalive + PROBES * PROBE_INTERVAL
+
+
+def test_never_is_never() -> None:
+    """Without time-outs the kernel ends no connection by itself, but after its own retransmissions."""
+    with tuned(SocketOptions(keepalive=math.inf, stall=math.inf)) as listener, accepted(listener) as server:
+        assert not server.getsockopt(*KEEPALIVE)
+        assert server.getsockopt(*USER_TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    "other", [SocketOptions(math.inf, math.inf), SocketOptions(10.0, 60.0), SocketOptions(math.inf, 5.0)]
+)
+def test_other_tuning(other: SocketOptions) -> None:
+    """For those who come from now on, and for one who is there, as if it had been so from the beginning."""
+    options = [KEEPALIVE, USER_TIMEOUT] if math.isinf(other.keepalive) else [KEEPALIVE, IDLE, USER_TIMEOUT]
+    with tuned(other) as listener, accepted(listener) as server:
+        expected = [server.getsockopt(*option) for option in options]
+    with tuned(SocketOptions(600.5, 7.0)) as listener, accepted(listener) as server:
+        tune(listener, other)
+        assert [server.getsockopt(*option) for option in options] != expected
+        tune(server, other)
+        assert [server.getsockopt(*option) for option in options] == expected
+        with accepted(listener) as later:
+            assert [later.getsockopt(*option) for option in options] == expected

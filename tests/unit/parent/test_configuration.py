@@ -1,0 +1,180 @@
+"""configuration: what a new configuration changes."""
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.config.settings import Key, keys
+from echod.config.sources import Loaded, load
+from echod.errors import CannotListen, ConfigError
+from echod.net.address import Endpoint
+from echod.parent.configuration import LINGER, Configuration
+from echod.shared.terms import Change
+
+BESIDE = {"host", "port", "workers"}
+"""What changes something else than the terms."""
+OTHER: dict[str, Any] = {
+    "host": "::1",
+    "port": 7,
+    "chunk_size": 3,
+    "workers": 2,
+    "handover": False,
+    "limits.max_connections": 4,
+    "limits.max_connections_per_source": 5,
+    "limits.idle_timeout": 6,
+    "limits.stall_timeout": 7,
+    "limits.drain_timeout": 8,
+    "limits.keepalive": 9,
+    "log.level": "error",
+    "log.format": "console",
+    "log.connections": False,
+    "log.payload": True,
+}
+"""A value for each key that is not its default."""
+
+
+class Flags:
+    """A configuration of flags alone, which change."""
+
+    def __init__(self, *, adopted: bool = False, descriptors: int = 1 << 20, **flags: Any) -> None:
+        self.flags = flags
+        self.configuration = Configuration(self.load(), self.load, tick=1.5, descriptors=descriptors, adopted=adopted)
+
+    def reload(self) -> Change:
+        """Read what the flags say now, and take it."""
+        change = self.configuration.reload()
+        self.configuration.take()
+        return change
+
+    def load(self) -> Loaded:
+        """What the flags say now."""
+        return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
+
+
+def test_each_key_has_another_value() -> None:
+    """Or a new one would not be tested here."""
+    assert sorted(OTHER) == sorted(key.name for key in keys())
+
+
+@pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
+def test_each_key(key: Key) -> None:
+    """It changes the terms, how many workers there are, or where they listen; and back again when it is set back."""
+    flags = Flags()
+    start = flags.configuration.start
+    assert (start.changed, start.endpoints, start.overruled, start.warnings) == ([], None, [], [])
+    flags.flags = {key.name: OTHER[key.name]}
+    change = flags.reload()
+    assert change.changed == [key.name]
+    assert (change.terms == start.terms) == (key.name in BESIDE)
+    assert (change.workers == 2) == (key.name == "workers")
+    assert (change.endpoints is None) == (key.name not in {"host", "port"})
+    again = flags.reload()
+    assert (again.changed, again.endpoints) == ([], None)
+    assert (again.terms, again.workers) == (change.terms, change.workers)
+    flags.flags = {}
+    back = flags.reload()
+    assert back.changed == change.changed
+    assert (replace(back.terms, tunes_accepted=False), back.workers) == (start.terms, start.workers)
+
+
+def test_where_to_listen() -> None:
+    """All of it is told when a part has changed."""
+    flags = Flags(host="127.0.0.1", port=1)
+    flags.flags = {"host": "127.0.0.1", "port": 2}
+    change = flags.reload()
+    assert (change.endpoints, change.port) == ([Endpoint(socket.AF_INET, "127.0.0.1")], 2)
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """It is refused, like anything else that is wrong."""
+    flags = Flags()
+    flags.flags = {"host": "name.invalid"}
+    with pytest.raises(CannotListen, match="name.invalid"):
+        flags.reload()
+
+
+def test_terms() -> None:
+    """Each value is where it belongs, in the units of the settings."""
+    terms = Flags(**OTHER).configuration.start.terms
+    assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
+    assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
+    assert (terms.tuning.keepalive, terms.tuning.stall) == (9, 7)
+    assert (terms.max_connections, terms.max_per_source) == (4, 5)
+    telling = terms.telling
+    assert (telling.level, telling.form, telling.connections, telling.payload) == ("error", "console", False, True)
+
+
+@pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
+def test_other_tuning(name: str) -> None:
+    """From then on the kernel's queue may hold connections of each, also when it is as before again."""
+    flags = Flags()
+    assert not flags.configuration.start.terms.tunes_accepted
+    flags.flags = {"limits.idle_timeout": 6}
+    assert not flags.reload().terms.tunes_accepted
+    for flags.flags in ({name: 9}, {}):
+        assert flags.reload().terms.tunes_accepted
+
+
+def test_tuning_of_passed_sockets() -> None:
+    """Who was in their queue before echod had them came with no tuning at all."""
+    assert Flags(adopted=True).configuration.start.terms.tunes_accepted
+
+
+def test_wrong() -> None:
+    """Nothing of a configuration that is wrong is taken, so the next is compared with the one before."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3, "port": "x"}
+    with pytest.raises(ConfigError, match="--port is 'x', but must be "):
+        flags.configuration.reload()
+    flags.flags = {"chunk_size": 3}
+    assert flags.configuration.reload().changed == ["chunk_size"]
+
+
+def test_not_taken() -> None:
+    """What is right and all the same can't be taken leaves as little behind."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3}
+    for _ in range(2):
+        assert flags.configuration.reload().changed == ["chunk_size"]
+    flags.configuration.take()
+    assert flags.configuration.reload().changed == []
+
+
+class TestOverruled:
+    """Sockets that systemd passed."""
+
+    def test_nothing_is_set(self) -> None:
+        """Then nothing is overruled."""
+        start = Flags(adopted=True).configuration.start
+        assert (start.overruled, start.warnings) == ([], [])
+
+    def test_each_is_named_by_where_it_stands(self, tmp_path: Path) -> None:
+        """File and key, variable, or flag."""
+        file = tmp_path / "echod.toml"
+        file.write_text("host = '::1'")
+        loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
+        start = Configuration(loaded, lambda: loaded, tick=1, descriptors=1 << 20, adopted=True).start
+        assert start.overruled == ["host", "port"]
+        assert start.warnings == [f"{file}: host and ECHOD_PORT are overruled by the sockets that systemd passed"]
+        assert Flags(adopted=True, host="::1").configuration.start.warnings == (
+            ["--host is overruled by the sockets that systemd passed"]
+        )
+
+    def test_nothing_moves(self) -> None:
+        """Whatever is said of where to listen."""
+        flags = Flags(adopted=True)
+        flags.flags = {"host": "::1", "port": 7, "workers": 2}
+        change = flags.reload()
+        assert (change.changed, change.endpoints, change.overruled) == (["workers"], None, ["host", "port"])
+        assert len(change.warnings) == 1
+
+
+@pytest.mark.parametrize(("wanted", "warnings"), [(360, 0), (361, 1)])
+def test_too_few_descriptors(wanted: int, warnings: int) -> None:
+    """For the clients that may come, in all the workers that there will be."""
+    flags = Flags(descriptors=100, workers=100)
+    flags.flags = {"workers": 10, "limits.max_connections": wanted}
+    assert len(flags.configuration.reload().warnings) == warnings

@@ -1,0 +1,112 @@
+"""signals: real signals, told by a loop between its other callbacks."""
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from echod.parent.signals import Signals
+
+USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
+
+
+@pytest.fixture
+def told() -> list[signal.Signals]:
+    """What was told, in order."""
+    return []
+
+
+@pytest.fixture
+def signals(told: list[signal.Signals]) -> Iterator[Signals]:
+    """Signals that are handled as before afterwards."""
+    before = {signum: signal.getsignal(signum) for signum in (USR1, USR2)}
+    with closing(Signals([USR1, USR2], told.append)) as signals:
+        yield signals
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def test_nothing_happens_until_the_loop_looks(signals: Signals, told: list[signal.Signals]) -> None:
+    """The handler does nothing; of several signals, the one with the lowest number is told first."""
+    os.kill(os.getpid(), USR2)
+    os.kill(os.getpid(), USR1)
+    assert told == []
+    signals.on_readable()
+    assert told == [USR1, USR2]
+
+
+def test_others_are_none_of_its_business(signals: Signals, told: list[signal.Signals]) -> None:
+    """The interpreter tells of every signal with a handler; only those that were asked for are passed on."""
+    before = signal.signal(signal.SIGWINCH, lambda number, frame: None)
+    try:
+        os.kill(os.getpid(), signal.SIGWINCH)
+        os.kill(os.getpid(), USR1)
+        signals.on_readable()
+        assert told == [USR1]
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def test_the_descriptors_never_block(signals: Signals) -> None:
+    """A storm of signals neither holds the process up nor fills its standard error."""
+    fcntl.fcntl(signals.fd, fcntl.F_SETPIPE_SZ, 4096)
+    for _ in range(5000):
+        signal.raise_signal(USR1)
+    signals.on_readable()
+
+
+def test_after_the_end(told: list[signal.Signals]) -> None:
+    """The wake-up descriptor is as it was, none of its own is left, and a signal does nothing; nor does it end us."""
+    before = signal.getsignal(USR1)
+    reads, writes = os.pipe2(os.O_NONBLOCK)
+    wakeup_before = signal.set_wakeup_fd(writes)
+    try:
+        Signals([USR1], told.append).close()
+        signal.raise_signal(USR1)
+        assert told == []
+        assert signal.set_wakeup_fd(-1) == writes
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        signal.signal(USR1, before)
+        os.close(reads)
+        os.close(writes)
+
+
+def test_a_child_gives_back_what_is_the_parents(signals: Signals, told: list[signal.Signals]) -> None:
+    """After `forget` it writes nothing into the parent's pipe, and has no end of it."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signals.forget()
+            signal.raise_signal(USR1)
+            try:
+                os.fstat(signals.fd)
+            except OSError:
+                code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    with pytest.raises(BlockingIOError):
+        signals.on_readable()
+    assert told == []
+
+
+def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
+    """Signals that come meanwhile are told afterwards; what else was blocked stays so."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
+    try:
+        with signals.held_back():
+            signal.raise_signal(USR1)  # to this thread: another, of the test runner's, may be there to take it
+            assert USR1 in signal.sigpending()
+            with pytest.raises(BlockingIOError):
+                signals.on_readable()
+        signals.on_readable()
+        assert told == [USR1]
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | {signal.SIGWINCH}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,32 @@
+"""terms: what leaves one process arrives in the other."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.net.sockopts import SocketOptions
+from echod.shared.terms import LogOptions, ServiceTerms, Timeouts
+
+seconds = st.one_of(st.floats(0, 604800), st.just(math.inf))
+counts = st.integers(0, 1_000_000)
+
+
+@given(
+    st.builds(
+        ServiceTerms,
+        chunk_size=st.integers(1, 16 << 20),
+        timeouts=st.builds(Timeouts, seconds, seconds, seconds),
+        tuning=st.builds(SocketOptions, seconds, seconds),
+        drain=seconds,
+        tick=seconds,
+        max_connections=counts,
+        max_per_source=counts,
+        handover=st.booleans(),
+        telling=st.builds(LogOptions, st.just("debug"), st.just("json"), st.booleans(), st.booleans()),
+    )
+)
+def test_as_it_was(terms: ServiceTerms) -> None:
+    """Infinity, which is never, included; and it fits into one message of the workers' sockets."""
+    assert ServiceTerms.decode(terms.encode()) == terms
+    assert len(terms.encode()) < 4096

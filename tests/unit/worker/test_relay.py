@@ -1,0 +1,304 @@
+"""relay: whatever a peer does, what comes out is what went in.
+
+One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: fed whole,
+byte by byte, by a peer that is made up, by several that share a buffer, and by the kernel.
+"""
+
+import errno
+import os
+import select
+import socket
+from contextlib import suppress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from echod.worker.relay import Relay
+from tests.unit.hand_loop import DEADLINE
+
+BROKEN = -1
+"""In a script: from here on every such call fails."""
+
+scripts = st.lists(st.integers(0, 40), max_size=30)
+scripts_that_fail = st.lists(st.integers(BROKEN, 40), max_size=30)
+inputs = st.binary(max_size=200)
+chunk_sizes = st.one_of(st.integers(1, 50), st.just(1 << 16))
+
+
+class Peer:
+    """A socket that is made up: each call to it takes the next number of its script, then it does all that is asked.
+
+    0 is EAGAIN, and any other number the most that a call moves.
+    """
+
+    def __init__(self, data: bytes, reads: list[int], writes: list[int]) -> None:
+        self.to_come = data
+        self.echoed = bytearray()
+        self.owed = 0
+        """Bytes given and not taken back."""
+        self.failed = False
+        self._reads, self._writes = list(reads), list(writes)
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Give as much as the script says."""
+        assert not self.owed, "it reads while something is pending"
+        count = min(len(self.to_come), self._most(self._reads, len(buffer)))
+        buffer[:count], self.to_come = self.to_come[:count], self.to_come[count:]
+        self.owed = count
+        return count
+
+    def send(self, data: memoryview, /) -> int:
+        """Take as much as the script says."""
+        assert len(data) == self.owed > 0, "it sends something else than what is pending"
+        count = self._most(self._writes, len(data))
+        self.echoed += data[:count]
+        self.owed -= count
+        return count
+
+    def _most(self, script: list[int], size: int) -> int:
+        if not script:
+            return size
+        if script[0] == BROKEN:
+            self.failed = True
+            raise ConnectionResetError(errno.ECONNRESET, "as the script says")
+        if not (most := script.pop(0)):
+            raise BlockingIOError
+        return min(most, size)
+
+
+class Owner:
+    """Does what a session does: waits for one thing at a time, and for nothing after the end.  It is the clock too."""
+
+    def __init__(self, peer: Peer | socket.socket, buffer: memoryview) -> None:
+        self.now = 0.0
+        self.waits_for_room = False
+        self.ends: list[str] = []
+        self.relay = Relay(peer, buffer, self, self)
+
+    def on_blocked(self) -> None:
+        """From now on wait for room."""
+        assert not self.waits_for_room
+        assert not self.ends
+        self.waits_for_room = True
+
+    def on_flushed(self) -> None:
+        """From now on wait for input."""
+        assert self.waits_for_room
+        assert not self.ends
+        self.waits_for_room = False
+
+    def on_eof(self) -> None:
+        """Remember that this was the end."""
+        self.ends.append("eof")
+
+    def on_broken(self, error: OSError) -> None:
+        """Remember that this was the end."""
+        self.ends.append(type(error).__name__)
+
+    def turn(self) -> None:
+        """One event of the loop."""
+        self.now += 1
+        if self.waits_for_room:
+            self.relay.on_writable()
+        else:
+            self.relay.on_readable()
+
+
+class Talk:
+    """A peer and its relay; what must hold in every state is asserted in every state."""
+
+    def __init__(self, data: bytes, reads: list[int], writes: list[int], buffer: memoryview) -> None:
+        self.data = data
+        self.peer = Peer(data, reads, writes)
+        self.owner = Owner(self.peer, buffer)
+        self.chunk_size = len(buffer)
+
+    def turn(self) -> None:
+        """One event, unless this is over."""
+        if self.owner.ends:
+            return
+        relay, peer = self.owner.relay, self.peer
+        before = relay.received, relay.sent
+        self.owner.turn()
+        assert self.data.startswith(peer.echoed)
+        assert relay.received == len(self.data) - len(peer.to_come)
+        assert relay.sent == len(peer.echoed)
+        assert relay.pending == self.data[relay.sent : relay.received]
+        assert len(relay.pending) <= self.chunk_size
+        assert self.owner.ends or self.owner.waits_for_room == bool(relay.pending)
+        assert relay.active == self.owner.now or (relay.received, relay.sent) == before
+
+    def run(self) -> "Talk":
+        """Go on to the end."""
+        while not self.owner.ends:
+            self.turn()
+        assert len(self.owner.ends) == 1
+        return self
+
+
+def talk(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> Talk:
+    """One conversation, with a buffer of its own."""
+    return Talk(data, reads, writes, memoryview(bytearray(chunk_size)))
+
+
+@given(inputs, scripts, scripts, chunk_sizes)
+@example(b"ab", [], [1, 0], 2)
+def test_at_the_end_all_has_come_out(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
+    """The end of input is told when everything before it has been sent, and once."""
+    done = talk(data, reads, writes, chunk_size).run()
+    assert done.owner.ends == ["eof"]
+    assert done.peer.echoed == data
+    assert done.owner.relay.sent == done.owner.relay.received == len(data)
+    assert not done.owner.relay.pending
+
+
+@given(inputs, scripts_that_fail, scripts_that_fail, chunk_sizes)
+@example(b"ab", [BROKEN], [], 2)
+@example(b"ab", [], [BROKEN], 2)
+@example(b"ab", [], [1, BROKEN], 2)
+def test_a_failure_is_told_once(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
+    """Until then what comes out is a prefix of what went in, and what was received and sent is counted even then."""
+    done = talk(data, reads, writes, chunk_size).run()
+    assert done.owner.ends == ["ConnectionResetError" if done.peer.failed else "eof"]
+
+
+@given(inputs, chunk_sizes)
+def test_fed_byte_by_byte_and_taken_byte_by_byte(data: bytes, chunk_size: int) -> None:
+    """The same comes out as when all is there at once; only the number of chunks differs."""
+    whole = talk(data, [], [], chunk_size).run()
+    bytewise = talk(data, [1] * len(data), [1] * len(data), chunk_size).run()
+    assert bytewise.peer.echoed == whole.peer.echoed == data
+    assert whole.owner.relay.chunks == -(-len(data) // chunk_size)
+    assert bytewise.owner.relay.chunks == len(data)
+
+
+@given(
+    st.lists(st.tuples(inputs, scripts, scripts), min_size=2, max_size=4),
+    st.lists(st.integers(0, 3), max_size=60),
+    chunk_sizes,
+)
+def test_relays_that_share_a_buffer(
+    clients: list[tuple[bytes, list[int], list[int]]], schedule: list[int], chunk_size: int
+) -> None:
+    """However their turns are mixed, none gets a byte of another's: what is pending lies elsewhere."""
+    buffer = memoryview(bytearray(chunk_size))
+    talks = [Talk(data, reads, writes, buffer) for data, reads, writes in clients]
+    for number in schedule:
+        talks[number % len(talks)].turn()
+        buffer[:] = b"\xaa" * chunk_size
+    for one in talks:
+        assert one.run().peer.echoed == one.data
+
+
+@given(inputs, scripts, scripts, st.lists(st.integers(1, 50), max_size=60), chunk_sizes)
+def test_buffers_that_change(
+    data: bytes, reads: list[int], writes: list[int], sizes: list[int], chunk_size: int
+) -> None:
+    """However often the buffer is another one, longer or shorter, and whatever is pending then: nothing is lost."""
+    one = talk(data, reads, writes, chunk_size)
+    one.chunk_size = max(chunk_size, *sizes, 1)
+    for size in sizes:
+        one.turn()
+        one.owner.relay.renew(one.peer, memoryview(bytearray(b"\xaa" * size)))
+    assert one.run().peer.echoed == data
+
+
+def test_an_old_buffer_is_never_sent_from() -> None:
+    """Also if the next chunk is as long as the last, whose part of the buffer is remembered."""
+    one = talk(b"oldnew", [3, 3], [], 10)
+    one.turn()
+    one.owner.relay.renew(one.peer, memoryview(bytearray(10)))
+    one.turn()
+    assert one.peer.echoed == b"oldnew"
+
+
+def test_nothing_read_is_nothing_done() -> None:
+    """A wake-up without input counts nothing, and is no sign of life of the client."""
+    one = talk(b"x", [0], [], 10)
+    one.turn()
+    relay = one.owner.relay
+    assert (relay.received, relay.chunks, relay.active, one.owner.ends) == (0, 0, 0.0, [])
+
+
+def test_room_that_is_none_is_no_sign_of_life() -> None:
+    """Only bytes that move are."""
+    one = talk(b"x", [], [0, 0], 10)
+    one.turn()
+    one.turn()
+    assert (one.owner.relay.active, one.owner.relay.sent) == (1.0, 0)
+
+
+def test_what_is_pending_is_copied_once() -> None:
+    """A client that takes a byte at a time costs one copy of what was left of its chunk, and after it nothing."""
+    one = talk(b"abcd", [], [1, 1, 1], 10)
+    one.turn()
+    copy = one.owner.relay.pending.obj
+    assert copy == b"bcd"
+    one.turn()
+    assert one.owner.relay.pending.obj is copy
+    one.turn()
+    one.turn()
+    assert one.owner.relay.pending.nbytes == 0
+    assert one.owner.relay.pending.obj is not copy
+
+
+steps = st.lists(st.tuples(st.sampled_from(["send", "take", "turn", "turn"]), st.integers(1, 20_000)), max_size=40)
+
+
+@given(steps, st.sampled_from([1, 16, 4096, 65536]))
+def test_through_a_real_socket(steps: list[tuple[str, int]], chunk_size: int) -> None:
+    """The kernel's own interleavings: its buffers fill, its sends fall short, its end of file is the end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        owner = Owner(ours, memoryview(bytearray(chunk_size)))
+        relay = owner.relay
+        sent, echoed = bytearray(), bytearray()
+        for what, size in steps:
+            with suppress(BlockingIOError):
+                match what:
+                    case "send":
+                        data = os.urandom(size)
+                        sent += data[: theirs.send(data)]
+                    case "take":
+                        echoed += theirs.recv(size)
+                    case "turn":
+                        owner.turn()
+            assert sent.startswith(echoed)
+            assert len(relay.pending) <= chunk_size
+            assert not owner.ends
+        theirs.shutdown(socket.SHUT_WR)
+        while not owner.ends:
+            owner.turn()
+            with suppress(BlockingIOError):
+                echoed += theirs.recv(1 << 20)
+        assert owner.ends == ["eof"]
+        assert echoed == sent
+        assert relay.sent == relay.received == len(sent)
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_a_real_reset(writing: bool) -> None:
+    """A client that is gone is told as broken, whether the relay waits for input or for room."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with server:
+        owner = Owner(server, memoryview(bytearray(1 << 16)))
+        for sock in (server, client):
+            sock.setblocking(False)
+        while writing and not owner.waits_for_room:
+            with suppress(BlockingIOError):
+                client.send(bytes(1 << 16))
+            owner.turn()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        poll = select.poll()
+        poll.register(server, 0)
+        assert poll.poll(DEADLINE * 1000)  # it may be on its way still
+        owner.turn()
+        assert owner.ends == ["ConnectionResetError"]
+        assert owner.relay.sent + len(owner.relay.pending) == owner.relay.received
