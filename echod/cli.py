@@ -34,8 +34,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with open_journal(Settings()) as journal:
-            journal.bug_of(error)
+        with open_journal(Settings()) as events:
+            events.bug_of(error)
         code = EX_SOFTWARE
     sys.exit(code)
 
@@ -160,9 +160,9 @@ def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> N
     These have the default form and level: that others are configured is perhaps just what could not be read.
     """
     if goes_to_journal(_STDERR):
-        with open_journal(Settings()) as journal:
+        with open_journal(Settings()) as events:
             for problem in problems:
-                event(journal, problem=problem)
+                event(events, problem=problem)
     else:
         for problem in problems:
             _say(f"{prefix}{problem}\n", _STDERR)

@@ -48,11 +48,11 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
     # A terminal that closes sends SIGHUP (termios(3)), and then the daemon in it is to end.  Looked at now, because
     # then it is a terminal no more.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
-    with open_journal(settings) as journal:
+    with open_journal(settings) as events:
         with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
-            journal.starting(version=__version__, config_files=loaded.files)
+            events.starting(version=__version__, config_files=loaded.files)
             for problem in problems:
-                journal.reload_refused(problem=problem)
+                events.reload_refused(problem=problem)
             activated, queue = passed.by_a_socket_unit(), passed.named(handover.STORED_AS)
             kept = adopt_kept(passed.named(STORED_AS))
             configuration = Configuration(
@@ -69,29 +69,29 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
 
             start = replace(configuration.start, refused=failure(problems) if problems else "")
             for warning in start.warnings:
-                journal.config_warning(problem=warning)
-            tuning = start.terms.tuning
-            listeners = adopt_listeners(activated, tuning)
+                events.config_warning(problem=warning)
+            socket_options = start.terms.socket_options
+            listeners = adopt_listeners(activated, socket_options)
             wanted = [] if listeners else endpoints(settings.host)
-            listeners += open_listeners(wanted, settings.port, tuning, kept)
+            listeners += open_listeners(wanted, settings.port, socket_options, kept)
             store(listeners, notifier, afresh=False)
             lastgood.keep(settings, notifier)
             for listener in listeners:
                 if not listener.retires:
-                    journal.listening(address=listener.address, adopted=listener.adopted)
+                    events.listening(address=listener.address, adopted=listener.adopted)
             # Not before all that may fail: the next start gets the queue as it is then.
             room = handover.room(len(listeners), start.workers)
             with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):  # the clients are nowhere else from now on
                 estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
                 if queue:
                     notifier.discard(handover.STORED_AS)
-                    journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+                    events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
                 supervisor = Supervisor(
                     listeners,
                     start,
                     configuration.reload,
                     take,
-                    journal,
+                    events,
                     notifier,
                     watchdog,
                     estate.connections,

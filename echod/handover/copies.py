@@ -57,7 +57,7 @@ class Copied(Protocol):
     def started(self) -> float:
         """When the connection was accepted, by the monotonic clock."""
 
-    def life(self) -> ConnectionState:
+    def snapshot(self) -> ConnectionState:
         """What another process has to know to go on with this connection."""
 
 
@@ -82,7 +82,7 @@ class CopySender:
         # The eldest first: so those that have a copy always come before those that have none.
         for start in range(0, len(due), _BATCH):
             batch = due[start : start + _BATCH]
-            lines = "\n".join(f"+{session.fd} {json.dumps(encode(session.life()))}" for session in batch)
+            lines = "\n".join(f"+{session.fd} {json.dumps(encode(session.snapshot()))}" for session in batch)
             if not self._send(lines, [session.fd for session in batch]):
                 return
             for session in batch:
@@ -164,12 +164,12 @@ class CopyHolder:
         while taken < _BACKLOG_MAX and (count := self._receive()):
             taken += count
 
-    def take_over(self, journal: EventLog, now: float) -> list[Connection]:
+    def take_over(self, events: EventLog, now: float) -> list[Connection]:
         """After the worker's death: what goes on.  The others are ended, and told."""
         self.drain()
         self.hang_up()
         copies, self._copies = self._copies, {}
-        return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, journal, now))]
+        return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, events, now))]
 
     def close(self) -> None:
         """In a worker: give back what is the parent's, whose loop is closed already."""
@@ -215,28 +215,28 @@ class CopyHolder:
             os.close(self._copies.pop(number)[0])
 
 
-def end(inherited: Connection, journal: EventLog) -> None:
+def end(inherited: Connection, events: EventLog) -> None:
     """End a connection that nobody can go on with after all."""
     sock, life = inherited
     reset_on_close(sock, resets=not life.lingers)
-    _close(sock, life, life.received, journal)
+    _close(sock, life, life.received, events)
 
 
-def _take_over(fd: int, known: ConnectionState | bytes, journal: EventLog, now: float) -> Connection | None:
+def _take_over(fd: int, known: ConnectionState | bytes, events: EventLog, now: float) -> Connection | None:
     # Nothing that comes from a worker, which talks to the whole world, may harm its parent.
     if (sock := adopt(fd)) is None:
         return None
     try:
-        return _judged(sock, _life(known, sock, now), journal)
+        return _judged(sock, _life(known, sock, now), events)
     except OSError:  # what can't be asked is no connection of ours
         sock.close()
         return None
 
 
-def _judged(sock: socket.socket, life: ConnectionState, journal: EventLog) -> Connection | None:
+def _judged(sock: socket.socket, life: ConnectionState, events: EventLog) -> Connection | None:
     passed = queues.passed(sock)
     if passed is None:
-        end(Connection(sock, life), journal)
+        end(Connection(sock, life), events)
         return None
     if passed.ends is Ends.THEIRS:
         return Connection(sock, life._replace(received=passed.written, lingers=life.lingers or "idle"))
@@ -249,7 +249,7 @@ def _judged(sock: socket.socket, life: ConnectionState, journal: EventLog) -> Co
     if not passed.owes and not life.lingers:
         return Connection(sock, life)
     reset_on_close(sock, resets=True)
-    _close(sock, life, passed.written, journal)
+    _close(sock, life, passed.written, events)
     return None
 
 
@@ -262,11 +262,11 @@ def _life(known: ConnectionState | bytes, sock: socket.socket, now: float) -> Co
         return ConnectionState("", sock.getpeername(), now, now)
 
 
-def _close(sock: socket.socket, life: ConnectionState, written: int, journal: EventLog) -> None:
+def _close(sock: socket.socket, life: ConnectionState, written: int, events: EventLog) -> None:
     with sock:
         peer = address.peer(sock, life.sockaddr)
         local = address.show(sock.family, sock.getsockname())
-    journal.connection_closed(
+    events.connection_closed(
         connection=life.name,
         peer=peer,
         local=local,

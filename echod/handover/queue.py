@@ -33,11 +33,6 @@ STORED_AS = "echod-handover"
 """The name of the queue's ends in the store."""
 BATCH = 252
 """Connections in one message, at most: unix(7) allows 253 descriptors (SCM_MAX_FD)."""
-HAND_OVER = b"hand over "
-"""The order to a worker to send as many connections as it says to the queue whose descriptor comes with it, and to end.
-"""
-HANDED_OVER = b"handed over"
-"""Its answer."""
 
 _FDS_PER_WORKER = 6
 """Descriptors that a parent has for each of its workers, and"""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from echod.errors import CannotListen
 from echod.net import address, unixfile
 from echod.net.address import Endpoint
-from echod.net.sockopts import SocketOptions, tune
+from echod.net.sockopts import SocketOptions, set_options
 
 BACKLOG = 4096
 """Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
@@ -34,9 +34,9 @@ class Listener:
         """What it is bound to, for people."""
         self._file = None if adopted else unixfile.identity(sock)
 
-    def tune(self, tuning: SocketOptions) -> None:
+    def set_options(self, socket_options: SocketOptions) -> None:
         """Set what connections get that come from now on; those in the kernel's queue keep what they came with."""
-        tune(self.sock, tuning)
+        set_options(self.sock, socket_options)
 
     def leave(self) -> None:
         """Close the socket, which others hold too, and leave its file."""
@@ -51,7 +51,7 @@ class Listener:
 
 
 def open_listeners(
-    endpoints: Iterable[Endpoint], port: int, tuning: SocketOptions, kept: Sequence[Listener] = ()
+    endpoints: Iterable[Endpoint], port: int, socket_options: SocketOptions, kept: Sequence[Listener] = ()
 ) -> list[Listener]:
     """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
 
@@ -71,7 +71,7 @@ def open_listeners(
             with _making_way(retiring) as shares:
                 for endpoint in usable:
                     if endpoint not in found:
-                        opened.append(_open_listener(endpoint, chosen, tuning, shares=shares))
+                        opened.append(_open_listener(endpoint, chosen, socket_options, shares=shares))
                         chosen = chosen or _port_of(opened)
         except CannotListen as error:
             for listener in opened:
@@ -81,7 +81,7 @@ def open_listeners(
                 raise
         else:
             for listener in found.values():
-                listener.tune(tuning)
+                listener.set_options(socket_options)
                 listener.retires = False
             for listener in retiring:
                 listener.retires = True
@@ -122,7 +122,7 @@ def adopt_kept(fds: Iterable[int]) -> list[Listener]:
     return listeners
 
 
-def adopt_listeners(fds: Iterable[int], tuning: SocketOptions) -> list[Listener]:
+def adopt_listeners(fds: Iterable[int], socket_options: SocketOptions) -> list[Listener]:
     """Take over listening sockets that were passed to this process.
 
     Raises `CannotListen` for a descriptor that is none, and takes over none of them then.
@@ -137,7 +137,7 @@ def adopt_listeners(fds: Iterable[int], tuning: SocketOptions) -> list[Listener]
         raise
     for sock in socks:
         sock.setblocking(False)
-        tune(sock, tuning)
+        set_options(sock, socket_options)
     return [Listener(sock, adopted=True) for sock in socks]
 
 
@@ -201,7 +201,7 @@ def _adopt(fd: int) -> socket.socket:
     )
 
 
-def _open_listener(endpoint: Endpoint, port: int, tuning: SocketOptions, *, shares: bool) -> Listener:
+def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions, *, shares: bool) -> Listener:
     try:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -214,7 +214,7 @@ def _open_listener(endpoint: Endpoint, port: int, tuning: SocketOptions, *, shar
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
                 sock.bind(endpoint.sockaddr(port))
-            tune(sock, tuning)
+            set_options(sock, socket_options)
             sock.listen(BACKLOG)
             if shares and endpoint.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)

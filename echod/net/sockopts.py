@@ -31,7 +31,7 @@ class SocketOptions:
     stall: float
 
 
-def tune(sock: socket.socket, tuning: SocketOptions) -> None:
+def set_options(sock: socket.socket, socket_options: SocketOptions) -> None:
     """Set what every accepted connection is to inherit (the kernel's inet_csk_clone_lock copies it), tcp(7).
 
     Or set it on a connection that is there already.
@@ -46,20 +46,20 @@ def tune(sock: socket.socket, tuning: SocketOptions) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
     silence = 0.0
-    if math.isfinite(tuning.keepalive):
+    if math.isfinite(socket_options.keepalive):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, math.ceil(tuning.keepalive))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, math.ceil(socket_options.keepalive))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        silence = tuning.keepalive + PROBES * PROBE_INTERVAL
+        silence = socket_options.keepalive + PROBES * PROBE_INTERVAL
     else:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
     timeout = 0.0
-    if math.isfinite(tuning.stall):
+    if math.isfinite(socket_options.stall):
         # The backstop for a session's own judgement, so longer than that takes.  Longer than keepalive too: with this
         # option the first probe without an answer ends a connection that was quiet for as long, whatever TCP_KEEPCNT
         # says, and one lost packet must not do that (RFC 1122 section 4.2.3.6).
-        timeout = max(2 * tuning.stall, silence)
+        timeout = max(2 * socket_options.stall, silence)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
 
 

@@ -33,7 +33,7 @@ class Configuration:
         self._load = load
         self._tick = tick
         self._descriptors = descriptors
-        self._adopted = self._retuned = adopted
+        self._adopted = self._options_changed = adopted
         self._settings = self._read = loaded.settings
         self.start = self._change(loaded)
         """What the settings make at the start, when nothing changes."""
@@ -55,9 +55,9 @@ class Configuration:
 
     def _change(self, loaded: Loaded) -> Change:
         new, before = loaded.settings, self._settings
-        tuning = _tuning(new)
+        socket_options = _socket_options(new)
         # For good: how long the kernel's queue is not emptied, nobody knows.
-        self._retuned = self._retuned or tuning != _tuning(before)
+        self._options_changed = self._options_changed or socket_options != _socket_options(before)
         overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
         changed = [key for key in keys() if key.value(new) != key.value(before)]
         if self._adopted:
@@ -70,7 +70,7 @@ class Configuration:
             is_or_are = "is" if len(overruled) == 1 else "are"
             warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
         return Change(
-            terms=_terms(new, tuning, self._retuned, self._tick),
+            terms=_terms(new, socket_options, self._options_changed, self._tick),
             workers=workers,
             endpoints=endpoints(new.host) if moves else None,
             port=new.port,
@@ -80,23 +80,23 @@ class Configuration:
         )
 
 
-def _tuning(settings: Settings) -> SocketOptions:
+def _socket_options(settings: Settings) -> SocketOptions:
     return SocketOptions(settings.limits.keepalive, settings.limits.stall_timeout)
 
 
-def _terms(settings: Settings, tuning: SocketOptions, tunes_accepted: bool, tick: float) -> ServiceTerms:
+def _terms(settings: Settings, socket_options: SocketOptions, sets_accepted_options: bool, tick: float) -> ServiceTerms:
     limits, log = settings.limits, settings.log
     return ServiceTerms(
         chunk_size=settings.chunk_size,
         timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
-        tuning=tuning,
-        tunes_accepted=tunes_accepted,
+        socket_options=socket_options,
+        sets_accepted_options=sets_accepted_options,
         drain=limits.drain_timeout,
         tick=tick,
         max_connections=limits.max_connections,
         max_per_source=limits.max_connections_per_source,
         handover=settings.handover,
-        telling=LogOptions(log.level, log.format, log.connections, log.payload),
+        log_options=LogOptions(log.level, log.format, log.connections, log.payload),
     )
 
 

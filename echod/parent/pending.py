@@ -15,10 +15,10 @@ from echod.shared.limits import Limits
 class PendingConnections:
     """One for each of the workers whose counters are in `stats`."""
 
-    def __init__(self, stats: Counters, limits: Limits) -> None:
-        self._rows = stats.rows
+    def __init__(self, counters: Counters, limits: Limits) -> None:
+        self._rows = counters.rows
         self._limits = limits
-        self._shares: list[list[Connection]] = [[] for _ in stats.rows]
+        self._shares: list[list[Connection]] = [[] for _ in counters.rows]
 
     def add(self, worker: int, connections: Sequence[Connection]) -> None:
         """Have more wait for a worker that is not there yet, whether there is room for them or not."""
@@ -43,11 +43,11 @@ class PendingConnections:
             row.add_handed_over(count)
             row.clients_now -= count
 
-    def end(self, journal: EventLog) -> None:
+    def end(self, events: EventLog) -> None:
         """End what still waits, and tell it."""
         for share in self._shares:
             while share:
-                copies.end(share.pop(), journal)
+                copies.end(share.pop(), events)
 
     def close(self) -> None:
         """In a worker: give back what is others'."""

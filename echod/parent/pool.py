@@ -16,18 +16,19 @@ from echod.errors import EX_OK, EX_SOFTWARE
 from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.copies import CopyHolder
-from echod.handover.queue import HANDED_OVER, Connection
+from echod.handover.queue import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.parent.pending import PendingConnections
 from echod.parent.signals import Signals
 from echod.parent.slot import WorkerSlot
+from echod.shared import messages
 from echod.shared.counters import Counters, Totals
 from echod.shared.limits import Limits
 from echod.shared.terms import ServiceTerms
 from echod.worker.balance import open_bell
-from echod.worker.process import READY, TAKEN, Worker, enter
+from echod.worker.process import Worker, enter
 
 FLUSH = 1.0
 """Seconds that a worker may take to have its last events written."""
@@ -60,7 +61,7 @@ class WorkerPool:
         workers: int,
         listeners: Sequence[Listener],
         terms: ServiceTerms,
-        journal: EventLog,
+        events: EventLog,
         loop: Loop,
         signals: Signals,
         owner: Owner,
@@ -70,14 +71,14 @@ class WorkerPool:
         self.listeners = listeners
         self.terms = terms
         """What each worker that is made now is to serve by."""
-        self.stats = Counters(workers)
-        self.limits = Limits(self.stats, terms.max_connections, terms.max_per_source, inherited)
-        self._journal = journal
+        self.counters = Counters(workers)
+        self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, inherited)
+        self._events = events
         self._loop = loop
         self._signals = signals
         self._owner = owner
         self._slots = [WorkerSlot(number) for number in range(workers)]
-        self._shares = PendingConnections(self.stats, self.limits)
+        self._shares = PendingConnections(self.counters, self.limits)
         self._bells: list[int] = []
         self._keepers: list[CopyHolder] = []
         self.ready = False
@@ -111,7 +112,7 @@ class WorkerPool:
 
         `before` is what was done before them, of which these connections are a part.
         """
-        self.stats.before = before
+        self.counters.before = before
         for slot in self._slots:
             self._shares.add(slot.number, connections[slot.number :: len(self)])
         for slot in self._slots:
@@ -128,15 +129,15 @@ class WorkerPool:
             self._shares.count_again()
         self._make_room()
         for slot in self._slots:
-            slot.order(terms.encode(), fds, answer=TAKEN)
+            slot.order(terms.encode(), fds, answer=messages.ADOPTED)
 
     def hand_over(self, queue_fd: int) -> None:
         """Send all connections to the queue, and end; `due` until the last worker has."""
         self._end()
         self._make_room()
-        quotas = handover.quotas([row.clients_now for row in self.stats.rows], self.room)
+        quotas = handover.quotas([row.clients_now for row in self.counters.rows], self.room)
         for slot, quota in zip(self._slots, quotas, strict=True):
-            slot.order(handover.HAND_OVER + b"%d" % quota, [queue_fd], answer=HANDED_OVER)
+            slot.order(messages.hand_over(quota), [queue_fd], answer=messages.HANDED_OVER)
         self._see_whether_over()
 
     def end(self, order: bytes) -> None:
@@ -150,7 +151,7 @@ class WorkerPool:
     def beat(self) -> bool:
         """Look whether every worker's loop comes round, and end those that hang; whether all is well."""
         for slot in self._slots:
-            slot.beat(self.stats.rows[slot.number].ticks)
+            slot.beat(self.counters.rows[slot.number].ticks)
         return all(slot.well for slot in self._slots)
 
     def kill(self) -> None:
@@ -169,7 +170,7 @@ class WorkerPool:
         for slot in self._slots:
             if slot.pid:
                 os.waitpid(slot.pid, 0)
-        self._shares.end(self._journal)
+        self._shares.end(self._events)
         for slot in self._slots:
             slot.close()
         for keeper in self._keepers:
@@ -210,18 +211,24 @@ class WorkerPool:
     def _become_worker(self, number: int, orders: socket.socket, copies_: socket.socket) -> NoReturn:
         """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
         code = EX_SOFTWARE
-        journal = self._journal
-        journal.worker = number
+        events = self._events
+        events.worker = number
         try:
             share, copied = self._shares.take(number), self._keepers[number].most
             self._shed()
-            listeners, terms, stats, limits, bells = self.listeners, self.terms, self.stats, self.limits, self._bells
-            Worker(number, listeners, terms, journal, stats, limits, bells, orders, copies_, share, copied).run()
+            listeners, terms, counters, limits, bells = (
+                self.listeners,
+                self.terms,
+                self.counters,
+                self.limits,
+                self._bells,
+            )
+            Worker(number, listeners, terms, events, counters, limits, bells, orders, copies_, share, copied).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
-            journal.bug_of(error)
+            events.bug_of(error)
         finally:
-            journal.sink.finish(FLUSH)
+            events.sink.finish(FLUSH)
             os._exit(code)
 
     def _shed(self) -> None:
@@ -235,9 +242,9 @@ class WorkerPool:
     def _on_word(self, slot: WorkerSlot) -> None:
         """A worker says that it accepts or has done what it was told to; or it hangs up, because it ends."""
         word = slot.word()
-        if word == READY:
+        if word == messages.READY:
             slot.ready = True
-            self._journal.worker_started(worker=slot.number, worker_pid=slot.pid)
+            self._events.worker_started(worker=slot.number, worker_pid=slot.pid)
             if not self.ready and all(slot.ready for slot in self._slots):
                 self.ready = True
                 self._owner.on_ready()
@@ -252,22 +259,22 @@ class WorkerPool:
         _, wait_status = os.waitpid(slot.pid, 0)
         self._loop.unwatch(slot.pidfd)
         self._hang_up(slot)
-        row = self.stats.rows[slot.number]
+        row = self.counters.rows[slot.number]
         pid, clients, counted = slot.pid, row.clients_now, row.bytes_live
         slot.close()
         self.limits.vacate(slot.number)
-        survivors = self._keepers[slot.number].take_over(self._journal, time.monotonic())
+        survivors = self._keepers[slot.number].take_over(self._events, time.monotonic())
         row.bytes_echoed += max(0, sum(life.received for _, life in survivors) - counted)
         if slot.poisoned(self._loop.now) or not self._has_heirs:
             while survivors:
-                copies.end(survivors.pop(), self._journal)
+                copies.end(survivors.pop(), self._events)
         self._shares.add(slot.number, survivors)
         self._replace(slot, pid, slot.reason(wait_status, stopping=self._ends), clients=clients, kept=len(survivors))
         self._owner.on_answered()
 
     def _replace(self, slot: WorkerSlot, pid: int, reason: str, *, clients: int, kept: int) -> None:
         """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
-        self._journal.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
+        self._events.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
         if self._ends:
             self._see_whether_over()
             return

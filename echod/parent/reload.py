@@ -43,7 +43,7 @@ class Reload:
         read: Callable[[], Change],
         take: Callable[[], None],
         staff: Staff,
-        journal: EventLog,
+        events: EventLog,
         on_begun: Callable[[], None],
         on_ended: Callable[[], None],
     ) -> None:
@@ -54,7 +54,7 @@ class Reload:
         self._read = read
         self._commit = take
         self._staff = staff
-        self._journal = journal
+        self._events = events
         self._on_begun = on_begun
         self._on_ended = on_ended
         self._wanted = False
@@ -76,7 +76,7 @@ class Reload:
         if (change := self._begun) is not None:
             self._begun = None
             self._on_ended()
-            self._journal.reloaded(changed=change.changed)
+            self._events.reloaded(changed=change.changed)
         if self._wanted:
             self._wanted = False
             self._begin()
@@ -88,16 +88,16 @@ class Reload:
             self._staff.change(change)
         except (ConfigError, CannotListen) as error:
             for problem in error.problems:
-                self._journal.reload_refused(problem=problem)
+                self._events.reload_refused(problem=problem)
             self.refused = failure(error.problems)
         except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
-            self._journal.bug_of(error)
+            self._events.bug_of(error)
             self.refused = "a bug in echod: see the journal"
         else:
             self._commit()
             self._begun, self.overruled, self.refused = change, change.overruled, ""
             for warning in change.warnings:
-                self._journal.config_warning(problem=warning)
+                self._events.config_warning(problem=warning)
             self.advance()
             return
         self._on_ended()

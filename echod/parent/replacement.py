@@ -20,7 +20,7 @@ class Replacement:
     Raises OSError if there is no descriptor for that, and then there is no new crew either.
     """
 
-    def __init__(self, old: WorkerPool, new: WorkerPool, journal: EventLog) -> None:
+    def __init__(self, old: WorkerPool, new: WorkerPool, events: EventLog) -> None:
         try:
             self._reading, self._writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError:
@@ -28,7 +28,7 @@ class Replacement:
             raise
         self._old = old
         self._new = new
-        self._journal = journal
+        self._events = events
         self._writing.setblocking(False)
         old.hand_over(self._writing.fileno())
 
@@ -41,8 +41,8 @@ class Replacement:
         now, room = time.monotonic(), self._new.room
         estate = handover.receive([self._reading.detach()], now, restarts=0, room=room)
         if estate.forgotten or estate.lost:
-            self._journal.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
-        before = self._old.stats.totals()
+            self._events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+        before = self._old.counters.totals()
         self._old.close()
         self._writing.close()
         self._new.start(estate.connections, before)

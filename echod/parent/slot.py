@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from echod.errors import EX_OK
 from echod.net.timers import Timer
+from echod.shared import messages
 
 HUNG = 5
 """Beats without a tick after which a worker is taken for hung.  Counted, not timed: the machine may have slept."""
@@ -21,8 +22,6 @@ DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds until a worker is replaced, by how many before it have died young."""
 POISONED = 3
 """Workers that died young, one after the other, after which it may be one of their connections that kills them."""
-
-_BEGIN = b"begin"
 
 
 @dataclass(slots=True)
@@ -67,12 +66,12 @@ class WorkerSlot:
             orders.close()
             # One that the parent can't keep must not have begun: it would have taken clients, and a place among those
             # who accept, which nobody gives back.
-            if its_orders.recv(len(_BEGIN)) != _BEGIN:
+            if its_orders.recv(len(messages.BEGIN)) != messages.BEGIN:
                 os._exit(EX_OK)
             return its_orders
         its_orders.close()
         with contextlib.suppress(BrokenPipeError):  # it is dead already, which its pidfd tells
-            orders.send(_BEGIN)
+            orders.send(messages.BEGIN)
         self.pid, self.pidfd, self.orders = pid, pidfd, orders
         return None
 
@@ -94,7 +93,7 @@ class WorkerSlot:
         """What the worker says; nothing when it has hung up, because it ends."""
         if self.orders is not None:
             with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
-                return self.orders.recv(64)
+                return self.orders.recv(messages.REPLY_MAX)
         return b""
 
     def hang_up(self) -> None:

@@ -22,10 +22,10 @@ from echod.parent.reload import Reload
 from echod.parent.replacement import Replacement
 from echod.parent.report import Report
 from echod.parent.signals import Signals
+from echod.shared import messages
 from echod.shared.counters import Totals
 from echod.shared.terms import Change
 from echod.systemd.notify import Notifier
-from echod.worker.process import DRAIN, LEAVE
 
 GRACE = 1.0
 """Seconds that the workers may take to end, after those for draining; and once more to have their last events
@@ -47,7 +47,7 @@ class Supervisor:
         start: Change,
         read_again: Callable[[], Change],
         take: Callable[[], None],
-        journal: EventLog,
+        events: EventLog,
         notifier: Notifier,
         watchdog: float | None,
         inherited: Sequence[Connection],
@@ -56,13 +56,13 @@ class Supervisor:
     ) -> None:
         self._listeners = listeners
         self._adopted = any(listener.adopted for listener in listeners)
-        self._journal = journal
+        self._events = events
         self._notifier = notifier
         self._inherited = inherited
         self._hangup_stops = hangup_stops
         self._report = Report(notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick)
         self._reload = Reload(
-            start, read_again, take, self, journal, on_begun=notifier.reloading, on_ended=self._tell_ready
+            start, read_again, take, self, events, on_begun=notifier.reloading, on_ended=self._tell_ready
         )
         self._loop = Loop(self._on_bug)
         signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -79,7 +79,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until told to stop and everything is closed."""
-        loop, sink = self._loop, self._journal.sink
+        loop, sink = self._loop, self._events.sink
         sink.attach(loop)
         loop.watch(self._signals.fd, READ, self._signals.on_readable)
         try:
@@ -89,7 +89,7 @@ class Supervisor:
         finally:
             totals = self._totals()
             self._close()
-        self._journal.stopped(
+        self._events.stopped(
             uptime=round(time.monotonic() - self._started, 3),
             clients_total=totals.clients_total,
             clients_refused=totals.clients_refused,
@@ -109,7 +109,7 @@ class Supervisor:
         before, terms = self._listeners, change.terms
         listeners = before
         if change.endpoints is not None:
-            listeners = open_listeners(change.endpoints, change.port, terms.tuning, before)
+            listeners = open_listeners(change.endpoints, change.port, terms.socket_options, before)
         try:
             moves = listeners != before or any(listener.retires for listener in listeners)
             if change.workers == len(self._crew) and not moves:
@@ -120,7 +120,7 @@ class Supervisor:
             for listener in listeners:
                 listener.retires = False
                 if listener in before:
-                    listener.tune(self._crew.terms.tuning)
+                    listener.set_options(self._crew.terms.socket_options)
                 else:
                     listener.close()
             if isinstance(error, ConfigError):
@@ -132,10 +132,10 @@ class Supervisor:
         self._listeners = listeners
         store(listeners, self._notifier, afresh=False)
         for listener in listeners:
-            listener.tune(terms.tuning)
+            listener.set_options(terms.socket_options)
             if listener not in before:
-                self._journal.listening(address=listener.address, adopted=False)
-        self._journal.change(**asdict(terms.telling))
+                self._events.listening(address=listener.address, adopted=False)
+        self._events.change(**asdict(terms.log_options))
 
     def on_ready(self) -> None:
         """Every worker of a crew accepts, the first or one that relieved another."""
@@ -144,10 +144,10 @@ class Supervisor:
         if not self._ready and self._stopping is None:
             self._ready = True
             self._tell_ready()
-            self._journal.ready(addresses=self._addresses(), workers=len(self._crew))
+            self._events.ready(addresses=self._addresses(), workers=len(self._crew))
             if (failed := self._notifier.failed) is not None:
                 problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
-                self._journal.config_warning(problem=problem)
+                self._events.config_warning(problem=problem)
         self._reload.advance()
 
     def on_answered(self) -> None:
@@ -157,8 +157,8 @@ class Supervisor:
             with self._queue as queue:
                 self._crew.bequeath(queue)
             self._queue = None
-            count = sum(row.handed_over for row in self._crew.stats.rows)
-            self._journal.handed_over(count=count, left=self._crew.stats.clients_now())
+            count = sum(row.handed_over for row in self._crew.counters.rows)
+            self._events.handed_over(count=count, left=self._crew.counters.clients_now())
 
     def on_over(self) -> None:
         """The last worker is gone: another crew comes, or this is the end."""
@@ -173,7 +173,7 @@ class Supervisor:
 
     def shed(self) -> None:
         """In a worker: give back what is the parent's."""
-        self._journal.sink.reset()
+        self._events.sink.reset()
         self._notifier.close()
         self._signals.forget()
         self._loop.close()
@@ -182,12 +182,12 @@ class Supervisor:
         """A crew for as many clients as there may be by its terms, and as are `inherited`."""
         loop, signals = self._loop, self._signals
         return WorkerPool(
-            change.workers, listeners, change.terms, self._journal, loop, signals, self, inherited=inherited
+            change.workers, listeners, change.terms, self._events, loop, signals, self, inherited=inherited
         )
 
     def _relieve(self, change: Change, listeners: Sequence[Listener]) -> None:
         """Have another crew serve; raises `ConfigError` or OSError if that can't be done now."""
-        clients = self._crew.stats.clients_now()
+        clients = self._crew.counters.clients_now()
         room = handover.room(len(listeners), len(self._crew) + change.workers)
         if clients > room:
             raise ConfigError(
@@ -196,7 +196,7 @@ class Supervisor:
             )
         # Until they are counted, the old crew may let in as many as its limit says.
         new = self._hire(change, listeners, max(clients, self._crew.terms.max_connections))
-        self._relief = Replacement(self._crew, new, self._journal)
+        self._relief = Replacement(self._crew, new, self._events)
 
     def _retire(self) -> None:
         """Close the listening sockets where nobody is to come any more, whose queues the workers have emptied."""
@@ -211,7 +211,7 @@ class Supervisor:
         return [listener.address for listener in self._listeners]
 
     def _totals(self) -> Totals:
-        return self._crew.stats.totals()
+        return self._crew.counters.totals()
 
     def _tell_ready(self) -> None:
         overruled, refused = self._reload.overruled, self._reload.refused
@@ -263,14 +263,14 @@ class Supervisor:
             crew.hand_over(queue.fileno())
             self.on_answered()
         else:
-            self._journal.draining(signal=signum.name, clients=crew.stats.clients_now(), timeout=drain)
-            crew.end(LEAVE if leaves else DRAIN)
+            self._events.draining(signal=signum.name, clients=crew.counters.clients_now(), timeout=drain)
+            crew.end(messages.DRAIN_ONLY_CLIENTS if leaves else messages.DRAIN)
         self._loop.call_later(drain + 2 * GRACE, lambda now: self._crew.kill())
 
     def _open_queue(self) -> socket.socket | None:
         queue = handover.open_queue(self._notifier)
         if queue is None:
-            self._journal.handover_impossible(problem="systemd keeps no descriptors for this service")
+            self._events.handover_impossible(problem="systemd keeps no descriptors for this service")
         return queue
 
     def _close(self) -> None:
@@ -282,7 +282,7 @@ class Supervisor:
             self._queue.close()
         for listener in self._listeners:
             listener.leave()
-        self._journal.sink.detach()
+        self._events.sink.detach()
         self._signals.close()
         self._loop.close()
 

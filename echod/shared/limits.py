@@ -85,8 +85,8 @@ class Limits:
     such limit.  So many as `inherited` may be there at first, whatever the limit.
     """
 
-    def __init__(self, stats: Counters, max_connections: int, max_per_source: int, inherited: int = 0) -> None:
-        self._stats = stats
+    def __init__(self, counters: Counters, max_connections: int, max_per_source: int, inherited: int = 0) -> None:
+        self._counters = counters
         self._inherited = inherited
         self._max_connections = self._max_per_source = 0
         self._tables: list[SourceTable] = []
@@ -107,11 +107,11 @@ class Limits:
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return []
         # As many as may be let in by the old limit or by the new one, and as there are, if the old one was lowered.
-        most = max(max_connections, self._max_connections, self._inherited, self._stats.clients_now())
+        most = max(max_connections, self._max_connections, self._inherited, self._counters.clients_now())
         if not max_per_source:
             self._set(max_connections, max_per_source, [])
             return []
-        cells = len(self._stats.rows) * 2 * 2 ** (2 * most).bit_length()
+        cells = len(self._counters.rows) * 2 * 2 ** (2 * most).bit_length()
         fd = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, (cells + 1) * 8)
@@ -165,7 +165,7 @@ class Limits:
 
     def _map(self, fd: int) -> list[SourceTable]:
         memory = memoryview(mmap.mmap(fd, 0)).cast("Q")
-        cells = (len(memory) - 1) // len(self._stats.rows)
+        cells = (len(memory) - 1) // len(self._counters.rows)
         starts = range(0, len(memory) - 1, cells)
         return [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
 
@@ -175,21 +175,21 @@ class Limits:
         Without the lock: the parent does this, and must not wait for a worker that hangs with it.  Who reads the table
         meanwhile finds clients that are gone anyway, or does not.
         """
-        self._stats.rows[worker].vacate()
+        self._counters.rows[worker].vacate()
         if self._tables:
             self._tables[worker].clear()
 
     def take_place(self, worker: int) -> bool:
         """Take a place among all clients; False, and nothing taken, when there is none."""
-        self._stats.rows[worker].clients_now += 1
-        if self._stats.clients_now() <= self._max_connections:
+        self._counters.rows[worker].clients_now += 1
+        if self._counters.clients_now() <= self._max_connections:
             return True
         self.give_place(worker)
         return False
 
     def give_place(self, worker: int) -> None:
         """Give a place back."""
-        self._stats.rows[worker].clients_now -= 1
+        self._counters.rows[worker].clients_now -= 1
 
     def admit(self, worker: int, source: int | None) -> bool:
         """Count one more client of `source`; False, and nothing counted, when it has as many as it may."""

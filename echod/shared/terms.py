@@ -41,14 +41,14 @@ class ServiceTerms:
 
     chunk_size: int
     timeouts: Timeouts
-    tuning: SocketOptions
-    tunes_accepted: bool
+    socket_options: SocketOptions
+    sets_accepted_options: bool
     drain: float
     tick: float
     max_connections: int
     max_per_source: int
     handover: bool
-    telling: LogOptions
+    log_options: LogOptions
 
     def encode(self) -> bytes:
         """As a message, of a few hundred bytes."""
@@ -60,8 +60,8 @@ class ServiceTerms:
         values = json.loads(message)
         parts = {
             "timeouts": Timeouts(**values["timeouts"]),
-            "tuning": SocketOptions(**values["tuning"]),
-            "telling": LogOptions(**values["telling"]),
+            "socket_options": SocketOptions(**values["socket_options"]),
+            "log_options": LogOptions(**values["log_options"]),
         }
         return cls(**values | parts)
 

@@ -63,8 +63,8 @@ class Acceptor:
         worker: int,
         listeners: Sequence[Listener],
         loop: Loop,
-        journal: EventLog,
-        stats: Counters,
+        events: EventLog,
+        counters: Counters,
         limits: Limits,
         balance: Balance,
         on_accepted: Callable[[socket.socket, Any], None],
@@ -73,9 +73,9 @@ class Acceptor:
         self._listeners = [listener for listener in listeners if not listener.retires]
         self._retiring = [listener for listener in listeners if listener.retires]
         self._loop = loop
-        self._journal = journal
-        self._stats = stats
-        self._row = stats.rows[worker]
+        self._events = events
+        self._counters = counters
+        self._row = counters.rows[worker]
         self._limits = limits
         self._balance = balance
         self._on_accepted = on_accepted
@@ -214,7 +214,7 @@ class Acceptor:
             self._calm.cancel()
         if self._paused_at is None:
             self._paused_at = self._loop.now
-            self._journal.accept_paused(reason=reason, clients=self._stats.clients_now())
+            self._events.accept_paused(reason=reason, clients=self._counters.clients_now())
         self._retry = self._loop.call_later(RETRY, self._resume)
 
     def _resume(self, now: float) -> None:
@@ -228,7 +228,7 @@ class Acceptor:
 
     def _on_calm(self, now: float) -> None:
         if self._paused_at is not None:
-            self._journal.accept_resumed(duration=round(self._resumed_at - self._paused_at, 3))
+            self._events.accept_resumed(duration=round(self._resumed_at - self._paused_at, 3))
             self._paused_at = self._calm = None
 
     def _refuse(self, peer: str) -> None:
@@ -242,6 +242,6 @@ class Acceptor:
         """Tell those of the last ten seconds in one event, and the first of a series at once."""
         self._refusals = None
         if self._refused:
-            self._journal.client_refused(peer=self._refused_last, count=self._refused)
+            self._events.client_refused(peer=self._refused_last, count=self._refused)
             self._refused = 0
             self._refusals = self._loop.call_later(REFUSALS_EVERY, self._tell_refusals)

@@ -28,9 +28,9 @@ class Balance:
     `bells` has a descriptor for each worker (eventfd(2), non-blocking): ringing it makes that worker look again.
     """
 
-    def __init__(self, stats: Counters, worker: int, bells: list[int]) -> None:
-        self._own = stats.rows[worker]
-        self._others = [(row, bell) for row, bell in zip(stats.rows, bells, strict=True) if row is not self._own]
+    def __init__(self, counters: Counters, worker: int, bells: list[int]) -> None:
+        self._own = counters.rows[worker]
+        self._others = [(row, bell) for row, bell in zip(counters.rows, bells, strict=True) if row is not self._own]
         self._ticks = [-1 for _ in self._others]
         self._silent = [0 for _ in self._others]
         self._alive = list(self._others)

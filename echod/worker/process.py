@@ -1,9 +1,7 @@
 """A worker: one process, one loop, its acceptor and its sessions.
 
-It takes orders from the parent alone, over one socket: `DRAIN`, `LEAVE`, `HAND_OVER`, other terms, or the end of the
-socket, which is the end of the parent.  It says `READY` there once, `TAKEN` when it serves by other terms and
-`HANDED_OVER` when it has, and shows that it is alive by ticking in shared memory.  Signals are not for it: a Ctrl-C at
-the terminal reaches every process of the group, and the parent decides what it means.
+It takes commands from the parent alone (`shared.messages`), and shows that it is alive by ticking in shared memory.
+It ignores signals: a Ctrl-C at the terminal reaches every process of the group, and the parent decides what it means.
 """
 
 import ctypes
@@ -18,13 +16,14 @@ from typing import Any
 from echod.errors import EX_OK
 from echod.handover import queue as handover
 from echod.handover.copies import CopySender
-from echod.handover.queue import HAND_OVER, HANDED_OVER, Connection
+from echod.handover.queue import Connection
 from echod.handover.state import ConnectionState
 from echod.log.events import EventLog
 from echod.net import address
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
-from echod.net.sockopts import tune
+from echod.net.sockopts import set_options
+from echod.shared import messages
 from echod.shared.counters import Counters
 from echod.shared.limits import Limits
 from echod.shared.terms import ServiceTerms
@@ -32,14 +31,6 @@ from echod.worker.acceptor import Acceptor
 from echod.worker.balance import Balance, on_ring
 from echod.worker.session import Session
 
-READY = b"ready"
-TAKEN = b"taken"
-DRAIN = b"drain"
-LEAVE = b"leave"
-"""To drain, and leave who waits in the listening sockets' queues to a successor, who gets those sockets."""
-
-_ORDER_MAX = 4096
-"""Bytes of an order, at most."""
 _TABLES = 2
 """Descriptors that the tables of `limits` take: the memory's, and the copy of it that Python's mmap keeps.
 
@@ -62,8 +53,8 @@ class Worker:
         number: int,
         listeners: Sequence[Listener],
         terms: ServiceTerms,
-        journal: EventLog,
-        stats: Counters,
+        events: EventLog,
+        counters: Counters,
         limits: Limits,
         bells: list[int],
         orders: socket.socket,
@@ -73,9 +64,9 @@ class Worker:
     ) -> None:
         self._number = number
         self._terms = terms
-        self._journal = journal
+        self._events = events
         self._limits = limits
-        self._row = stats.rows[number]
+        self._row = counters.rows[number]
         self._orders = orders
         self._buffer = memoryview(bytearray(terms.chunk_size))
         self._sessions: dict[int, Session] = {}
@@ -84,9 +75,9 @@ class Worker:
         self._draining = False
         self._loop = Loop(self._on_bug)
         self._copies = CopySender(copies, lambda: reversed(self._sessions.values()), self._loop)
-        self._balance = Balance(stats, number, bells)
+        self._balance = Balance(counters, number, bells)
         self._acceptor = Acceptor(
-            number, listeners, self._loop, journal, stats, limits, self._balance, self._on_accepted
+            number, listeners, self._loop, events, counters, limits, self._balance, self._on_accepted
         )
         self._bell = bells[number]
         self._reserve: list[int] = []
@@ -96,37 +87,37 @@ class Worker:
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
         loop = self._loop
-        self._journal.sink.attach(loop)
+        self._events.sink.attach(loop)
         loop.watch(self._orders.fileno(), READ, self._on_order)
         loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.look_again))
         self._acceptor.begin()
         self._on_tick(loop.now)
-        self._orders.send(READY)
+        self._orders.send(messages.READY)
         loop.run()
         self._copies.finish()
         self._count()
 
     def _inherit(self, connections: Sequence[Connection], copied: int) -> None:
         for index, (sock, life) in enumerate(connections):
-            tune(sock, self._terms.tuning)
+            set_options(sock, self._terms.socket_options)
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
             session.copied = index < copied
             self._echoed_before -= session.bytes_echoed  # which the echod before has counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
-        if self._terms.tunes_accepted:
-            tune(sock, self._terms.tuning)
+        if self._terms.sets_accepted_options:
+            set_options(sock, self._terms.socket_options)
         now = self._loop.now
         session = self._serve(sock, ConnectionState(self._new_name(), sockaddr, now, now))
-        if self._journal.tells_chunks:
-            self._journal.connection_accepted(**session.names())
+        if self._events.tells_chunks:
+            self._events.connection_accepted(**session.names())
 
     def _new_name(self) -> str:
         self._served += 1
         return f"{os.getpid()}.{self._served}"
 
     def _serve(self, sock: socket.socket, life: ConnectionState) -> Session:
-        session = Session(life, sock, self._loop, self._journal, self._buffer, self._terms.timeouts, self._on_closed)
+        session = Session(life, sock, self._loop, self._events, self._buffer, self._terms.timeouts, self._on_closed)
         self._sessions[session.fd] = session
         return session
 
@@ -140,17 +131,17 @@ class Worker:
 
     def _on_order(self) -> None:
         self._release_reserve()
-        order, fds, _, _ = socket.recv_fds(self._orders, _ORDER_MAX, 1)
-        if order in (DRAIN, LEAVE):
-            self._acceptor.close(leaves=order == LEAVE)
+        order, fds, _, _ = socket.recv_fds(self._orders, messages.COMMAND_MAX, 1)
+        if order in (messages.DRAIN, messages.DRAIN_ONLY_CLIENTS):
+            self._acceptor.close(leaves=order == messages.DRAIN_ONLY_CLIENTS)
             self._drain()
-        elif order.startswith(HAND_OVER):
+        elif (room := messages.hand_over_room(order)) is not None:
             with socket.socket(fileno=fds[0]) as queue:
-                self._hand_over(queue, int(order.removeprefix(HAND_OVER)))
+                self._hand_over(queue, room)
         elif order:
             self._take(ServiceTerms.decode(order), fds)
             self._fill_reserve()
-            self._orders.send(TAKEN)
+            self._orders.send(messages.ADOPTED)
         else:
             self._loop.stop()
 
@@ -166,29 +157,29 @@ class Worker:
         """Serve by other terms from now on, whoever is there already included."""
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
-        self._journal.change(**asdict(terms.telling))
+        self._events.change(**asdict(terms.log_options))
         sources = (address.source(session.sock.family, session.sockaddr) for session in sessions)
         self._limits.follow(self._number, terms.max_connections, terms.max_per_source, fds, sources)
         if terms.chunk_size != before.chunk_size:
             self._buffer = memoryview(bytearray(terms.chunk_size))
         for session in sessions:
             session.renew(self._buffer, terms.timeouts)
-            if terms.tuning != before.tuning:
+            if terms.socket_options != before.socket_options:
                 # Keepalive could wait for the next client, but TCP_USER_TIMEOUT must not undercut a longer stall.
-                tune(session.sock, terms.tuning)
+                set_options(session.sock, terms.socket_options)
 
     def _hand_over(self, queue: socket.socket, room: int) -> None:
         self._acceptor.close(leaves=True)
         sessions = list(self._sessions.values())[:room]
         for start in range(0, len(sessions), handover.BATCH):
             batch = sessions[start : start + handover.BATCH]
-            if not handover.send(queue, [(session.life(), session.fd) for session in batch]):
+            if not handover.send(queue, [(session.snapshot(), session.fd) for session in batch]):
                 break
             for session in batch:
                 session.leave()
             self._row.add_handed_over(len(batch))
         self._copies.finish()
-        self._orders.send(HANDED_OVER)
+        self._orders.send(messages.HANDED_OVER)
         self._drain()
 
     def _drain(self) -> None:
@@ -222,7 +213,7 @@ class Worker:
         session = self._sessions.get(fd)
         if session is None:
             raise error
-        self._journal.bug_of(error)
+        self._events.bug_of(error)
         session.abort("bug")
 
 

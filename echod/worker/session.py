@@ -60,7 +60,7 @@ class Session:
 
     __slots__ = (
         "_drain_until",
-        "_journal",
+        "_events",
         "_lingers",
         "_loop",
         "_name",
@@ -84,7 +84,7 @@ class Session:
         life: ConnectionState,
         sock: socket.socket,
         loop: Loop,
-        journal: EventLog,
+        events: EventLog,
         buffer: memoryview,
         timeouts: Timeouts,
         on_closed: Callable[["Session"], None],
@@ -99,7 +99,7 @@ class Session:
         self._restarts = life.restarts
         self._lingers = life.lingers
         self._loop = loop
-        self._journal = journal
+        self._events = events
         self._timeouts = timeouts
         self._on_closed = on_closed
         self._told = life.received > 0
@@ -162,7 +162,7 @@ class Session:
             if self._state is State.READING:
                 self.on_flushed()
 
-    def life(self) -> ConnectionState:
+    def snapshot(self) -> ConnectionState:
         """What another process has to know to go on with this connection."""
         relay = self._relay
         return ConnectionState(
@@ -192,8 +192,8 @@ class Session:
         self._close(reason, resets=self._state is not State.LINGERING)
 
     def _traced(self) -> socket.socket | TracedSocket:
-        tells = self._journal.tells_chunks
-        return TracedSocket(self.sock, self._name, self._journal, self._tell_opened) if tells else self.sock
+        tells = self._events.tells_chunks
+        return TracedSocket(self.sock, self._name, self._events, self._tell_opened) if tells else self.sock
 
     def _on_first(self) -> None:
         self._relay.on_readable()
@@ -258,7 +258,7 @@ class Session:
     def _tell_opened(self) -> None:
         if not self._told:
             self._told = True
-            self._journal.connection_opened(**self.names())
+            self._events.connection_opened(**self.names())
 
     def _release(self) -> None:
         self._state = State.CLOSED
@@ -278,7 +278,7 @@ class Session:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
-        self._journal.connection_closed(
+        self._events.connection_closed(
             **names,
             bytes_received=relay.received,
             bytes_sent=relay.sent,

@@ -9,10 +9,10 @@ from echod.log.events import EventLog
 class TracedSocket:
     """A socket that tells of each chunk, and calls `before` it does.  For debugging: no detour on the hot path."""
 
-    def __init__(self, sock: socket.socket, name: str, journal: EventLog, before: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, name: str, events: EventLog, before: Callable[[], None]) -> None:
         self._sock = sock
         self._name = name
-        self._journal = journal
+        self._events = events
         self._before = before
 
     def recv_into(self, buffer: memoryview, /) -> int:
@@ -20,11 +20,11 @@ class TracedSocket:
         count = self._sock.recv_into(buffer)
         if count:
             self._before()
-            self._journal.chunk_received(connection=self._name, bytes=count, **self._journal.show(buffer[:count]))
+            self._events.chunk_received(connection=self._name, bytes=count, **self._events.show(buffer[:count]))
         return count
 
     def send(self, data: memoryview, /) -> int:
         """As the socket's own."""
         count = self._sock.send(data)
-        self._journal.chunk_sent(connection=self._name, bytes=count, **self._journal.show(data[:count]))
+        self._events.chunk_sent(connection=self._name, bytes=count, **self._events.show(data[:count]))
         return count

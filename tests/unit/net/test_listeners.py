@@ -36,10 +36,10 @@ NOWHERE, NOWHERE_ELSE = "198.51.100.1", "203.0.113.1"
 
 
 @contextmanager
-def listening(*hosts: str, port: int = 0, tuning: SocketOptions = TUNING) -> Iterator[list[Listener]]:
+def listening(*hosts: str, port: int = 0, socket_options: SocketOptions = TUNING) -> Iterator[list[Listener]]:
     """Listeners that are closed again."""
     with ExitStack() as stack:
-        listeners = open_listeners(endpoints(hosts), port, tuning)
+        listeners = open_listeners(endpoints(hosts), port, socket_options)
         for listener in listeners:
             stack.enter_context(closing(listener))
         yield listeners

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from echod.net.sockopts import PROBE_INTERVAL, PROBES, UNSENT_MAX, SocketOptions, tune
+from echod.net.sockopts import PROBE_INTERVAL, PROBES, UNSENT_MAX, SocketOptions, set_options
 
 KEEPALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 IDLE = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
@@ -15,14 +15,14 @@ USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
 @contextmanager
-def tuned(tuning: SocketOptions, family: socket.AddressFamily = socket.AF_INET) -> Iterator[socket.socket]:
+def tuned(socket_options: SocketOptions, family: socket.AddressFamily = socket.AF_INET) -> Iterator[socket.socket]:
     """A listening socket."""
     try:
         listener = socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family)
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error.strerror}")
     with listener:
-        tune(listener, tuning)
+        set_options(listener, socket_options)
         yield listener
 
 
@@ -71,9 +71,9 @@ def test_other_tuning(other: SocketOptions) -> None:
     with tuned(other) as listener, accepted(listener) as server:
         expected = [server.getsockopt(*option) for option in options]
     with tuned(SocketOptions(600.5, 7.0)) as listener, accepted(listener) as server:
-        tune(listener, other)
+        set_options(listener, other)
         assert [server.getsockopt(*option) for option in options] != expected
-        tune(server, other)
+        set_options(server, other)
         assert [server.getsockopt(*option) for option in options] == expected
         with accepted(listener) as later:
             assert [later.getsockopt(*option) for option in options] == expected

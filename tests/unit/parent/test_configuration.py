@@ -77,7 +77,7 @@ def test_each_key(key: Key) -> None:
     flags.flags = {}
     back = flags.reload()
     assert back.changed == change.changed
-    assert (replace(back.terms, tunes_accepted=False), back.workers) == (start.terms, start.workers)
+    assert (replace(back.terms, sets_accepted_options=False), back.workers) == (start.terms, start.workers)
 
 
 def test_where_to_listen() -> None:
@@ -101,9 +101,9 @@ def test_terms() -> None:
     terms = Flags(**OTHER).configuration.start.terms
     assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
     assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
-    assert (terms.tuning.keepalive, terms.tuning.stall) == (9, 7)
+    assert (terms.socket_options.keepalive, terms.socket_options.stall) == (9, 7)
     assert (terms.max_connections, terms.max_per_source) == (4, 5)
-    telling = terms.telling
+    telling = terms.log_options
     assert (telling.level, telling.form, telling.connections, telling.payload) == ("error", "console", False, True)
 
 
@@ -111,16 +111,16 @@ def test_terms() -> None:
 def test_other_tuning(name: str) -> None:
     """From then on the kernel's queue may hold connections of each, also when it is as before again."""
     flags = Flags()
-    assert not flags.configuration.start.terms.tunes_accepted
+    assert not flags.configuration.start.terms.sets_accepted_options
     flags.flags = {"limits.idle_timeout": 6}
-    assert not flags.reload().terms.tunes_accepted
+    assert not flags.reload().terms.sets_accepted_options
     for flags.flags in ({name: 9}, {}):
-        assert flags.reload().terms.tunes_accepted
+        assert flags.reload().terms.sets_accepted_options
 
 
 def test_tuning_of_passed_sockets() -> None:
     """Who was in their queue before echod had them came with no tuning at all."""
-    assert Flags(adopted=True).configuration.start.terms.tunes_accepted
+    assert Flags(adopted=True).configuration.start.terms.sets_accepted_options
 
 
 def test_wrong() -> None:

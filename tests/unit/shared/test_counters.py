@@ -7,15 +7,15 @@ from echod.shared.counters import Counters, Totals
 
 def test_all_begin_at_nothing() -> None:
     """Before anybody counts, nobody is there and nobody accepts."""
-    stats = Counters(3)
-    assert stats.totals() == Totals(0, 0, 0, 0)
-    assert not any(row.accepting for row in stats.rows)
+    counters = Counters(3)
+    assert counters.totals() == Totals(0, 0, 0, 0)
+    assert not any(row.accepting for row in counters.rows)
 
 
 def test_rows_add_up() -> None:
     """The totals are the sums of all rows, each column for itself."""
-    stats = Counters(2)
-    for factor, row in enumerate(stats.rows, 1):
+    counters = Counters(2)
+    for factor, row in enumerate(counters.rows, 1):
         row.clients_now = 1 * factor
         row.add_client()
         row.bytes_echoed = 10**12 * factor
@@ -24,10 +24,10 @@ def test_rows_add_up() -> None:
         row.tick()
         row.accepting = True
         row.add_handed_over(10 * factor)
-    assert [row.handed_over for row in stats.rows] == [10, 20]
-    assert stats.clients_now() == 3
-    assert stats.totals() == Totals(clients_now=3, clients_total=2, clients_refused=4, bytes_echoed=3 * 10**12)
-    assert [(row.clients_now, row.bytes_echoed, row.ticks, row.accepting) for row in stats.rows] == [
+    assert [row.handed_over for row in counters.rows] == [10, 20]
+    assert counters.clients_now() == 3
+    assert counters.totals() == Totals(clients_now=3, clients_total=2, clients_refused=4, bytes_echoed=3 * 10**12)
+    assert [(row.clients_now, row.bytes_echoed, row.ticks, row.accepting) for row in counters.rows] == [
         (1, 10**12, 1, True),
         (2, 2 * 10**12, 1, True),
     ]
@@ -35,33 +35,33 @@ def test_rows_add_up() -> None:
 
 def test_what_was_before() -> None:
     """It counts, but for who is there now, whom the rows have."""
-    stats = Counters(1)
-    stats.before = Totals(1, 20, 300, 4000)
-    stats.rows[0].add_client()
-    assert stats.totals() == Totals(0, 21, 300, 4000)
+    counters = Counters(1)
+    counters.before = Totals(1, 20, 300, 4000)
+    counters.rows[0].add_client()
+    assert counters.totals() == Totals(0, 21, 300, 4000)
 
 
 def test_a_worker_counts_where_the_parent_sees_it() -> None:
     """The memory is shared over a fork, and what a worker has counted outlives it."""
-    stats = Counters(2)
+    counters = Counters(2)
     pid = os.fork()
     if not pid:
-        stats.rows[1].clients_now = 5
-        stats.rows[1].bytes_echoed = 2**60
-        stats.rows[1].add_client()
+        counters.rows[1].clients_now = 5
+        counters.rows[1].bytes_echoed = 2**60
+        counters.rows[1].add_client()
         os._exit(0)
     assert os.waitpid(pid, 0) == (pid, 0)
-    assert stats.totals() == Totals(clients_now=5, clients_total=1, clients_refused=0, bytes_echoed=2**60)
+    assert counters.totals() == Totals(clients_now=5, clients_total=1, clients_refused=0, bytes_echoed=2**60)
 
 
 def test_a_successor_goes_on_counting() -> None:
     """What died with a worker is forgotten, what it did is not."""
-    stats = Counters(1)
-    (row,) = stats.rows
+    counters = Counters(1)
+    (row,) = counters.rows
     row.clients_now, row.bytes_echoed, row.accepting, row.available = 7, 1000, True, True
     row.add_client()
     row.add_refused()
     row.tick()
     row.vacate()
-    assert stats.totals() == Totals(clients_now=0, clients_total=1, clients_refused=1, bytes_echoed=1000)
+    assert counters.totals() == Totals(clients_now=0, clients_total=1, clients_refused=1, bytes_echoed=1000)
     assert (row.accepting, row.available, row.ticks) == (False, False, 1)

@@ -175,9 +175,9 @@ class TestPerSource:
 class TestChange:
     """Limits that change while clients are there."""
 
-    def others(self, limits: Limits, stats: Counters, most: int, per_source: int) -> Limits:
+    def others(self, limits: Limits, counters: Counters, most: int, per_source: int) -> Limits:
         """Those of a worker that was there before the change, which it has not heard of; and change the parent's."""
-        worker = Limits(stats, limits._max_connections, 0)
+        worker = Limits(counters, limits._max_connections, 0)
         worker._max_per_source = limits._max_per_source
         worker.follow(0, most, per_source, [os.dup(fd) for fd in limits.change(most, per_source)], [7, 7, None, 8])
         return worker
@@ -195,9 +195,9 @@ class TestChange:
     @pytest.mark.parametrize("before", [0, 1, 5])
     def test_a_worker_counts_its_clients_again(self, before: int) -> None:
         """In tables that the parent and the other workers see too."""
-        stats = Counters(2)
-        limits = Limits(stats, 10, before)
-        worker = self.others(limits, stats, 10, 3)
+        counters = Counters(2)
+        limits = Limits(counters, 10, before)
+        worker = self.others(limits, counters, 10, 3)
         assert [limits.admit(1, 7), limits.admit(1, 7), worker.admit(0, 7)] == [True, False, False]
         assert [worker.admit(0, 8), worker.admit(0, 8), limits.admit(1, 8)] == [True, True, False]
         worker.dismiss(0, 7)
@@ -216,9 +216,9 @@ class TestChange:
 
     def test_no_limit_any_more(self) -> None:
         """Nothing is counted then, and nothing is left behind."""
-        stats = Counters(1)
-        limits = Limits(stats, 10, 2)
-        worker = self.others(limits, stats, 10, 0)
+        counters = Counters(1)
+        limits = Limits(counters, 10, 2)
+        worker = self.others(limits, counters, 10, 0)
         assert (limits.counts_sources, worker.counts_sources) == (False, False)
 
     def test_what_does_not_change(self) -> None:
@@ -249,12 +249,12 @@ class TestChange:
     @pytest.mark.parametrize(("steps", "room"), [((1,), 100), ((1, 2), 100), ((100, 1), 100)])
     def test_room_for_all_who_are_there(self, steps: tuple[int, ...], room: int) -> None:
         """However far the limit falls below the number of clients."""
-        stats = Counters(1)
-        limits = Limits(stats, room, 0)
+        counters = Counters(1)
+        limits = Limits(counters, room, 0)
         assert all(limits.take_place(0) for _ in range(room))
         for most in steps:
             limits.change(most, 1)
-        worker = Limits(stats, room, 0)
+        worker = Limits(counters, room, 0)
         worker.follow(0, most, 1, [os.dup(limits._fd)], range(1, room + 1))
         assert not any(limits.admit(0, key) for key in range(1, room + 1))
         for each in (limits, worker):

@@ -17,13 +17,13 @@ counts = st.integers(0, 1_000_000)
         ServiceTerms,
         chunk_size=st.integers(1, 16 << 20),
         timeouts=st.builds(Timeouts, seconds, seconds, seconds),
-        tuning=st.builds(SocketOptions, seconds, seconds),
+        socket_options=st.builds(SocketOptions, seconds, seconds),
         drain=seconds,
         tick=seconds,
         max_connections=counts,
         max_per_source=counts,
         handover=st.booleans(),
-        telling=st.builds(LogOptions, st.just("debug"), st.just("json"), st.booleans(), st.booleans()),
+        log_options=st.builds(LogOptions, st.just("debug"), st.just("json"), st.booleans(), st.booleans()),
     )
 )
 def test_as_it_was(terms: ServiceTerms) -> None:

@@ -13,15 +13,15 @@ class Workers:
     """Three workers, of which number 0 decides."""
 
     def __init__(self) -> None:
-        self.stats = Counters(3)
-        self.bells = [open_bell() for _ in self.stats.rows]
-        self.balance = Balance(self.stats, 0, self.bells)
+        self.counters = Counters(3)
+        self.bells = [open_bell() for _ in self.counters.rows]
+        self.balance = Balance(self.counters, 0, self.bells)
 
     def are(
         self, clients: tuple[int, int, int], accepting: tuple[int, ...] = (), available: tuple[int, ...] = (0, 1, 2)
     ) -> None:
         """Let each have so many clients, and these accept, and these if they were called."""
-        for number, row in enumerate(self.stats.rows):
+        for number, row in enumerate(self.counters.rows):
             row.clients_now = clients[number]
             row.available = number in available
             row.accepting = number in accepting
@@ -87,14 +87,14 @@ def test_one_that_would_not_come_is_not_reckoned_with(workers: Workers) -> None:
 def test_one_that_hangs_is_not_reckoned_with(workers: Workers) -> None:
     """Whoever has not ticked in two looks can't serve, whatever its row says; until it ticks again."""
     workers.are((6, 0, 6), accepting=(1, 2))
-    workers.stats.rows[1].tick()
+    workers.counters.rows[1].tick()
     workers.balance.tick()
     workers.balance.tick()
     assert workers.balance.steps_back()
     workers.balance.tick()
     assert not workers.balance.steps_back()
     assert workers.rung() == set()
-    workers.stats.rows[1].tick()
+    workers.counters.rows[1].tick()
     workers.balance.tick()
     assert workers.balance.steps_back()
 
@@ -108,10 +108,10 @@ def test_call_all(workers: Workers) -> None:
 
 def test_a_worker_alone_never_steps_back() -> None:
     """There is nobody to step back for, and nobody to call."""
-    stats = Counters(1)
-    stats.rows[0].clients_now = 1000
+    counters = Counters(1)
+    counters.rows[0].clients_now = 1000
     bell = open_bell()
-    balance = Balance(stats, 0, [bell])
+    balance = Balance(counters, 0, [bell])
     balance.tick()
     balance.call_all()
     assert not balance.steps_back()

@@ -479,7 +479,7 @@ class TestHandedOver:
     def follow(self, served: Served, stack: ExitStack, timeouts: Timeouts = TIMEOUTS) -> Served:
         """Hand the connection over to another session, by a loop of its own."""
         sock = stack.enter_context(served.session.sock.dup())
-        life = served.session.life()
+        life = served.session.snapshot()
         served.session.leave()
         assert served.closed == 1
         assert served.session.sock.fileno() == -1
