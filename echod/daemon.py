@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 
 from echod import __version__
@@ -21,7 +21,9 @@ from echod.parent.listening import STORED_AS, store
 from echod.parent.signals import held_back
 from echod.parent.status import failure
 from echod.parent.supervisor import Supervisor
-from echod.systemd.notify import Notifier, Passed, listen_fds, watchdog_seconds
+from echod.systemd.fdstore import DescriptorStore
+from echod.systemd.listen_fds import listen_fds
+from echod.systemd.notify import Notifier, watchdog_seconds
 
 TICK = 1.0
 """Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
@@ -31,8 +33,6 @@ FLUSH = 1.0
 
 _STDIN = 0
 _STDERR = 2
-_OURS = "echod-"
-"""How the names begin that echod gives to what it has stored: another version may know more of them."""
 
 
 def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ: MutableMapping[str, str]) -> None:
@@ -40,11 +40,12 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
 
     Raises `CannotListen`, and what `read` raises, unless a predecessor has left settings to go on by.
     """
-    passed = _Passed(listen_fds(environ))
+    passed = listen_fds(environ)
     loaded, problems = lastgood.read_or_go_on(read, passed.named(lastgood.STORED_AS))
     settings = loaded.settings
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
+    fdstore = DescriptorStore(notifier)
     # A terminal that closes sends SIGHUP (termios(3)), and then the daemon in it is to end.  Looked at now, because
     # then it is a terminal no more.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
@@ -53,7 +54,7 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
             events.starting(version=__version__, config_files=loaded.files)
             for problem in problems:
                 events.reload_refused(problem=problem)
-            activated, queue = passed.by_a_socket_unit(), passed.named(handover.STORED_AS)
+            activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)
             kept = adopt_kept(passed.named(STORED_AS))
             configuration = Configuration(
                 loaded,
@@ -65,7 +66,7 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
 
             def take() -> None:
                 configuration.take()
-                lastgood.keep(configuration.settings, notifier)
+                lastgood.keep(configuration.settings, fdstore)
 
             start = replace(configuration.start, refused=failure(problems) if problems else "")
             for warning in start.warnings:
@@ -74,8 +75,8 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
             listeners = adopt_listeners(activated, socket_options)
             wanted = [] if listeners else endpoints(settings.host)
             listeners += open_listeners(wanted, settings.port, socket_options, kept)
-            store(listeners, notifier, afresh=False)
-            lastgood.keep(settings, notifier)
+            store(listeners, fdstore, afresh=False)
+            lastgood.keep(settings, fdstore)
             for listener in listeners:
                 if not listener.retires:
                     events.listening(address=listener.address, adopted=listener.adopted)
@@ -84,7 +85,7 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
             with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):  # the clients are nowhere else from now on
                 estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
                 if queue:
-                    notifier.discard(handover.STORED_AS)
+                    fdstore.remove(handover.STORED_AS)
                     events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
                 supervisor = Supervisor(
                     listeners,
@@ -98,21 +99,6 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
                     hangup_stops=at_terminal,
                 )
         supervisor.run()
-
-
-class _Passed:
-    """What systemd has passed, by its names."""
-
-    def __init__(self, passed: Sequence[Passed]) -> None:
-        self._passed = passed
-
-    def named(self, name: str) -> list[int]:
-        """What a predecessor has stored under that name."""
-        return [passed.fd for passed in self._passed if passed.name == name]
-
-    def by_a_socket_unit(self) -> list[int]:
-        """What no echod has stored."""
-        return [passed.fd for passed in self._passed if not passed.name.startswith(_OURS)]
 
 
 @contextlib.contextmanager

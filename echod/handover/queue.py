@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from echod.handover.state import ConnectionState, decode, encode
 from echod.net import tcpinfo as queues
 from echod.net.sockopts import reset_on_close
-from echod.systemd.notify import Notifier
+from echod.systemd.fdstore import DescriptorStore
 
 STORED_AS = "echod-handover"
 """The name of the queue's ends in the store."""
@@ -67,7 +67,7 @@ class TakenOver(NamedTuple):
     lost: int
 
 
-def open_queue(notifier: Notifier) -> socket.socket | None:
+def open_queue(store: DescriptorStore) -> socket.socket | None:
     """The end of a new queue to send to, which the store keeps for the next echod; None if it does not keep it."""
     try:
         reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -75,10 +75,10 @@ def open_queue(notifier: Notifier) -> socket.socket | None:
         return None
     with reading:
         writing.setblocking(False)
-        notifier.store(STORED_AS, [reading.fileno(), writing.fileno()])
-        if notifier.stores():
+        store.put(STORED_AS, [reading.fileno(), writing.fileno()])
+        if store.keeps():
             return writing
-    notifier.discard(STORED_AS)
+    store.remove(STORED_AS)
     writing.close()
     return None
 

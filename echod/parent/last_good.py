@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from echod.config.settings import Settings, as_toml
 from echod.config.sources import Loaded, load
 from echod.errors import ConfigError
-from echod.systemd.notify import Notifier
+from echod.systemd.fdstore import DescriptorStore
 
 STORED_AS = "echod-settings"
 """The name of the memfd in the store."""
 
 
-def keep(settings: Settings, notifier: Notifier) -> None:
+def keep(settings: Settings, fdstore: DescriptorStore) -> None:
     """Have systemd keep `settings`, as TOML, in place of those before.
 
     Not if there is no memory or no descriptor for them, nor if TOML can't hold them, as the path of a unix socket that
@@ -28,13 +28,13 @@ def keep(settings: Settings, notifier: Notifier) -> None:
         data = as_toml(settings, {}).encode()
         fd = os.memfd_create(STORED_AS, os.MFD_CLOEXEC)
     except (OSError, UnicodeEncodeError):
-        notifier.discard(STORED_AS)
+        fdstore.remove(STORED_AS)
         return
     with os.fdopen(fd, "wb") as memory:
         memory.write(data)
         memory.flush()
-        notifier.discard(STORED_AS)
-        notifier.store(STORED_AS, [memory.fileno()])
+        fdstore.remove(STORED_AS)
+        fdstore.put(STORED_AS, [memory.fileno()])
 
 
 def read_or_go_on(read: Callable[[], Loaded], kept: Sequence[int]) -> tuple[Loaded, list[str]]:

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 
 from echod.net.listeners import Listener
-from echod.systemd.notify import Notifier
+from echod.systemd.fdstore import DescriptorStore
 
 STORED_AS = "echod-listener"
 """The name of listening sockets in systemd's descriptor store."""
 
 
-def store(listeners: Iterable[Listener], notifier: Notifier, *, afresh: bool) -> None:
+def store(listeners: Iterable[Listener], fdstore: DescriptorStore, *, afresh: bool) -> None:
     """Have systemd keep those that are not its own already for the next echod; `afresh`, and no others."""
     if afresh:
-        notifier.discard(STORED_AS)
-    notifier.store(STORED_AS, [listener.sock.fileno() for listener in listeners if not listener.adopted])
+        fdstore.remove(STORED_AS)
+    fdstore.put(STORED_AS, [listener.sock.fileno() for listener in listeners if not listener.adopted])

@@ -25,6 +25,7 @@ from echod.parent.signals import Signals
 from echod.shared import messages
 from echod.shared.counters import Totals
 from echod.shared.terms import Change
+from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 GRACE = 1.0
@@ -58,6 +59,7 @@ class Supervisor:
         self._adopted = any(listener.adopted for listener in listeners)
         self._events = events
         self._notifier = notifier
+        self._fdstore = DescriptorStore(notifier)
         self._inherited = inherited
         self._hangup_stops = hangup_stops
         self._report = Report(notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick)
@@ -130,7 +132,7 @@ class Supervisor:
                 "free some, and reload again"
             ) from error
         self._listeners = listeners
-        store(listeners, self._notifier, afresh=False)
+        store(listeners, self._fdstore, afresh=False)
         for listener in listeners:
             listener.set_options(terms.socket_options)
             if listener not in before:
@@ -205,7 +207,7 @@ class Supervisor:
         for listener in retiring:
             listener.close()
         if retiring:
-            store(self._listeners, self._notifier, afresh=True)
+            store(self._listeners, self._fdstore, afresh=True)
 
     def _addresses(self) -> list[str]:
         return [listener.address for listener in self._listeners]
@@ -240,7 +242,7 @@ class Supervisor:
         else:
             self._stopping = signum
             if not self._ready or self._reload.under_way:
-                self._restarts = self._restarts or self._notifier.stores()
+                self._restarts = self._restarts or self._fdstore.keeps()
             if self._relief is None:
                 self._end(signum)
 
@@ -250,12 +252,12 @@ class Supervisor:
         crew = self._crew
         drain = crew.terms.drain
         queue = self._open_queue() if self._restarts and crew.terms.handover else None
-        leaves = queue is not None or (self._restarts and self._notifier.stores())
+        leaves = queue is not None or (self._restarts and self._fdstore.keeps())
         self._report.stopping(drain + 3 * GRACE, hands_over=queue is not None)
         if not (leaves or self._adopted):
-            self._notifier.discard(STORED_AS)
+            self._fdstore.remove(STORED_AS)
         if not self._restarts:
-            self._notifier.discard(lastgood.STORED_AS)
+            self._fdstore.remove(lastgood.STORED_AS)
         for listener in self._listeners:
             listener.leave() if leaves else listener.close()
         if queue is not None:
@@ -268,7 +270,7 @@ class Supervisor:
         self._loop.call_later(drain + 2 * GRACE, lambda now: self._crew.kill())
 
     def _open_queue(self) -> socket.socket | None:
-        queue = handover.open_queue(self._notifier)
+        queue = handover.open_queue(self._fdstore)
         if queue is None:
             self._events.handover_impossible(problem="systemd keeps no descriptors for this service")
         return queue

@@ -1,40 +1,33 @@
-"""Talking with systemd, or with anything that speaks as it does; without it nothing here does anything.
+"""Status messages to systemd, or to any other service manager that follows its protocol (sd_notify(3)).
 
-sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).  Only the parent process may use this (NotifyAccess=main).
+Without NOTIFY_SOCKET nothing is sent.  Only the parent process may send messages (NotifyAccess=main).
 """
 
-import contextlib
 import os
 import select
 import socket
 import time
 from collections import deque
 from collections.abc import MutableMapping, Sequence
-from typing import NamedTuple
 
 import sdnotify
 
-_FIRST_FD = 3
-"""SD_LISTEN_FDS_START."""
-_FDS_MAX = 253
-"""Descriptors in one message (SCM_MAX_FD, unix(7))."""
-_PATIENCE = 1.0
-"""Seconds to wait for room in systemd's queue where something can't be said later."""
-_ANSWER = 3.0
-"""Seconds to wait for its answer, without which clients are lost; a stop asks thrice at most, in TimeoutStopSec=."""
-_PROBE = "echod-probe"
+SEND_WAIT = 1.0
+"""Seconds to wait for room in systemd's queue for a message that cannot be sent later."""
+
 _LATE_MAX = 3
-"""Messages that may wait: the beginning and the end of the last reload, and the end of all.  Older ones say no more."""
+"""Messages that wait for room: the beginning and the end of the last reload, and STOPPING=1.  Older ones are outdated.
+"""
 
 
 class Notifier:
-    """The notification socket, if there is one.
+    """The notification socket, if there is one.  Everything that is sent to systemd goes through it.
 
-    sdnotify, told to, raises what else it would swallow; but a message that does not arrive must not end the service,
-    so it is `failed` that remembers the first failure.
+    sdnotify swallows errors unless it is asked to raise them, which this class does.  But a message that does not
+    arrive must not end the service, so `failed` keeps the first error.
 
-    Nor is a receiver waited for whose queue is full: what says where the service is in its life is kept for
-    `send_late`, and meanwhile nothing else is said.
+    Only `send_fds` may block.  While systemd's queue is full, the messages that announce a state (READY=1, RELOADING=1,
+    STOPPING=1) wait for `send_late`, and no other message is sent before them.
     """
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
@@ -49,105 +42,68 @@ class Notifier:
                 self.failed = error
 
     def ready(self, status: str) -> None:
-        """Say that the service is up, or that it is done with reloading."""
+        """Send READY=1: startup or a reload is complete."""
         self._keep(f"READY=1\n{_status(status)}")
 
     def reloading(self) -> None:
-        """Say that the configuration is read again; `ready` ends that.
+        """Send RELOADING=1: a reload has begun; `ready` ends it.
 
-        The time, in microseconds of CLOCK_MONOTONIC, tells this from what was said before systemd asked for a reload.
+        The time, in microseconds of CLOCK_MONOTONIC, distinguishes this message from those that were sent before
+        systemd requested the reload.
         """
         self._keep(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, status: str) -> bool:
-        """Say in one sentence how things are; False if it can't be said now."""
+        """Send one sentence for `systemctl status`; False if there is no room for it now."""
         return self.send_late() and self._notify(_status(status))
 
     def watchdog(self) -> bool:
-        """Say that all is well; False if it can't be said now."""
+        """Send WATCHDOG=1: all is well; False if there is no room for it now."""
         return self.send_late() and self._notify("WATCHDOG=1")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """Say that the service is going down, and how long that may take, whatever TimeoutStopSec= says."""
+        """Send STOPPING=1, and that the stop may take `seconds` from now, whatever TimeoutStopSec= says."""
         self._keep(f"STOPPING=1\n{_status(status)}\nEXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
-    def store(self, name: str, fds: Sequence[int]) -> None:
-        """Have systemd keep copies of `fds`, which it passes under `name` to the process that it starts after this one.
+    def send_late(self) -> bool:
+        """Send the messages that wait for room; False if there is still none for some of them."""
+        while self._late and self._notify(self._late[0]):
+            self._late.popleft()
+        return not self._late
 
-        For as long as the service is meant to run: it forgets them when that is stopped.  One that it has already is
-        not kept twice.  Without a store (FileDescriptorStoreMax=) nothing happens, and nobody says so.
+    def send_fds(self, message: str, fds: Sequence[int]) -> bool:
+        """Send a message that cannot wait for `send_late`, with descriptors, which sdnotify cannot send.
+
+        False if it was not sent.  Blocks for up to `SEND_WAIT` seconds while systemd's queue is full.
         """
-        for start in range(0, len(fds), _FDS_MAX):
-            # FDPOLL=0: systemd would drop a connection of which the other end is gone, and then nobody would tell.
-            self._pass(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fds[start : start + _FDS_MAX])
-
-    def discard(self, name: str) -> None:
-        """Have systemd close its copies of what is stored under `name`."""
-        self._pass(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
-
-    def stores(self) -> bool:
-        """Whether systemd keeps what it is given; what it was given before, it has then.
-
-        systemd 252 does not answer FDSTORE=1.  But one end of a pipe that it did not keep is closed, and its other end
-        says so.
-        """
-        read, write = os.pipe()
-        try:
-            self.store(_PROBE, [write])
-            os.close(write)
-            kept = self._settle() and not _is_ready(read, select.POLLIN, 0)
-        finally:
-            os.close(read)
-        if kept:
-            self.discard(_PROBE)
-        return kept
-
-    def _settle(self) -> bool:
-        """Wait until systemd has done all that it was told to; False if it is not there, or takes too long."""
-        read, write = os.pipe()
-        try:
-            sent = self._pass("BARRIER=1", [write])
-            os.close(write)
-            return sent and _is_ready(read, select.POLLIN, _ANSWER)
-        finally:
-            os.close(read)
-
-    def _pass(self, state: str, fds: Sequence[int]) -> bool:
-        """Say something that can't be said later, with descriptors; sdnotify has no way to send those."""
         if self._notifier is None:
             return False
         sock = self._notifier.socket
         try:
-            _is_ready(sock.fileno(), select.POLLOUT, _PATIENCE)
-            socket.send_fds(sock, [state.encode()], fds)
+            is_ready(sock.fileno(), select.POLLOUT, SEND_WAIT)
+            socket.send_fds(sock, [message.encode()], fds)
         except OSError as error:
             self.failed = self.failed or error
             return False
         return True
 
-    def send_late(self) -> bool:
-        """Say what could not be said in time; False if some of it still can't."""
-        while self._late and self._notify(self._late[0]):
-            self._late.popleft()
-        return not self._late
-
     def close(self) -> None:
-        """Give the socket back; a worker does this first of all."""
+        """Close the socket, and send nothing any more; a worker does this first of all."""
         if self._notifier is not None:
             self._notifier.socket.close()
             self._notifier = None
 
-    def _keep(self, state: str) -> None:
-        self._late.append(state)
+    def _keep(self, message: str) -> None:
+        self._late.append(message)
         self.send_late()
 
-    def _notify(self, state: str) -> bool:
-        """Whether that has been said, or never can be."""
+    def _notify(self, message: str) -> bool:
+        """Send a message; False if there is no room for it now, True also if it can never be sent."""
         if self._notifier is None:
             return True
         try:
-            # sdnotify encodes as Latin-1; this makes the bytes that leave UTF-8.
-            self._notifier.notify(state.encode(errors="surrogateescape").decode("latin-1"))
+            # sdnotify encodes as Latin-1; with this the bytes that leave are UTF-8.
+            self._notifier.notify(message.encode(errors="surrogateescape").decode("latin-1"))
         except BlockingIOError:
             return False
         except OSError as error:
@@ -155,51 +111,21 @@ class Notifier:
         return True
 
 
-def _is_ready(fd: int, event: int, seconds: float) -> bool:
-    """Wait for `event`, or the other end's end, so long.  By poll(2): select(2) takes no descriptor above 1023."""
+def is_ready(fd: int, event: int, seconds: float) -> bool:
+    """Wait up to `seconds` for `event` or a hang-up.  With poll(2), as select(2) takes no descriptor above 1023."""
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(seconds * 1000))
 
 
-def _status(sentence: str) -> str:
-    """An assignment of one line: what follows a line break would be another, of anybody's choice."""
-    return f"STATUS={sentence}".replace("\n", " ")
-
-
 def watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:
-    """Seconds within which systemd wants to hear from us, or None if it does not care."""
+    """The longest time between two WATCHDOG=1 messages; None if systemd expects none (sd_watchdog_enabled(3))."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
 
 
-class Passed(NamedTuple):
-    """A descriptor that was passed to this process, and its name: of the .socket unit, or what it was stored under."""
-
-    fd: int
-    name: str
-
-
-def listen_fds(environ: MutableMapping[str, str]) -> list[Passed]:
-    """The descriptors that were passed to this process, none of them inheritable any more.
-
-    The variables are removed, so that no child takes them for its own.
-    """
-    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdecimal():
-        return []
-    fds = range(_FIRST_FD, _FIRST_FD + int(count))
-    if len(names) != len(fds):
-        names = [""] * len(fds)
-    passed = []
-    for fd, name in zip(fds, names, strict=True):
-        with contextlib.suppress(OSError):  # One that is not open: whoever adopts it will say so.
-            os.set_inheritable(fd, False)
-            if name == _PROBE:  # of a process that was killed before it had its answer
-                os.close(fd)
-        if name != _PROBE:
-            passed.append(Passed(fd, name))
-    return passed
+def _status(sentence: str) -> str:
+    """A STATUS= assignment in one line: text behind a line break would be another assignment, of the text's choice."""
+    return f"STATUS={sentence}".replace("\n", " ")

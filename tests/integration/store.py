@@ -25,7 +25,7 @@ os.execv(command[0], command)
 """
 
 
-PATIENT = f"import echod.systemd.notify\nechod.systemd.notify._PATIENCE = echod.systemd.notify._ANSWER = {DEADLINE}\n"
+PATIENT = f"from echod.systemd import fdstore, notify\nnotify.SEND_WAIT = fdstore.ANSWER_WAIT = {DEADLINE}\n"
 """A daemon waits for this systemd as long as the tests do, which may themselves have to wait for a processor."""
 
 

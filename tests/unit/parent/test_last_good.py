@@ -9,6 +9,7 @@ from echod.config.settings import Settings
 from echod.config.sources import Loaded
 from echod.errors import ConfigError
 from echod.parent import last_good as lastgood
+from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 
@@ -50,4 +51,4 @@ def test_nothing_to_go_on_by(kept: list[str]) -> None:
 def test_without_systemd_nothing_is_kept(host: str) -> None:
     """And nothing is left open; nor does it matter whether the settings could be written down."""
     with closing(Notifier({})) as notifier:
-        lastgood.keep(Settings(host=(host,)), notifier)
+        lastgood.keep(Settings(host=(host,)), DescriptorStore(notifier))

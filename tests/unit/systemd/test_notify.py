@@ -1,4 +1,4 @@
-"""systemd: what is said to a real notification socket, and what is taken from the environment."""
+"""notify: the messages that arrive at a real notification socket, and the variables of the watchdog."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from echod.systemd.notify import Notifier, listen_fds, watchdog_seconds
+from echod.systemd.notify import Notifier, watchdog_seconds
 
 ME = str(os.getpid())
 
@@ -161,75 +161,3 @@ class TestWatchdog:
     def test_what_the_variables_mean(self, environ: dict[str, str], seconds: float | None) -> None:
         """Microseconds, if they are meant for this process (sd_watchdog_enabled(3))."""
         assert watchdog_seconds(environ) == seconds
-
-
-class TestListenFds:
-    @pytest.mark.parametrize(
-        "environ",
-        [
-            {},
-            {"LISTEN_FDS": "1"},
-            {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
-            {"LISTEN_FDS": "1", "LISTEN_PID": "me"},
-            {"LISTEN_FDS": "0", "LISTEN_PID": ME},
-            {"LISTEN_FDS": "-1", "LISTEN_PID": ME},
-            {"LISTEN_FDS": "many", "LISTEN_PID": ME},
-            {"LISTEN_FDS": "", "LISTEN_PID": ME},
-            {"LISTEN_PID": ME},
-        ],
-    )
-    def test_nothing_was_passed_to_us(self, environ: dict[str, str]) -> None:
-        """Not without both variables, and not if another process was meant; no descriptor is touched."""
-        variables = environ | {"LISTEN_FDNAMES": "a", "OTHER": "b"}
-        assert listen_fds(variables) == []
-        assert variables == {"OTHER": "b"}
-
-    def test_the_first_is_3(self) -> None:
-        """They follow each other, are not inherited by any program we start, and the variables are gone."""
-        numbers = (3, 4)
-        saved = {fd: os.dup(fd) for fd in numbers if _is_open(fd)}
-        reads, writes = os.pipe()
-        for old, new in zip((reads, writes), numbers, strict=True):
-            if old != new:
-                os.dup2(old, new, inheritable=True)
-        try:
-            environ = {"LISTEN_FDS": "2", "LISTEN_PID": ME, "LISTEN_FDNAMES": "a:b"}
-            assert listen_fds(environ) == [(3, "a"), (4, "b")]
-            assert not any(os.get_inheritable(fd) for fd in numbers)
-            assert environ == {}
-        finally:
-            for fd in {reads, writes, *numbers}:
-                os.close(fd)
-            for fd, copy in saved.items():
-                os.dup2(copy, fd, inheritable=False)
-                os.close(copy)
-
-    def test_a_probe_that_was_left(self) -> None:
-        """What a process that was killed while it tried the store has left there is nobody's, and closed."""
-        saved = {fd: os.dup(fd) for fd in (3,) if _is_open(fd)}
-        null = os.open(os.devnull, os.O_RDONLY)
-        if null != 3:
-            os.dup2(null, 3)
-            os.close(null)
-        try:
-            assert listen_fds({"LISTEN_FDS": "1", "LISTEN_PID": ME, "LISTEN_FDNAMES": "echod-probe"}) == []
-            assert not _is_open(3)
-        finally:
-            for fd, copy in saved.items():
-                os.dup2(copy, fd, inheritable=False)
-                os.close(copy)
-
-    def test_one_that_is_not_open(self) -> None:
-        """It is named all the same: whoever adopts it says what is wrong."""
-        count = max(map(int, os.listdir("/proc/self/fd")))
-        fd, name = listen_fds({"LISTEN_FDS": str(count), "LISTEN_PID": ME})[-1]
-        assert (fd, name) == (count + 2, "")
-        assert not _is_open(fd)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True

@@ -1,0 +1,59 @@
+"""The descriptors that systemd passes to a process at its start (sd_listen_fds(3)).
+
+They come from a .socket unit, or from the descriptor store, where an echod that ran before has put them (`fdstore`).
+"""
+
+import contextlib
+import os
+from collections.abc import MutableMapping, Sequence
+from typing import NamedTuple
+
+from echod.systemd.fdstore import OURS, PROBE
+
+_FIRST_FD = 3
+"""SD_LISTEN_FDS_START."""
+
+
+class PassedFd(NamedTuple):
+    """A descriptor and its name: the one of its .socket unit, or the one that it was stored under."""
+
+    fd: int
+    name: str
+
+
+class PassedFds:
+    """All descriptors that were passed to this process, in their order."""
+
+    def __init__(self, fds: Sequence[PassedFd]) -> None:
+        self.fds = fds
+
+    def named(self, name: str) -> list[int]:
+        """The descriptors that another echod has stored under `name`."""
+        return [passed.fd for passed in self.fds if passed.name == name]
+
+    def from_socket_unit(self) -> list[int]:
+        """The descriptors that no echod has stored: their names do not begin as echod's names do."""
+        return [passed.fd for passed in self.fds if not passed.name.startswith(OURS)]
+
+
+def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
+    """The descriptors that were passed to this process; none of them is inheritable any more.
+
+    The variables are removed from `environ`, so that no child takes the descriptors for its own.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return PassedFds([])
+    fds = range(_FIRST_FD, _FIRST_FD + int(count))
+    if len(names) != len(fds):
+        names = [""] * len(fds)
+    passed = []
+    for fd, name in zip(fds, names, strict=True):
+        with contextlib.suppress(OSError):  # A descriptor that is not open: adopting it raises the error.
+            os.set_inheritable(fd, False)
+            if name == PROBE:  # The process that tested the store was killed before it had the answer.
+                os.close(fd)
+        if name != PROBE:
+            passed.append(PassedFd(fd, name))
+    return PassedFds(passed)
