@@ -11,7 +11,7 @@ from typing import NoReturn
 from echod import __version__
 from echod.config.settings import Key, Settings, as_toml, keys
 from echod.config.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
-from echod.daemon import open_journal, serve
+from echod.daemon import open_events, serve
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
 from echod.log.events import EventLog, goes_to_journal
 from echod.net.address import resolve
@@ -34,7 +34,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with open_journal(Settings()) as events:
+        with open_events(Settings()) as events:
             events.bug_of(error)
         code = EX_SOFTWARE
     sys.exit(code)
@@ -52,7 +52,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _look(arguments, read())
         return EX_OK
     try:
-        serve(read, partial(read, again=True), environ)
+        serve(read, environ)
     except EchodError as error:
         # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
         with contextlib.closing(Notifier(environ)) as notifier:
@@ -160,7 +160,7 @@ def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> N
     These have the default form and level: that others are configured is perhaps just what could not be read.
     """
     if goes_to_journal(_STDERR):
-        with open_journal(Settings()) as events:
+        with open_events(Settings()) as events:
             for problem in problems:
                 event(events, problem=problem)
     else:

@@ -23,7 +23,7 @@ DRAIN_ONLY_CLIENTS = b"drain only clients"
 """The same, but connections in the kernel's queues wait for a successor, which gets the listening sockets."""
 
 ADOPTED = b"adopted"
-"""The worker serves by the terms that it was sent: `ServiceTerms.encode`, with descriptors of the limits' tables."""
+"""The worker serves by the terms that it was sent: `ServiceTerms.encode`, and the limits' tables."""
 
 HANDED_OVER = b"handed over"
 """The worker has sent its connections to the queue, and drains those for which there was no room."""

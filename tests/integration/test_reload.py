@@ -34,12 +34,12 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 SLOW_NAME = """
 import os
-import echod.daemon
-real = echod.daemon.endpoints
+import echod.parent.reload
+real = echod.parent.reload.endpoints
 def endpoints(hosts):
     os.read({gate}, 1)
     return real(hosts)
-echod.daemon.endpoints = endpoints
+echod.parent.reload.endpoints = endpoints
 """
 NO_MEMORY = """
 import errno, os
@@ -48,13 +48,13 @@ def memfd_create(*words):
 os.memfd_create = memfd_create
 """
 BUG_IN_READING = """
-import echod.parent.configuration
+import echod.parent.reload
 def too_few(*words):
-    if echod.parent.configuration.started:
+    if echod.parent.reload.started:
         raise RuntimeError("this can not be")
-    echod.parent.configuration.started = True
+    echod.parent.reload.started = True
     return []
-echod.parent.configuration.started, echod.parent.configuration._too_few = False, too_few
+echod.parent.reload.started, echod.parent.reload._too_few = False, too_few
 """
 
 

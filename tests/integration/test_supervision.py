@@ -156,7 +156,7 @@ def test_hung_worker() -> None:
             freeze(first)
             with daemon.connect() as client:
                 send_and_get(client, b"patience")
-        assert daemon.wait_for("worker_exited")["reason"] == "it hung, and was killed"
+        assert daemon.wait_for("worker_exited")["reason"] == "killed because its loop hung"
         assert daemon.stop() == 0
 
 

@@ -306,7 +306,7 @@ def test_sockets_overrule_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> 
         file.write_text("host = '127.0.0.2'")
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.wait_for("config_warning", 2)["problem"] == (
-            f"{file}: host and --port are overruled by the sockets that systemd passed"
+            f"{file}: host and --port have no effect, because systemd passed the listening sockets"
         )
         assert daemon.wait_for("reloaded")["changed"] == []
         assert "(sockets from systemd, which overrule host and port): " in systemd.wait_for("READY", "1")["STATUS"]
@@ -387,7 +387,7 @@ def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
     with Daemon(environment={"NOTIFY_SOCKET": name}) as daemon:
         warning = daemon.wait_for("config_warning")
         assert (warning["level"], daemon.words) == ("warning", [])
-        assert warning["message"].startswith("systemd can't be told how things are: NOTIFY_SOCKET: ")
+        assert warning["message"].startswith("systemd cannot be notified: NOTIFY_SOCKET: ")
         assert reason in warning["message"]
         assert "None" not in warning["message"]
         with daemon.connect() as client:
@@ -420,7 +420,7 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
             where = " and ".join(ready["addresses"])
             assert status.startswith(f"Echoing on {where} (sockets from systemd, which overrule host and port): ")
             (warning,) = daemon.of("config_warning")
-            assert warning["problem"] == "--host and --port are overruled by the sockets that systemd passed"
+            assert warning["problem"] == "--host and --port have no effect, because systemd passed the listening sockets"
             for address in daemon.addresses:
                 with daemon.connect(address) as client:
                     client.sendall(b"adopted")

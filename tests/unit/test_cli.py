@@ -12,8 +12,7 @@ from typing import NamedTuple
 import pytest
 
 import echod
-from echod import cli
-from echod import daemon as serving
+from echod import cli, daemon
 from echod.config import sources
 from echod.config.settings import Key, keys
 from echod.log import journald
@@ -50,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(sources, "DEFAULT_FILE", str(tmp_path / "default.toml"))
     monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journald"))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delattr(serving, "Supervisor")  # nothing here gets as far as serving
+    monkeypatch.delattr(daemon, "Supervisor")  # nothing here gets as far as serving
 
     def run(*arguments: str, **environment: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["echod", *arguments])
@@ -376,7 +375,7 @@ def test_descriptors(run: Echod, monkeypatch: pytest.MonkeyPatch, soft: int, har
     taken: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: taken.append(limits))
-    said = run("--host", "unix:relative")  # ends here, before anything is opened
+    said = run("--host", "unix:/no/such/directory/echo")  # cannot be opened
     assert said.code == os.EX_UNAVAILABLE
     assert taken in ([(hard, hard)], []) if soft == hard else taken == [(hard, hard)]
     warnings = [line for line in said.err.splitlines() if '"config_warning"' in line]
