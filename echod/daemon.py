@@ -83,10 +83,10 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
             # Not before all that may fail: the next start gets the queue as it is then.
             room = handover.room(len(listeners), start.workers)
             with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):  # the clients are nowhere else from now on
-                estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
+                taken = handover.take_over(queue, time.monotonic(), restarts=1, room=room)
                 if queue:
                     fdstore.remove(handover.STORED_AS)
-                    events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+                    events.taken_over(count=len(taken.connections), forgotten=taken.forgotten, lost=taken.lost)
                 supervisor = Supervisor(
                     listeners,
                     start,
@@ -95,7 +95,7 @@ def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ:
                     events,
                     notifier,
                     watchdog,
-                    estate.connections,
+                    taken.connections,
                     hangup_stops=at_terminal,
                 )
         supervisor.run()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from echod.handover import copies
 from echod.handover import queue as handover
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net import address
 from echod.shared.counters import Counters
@@ -39,7 +39,7 @@ class PendingConnections:
     def pass_on(self, queue: socket.socket) -> None:
         """Send what still waits to the queue, as far as it fits."""
         for row, share in zip(self._rows, self._shares, strict=True):
-            count = handover.pass_on(queue, share)
+            count = handover.hand_over_all(queue, share)
             row.add_handed_over(count)
             row.clients_now -= count
 
@@ -47,7 +47,7 @@ class PendingConnections:
         """End what still waits, and tell it."""
         for share in self._shares:
             while share:
-                copies.end(share.pop(), events)
+                copies.close_unowned(share.pop(), events)
 
     def close(self) -> None:
         """In a worker: give back what is others'."""
@@ -56,4 +56,4 @@ class PendingConnections:
                 sock.close()
 
     def _count(self, worker: int, connections: Sequence[Connection]) -> None:
-        self._limits.count(worker, (address.source(sock.family, life.sockaddr) for sock, life in connections))
+        self._limits.count(worker, (address.source(sock.family, state.sockaddr) for sock, state in connections))

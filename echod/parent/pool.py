@@ -16,7 +16,7 @@ from echod.errors import EX_OK, EX_SOFTWARE
 from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.copies import CopyHolder
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
@@ -264,10 +264,10 @@ class WorkerPool:
         slot.close()
         self.limits.vacate(slot.number)
         survivors = self._keepers[slot.number].take_over(self._events, time.monotonic())
-        row.bytes_echoed += max(0, sum(life.received for _, life in survivors) - counted)
+        row.bytes_echoed += max(0, sum(state.received for _, state in survivors) - counted)
         if slot.poisoned(self._loop.now) or not self._has_heirs:
             while survivors:
-                copies.end(survivors.pop(), self._events)
+                copies.close_unowned(survivors.pop(), self._events)
         self._shares.add(slot.number, survivors)
         self._replace(slot, pid, slot.reason(wait_status, stopping=self._ends), clients=clients, kept=len(survivors))
         self._owner.on_answered()

@@ -39,13 +39,13 @@ class Replacement:
         """
         self._old.bequeath(self._writing)
         now, room = time.monotonic(), self._new.room
-        estate = handover.receive([self._reading.detach()], now, restarts=0, room=room)
-        if estate.forgotten or estate.lost:
-            self._events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+        taken = handover.take_over([self._reading.detach()], now, restarts=0, room=room)
+        if taken.forgotten or taken.lost:
+            self._events.taken_over(count=len(taken.connections), forgotten=taken.forgotten, lost=taken.lost)
         before = self._old.counters.totals()
         self._old.close()
         self._writing.close()
-        self._new.start(estate.connections, before)
+        self._new.start(taken.connections, before)
         return self._new
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from echod.errors import ConfigError
 from echod.handover import queue as handover
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener, open_listeners
 from echod.net.loop import READ, Loop
