@@ -139,11 +139,11 @@ class CopyHolder:
 
     def open(self) -> socket.socket:
         """Before a worker is forked: the worker's end of the copy socket.  Raises OSError if there is no descriptor."""
-        self._sock, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)  # because send_fds and recv_fds do not pass flags on
-        its.setblocking(False)
+        worker_end.setblocking(False)
         self._loop.watch(self._sock.fileno(), READ, self._on_readable)
-        return its
+        return worker_end
 
     def hang_up(self) -> None:
         """Close the copy socket; the copies stay."""
