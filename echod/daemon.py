@@ -78,7 +78,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
             # are taken over last, after all that can fail, so that a failure leaves them in the store.
             with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):
                 room = handover.room(len(sockets.listeners), change.workers)
-                taken_over = handover.receive(queue, time.monotonic(), restarts=1, room=room)
+                taken_over = handover.take_over(queue, time.monotonic(), restarts=1, room=room)
                 if queue:
                     store.remove(handover.STORED_AS)
                     events.taken_over(

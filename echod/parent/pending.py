@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from echod.handover import copies
 from echod.handover import queue as handover
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net import address
 from echod.shared.counters import Counters
@@ -39,7 +39,7 @@ class PendingConnections:
     def hand_over(self, queue: socket.socket) -> None:
         """Send to the queue what still waits, as far as there is room."""
         for row, connections in zip(self._rows, self._pending, strict=True):
-            count = handover.pass_on(queue, connections)
+            count = handover.hand_over_all(queue, connections)
             row.add_handed_over(count)
             row.clients_now -= count
 
@@ -47,7 +47,7 @@ class PendingConnections:
         """Close what still waits, and log it."""
         for connections in self._pending:
             while connections:
-                copies.end(connections.pop(), events)
+                copies.close_unowned(connections.pop(), events)
 
     def close(self) -> None:
         """In a worker: close the descriptors of the other workers' connections."""

@@ -19,7 +19,7 @@ from echod.errors import EX_OK, EX_SOFTWARE
 from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.copies import CopyHolder
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
@@ -295,7 +295,7 @@ class WorkerPool:
         row.bytes_echoed += max(0, sum(state.received for _, state in survivors) - counted)
         if slot.crash_loops(self._loop.now) or not self._has_successor:
             while survivors:
-                copies.end(survivors.pop(), self._events)
+                copies.close_unowned(survivors.pop(), self._events)
         self._pending.add(slot.number, survivors)
         reason = slot.reason(wait_status, stopping=self._ending)
         self._replace(slot, pid, reason, clients=clients, kept=len(survivors))

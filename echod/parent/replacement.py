@@ -40,7 +40,7 @@ class Replacement:
         """
         self._old.hand_over_pending(self._writing)
         now, room = time.monotonic(), self._new.room
-        taken_over = handover.receive([self._reading.detach()], now, restarts=0, room=room)
+        taken_over = handover.take_over([self._reading.detach()], now, restarts=0, room=room)
         if taken_over.forgotten or taken_over.lost:
             self._events.taken_over(
                 count=len(taken_over.connections), forgotten=taken_over.forgotten, lost=taken_over.lost

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from echod.errors import CannotListen, ConfigError
 from echod.handover import queue as handover
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop

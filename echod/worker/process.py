@@ -16,8 +16,7 @@ from typing import Any
 from echod.errors import EX_OK
 from echod.handover import queue as handover
 from echod.handover.copies import CopySender
-from echod.handover.queue import Connection
-from echod.handover.state import ConnectionState
+from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
 from echod.net import address
 from echod.net.listeners import Listener
@@ -173,7 +172,7 @@ class Worker:
         sessions = list(self._sessions.values())[:room]
         for start in range(0, len(sessions), handover.BATCH):
             batch = sessions[start : start + handover.BATCH]
-            if not handover.send(queue, [(session.snapshot(), session.fd) for session in batch]):
+            if not handover.hand_over(queue, [(session.snapshot(), session.fd) for session in batch]):
                 break
             for session in batch:
                 session.leave()

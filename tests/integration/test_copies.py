@@ -534,7 +534,7 @@ class TestHostile:
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
         """That one goes on as if it was new."""
-        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda life: {'name': 7}\n"
+        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda state: {'name': 7}\n"
         with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()

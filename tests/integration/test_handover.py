@@ -33,12 +33,12 @@ os.fork = fork
 STOPPED_AS_IT_TAKES_OVER = """
 import os, signal
 from echod.handover import queue as handover
-real = handover.receive
-def receive(*arguments, **options):
-    estate = real(*arguments, **options)
+real = handover.take_over
+def take_over(*arguments, **options):
+    taken = real(*arguments, **options)
     os.kill(os.getpid(), signal.SIGTERM)
-    return estate
-handover.receive = receive
+    return taken
+handover.take_over = take_over
 """
 STOPPED_AS_ITS_WORKERS_START = """
 import os, signal

@@ -51,14 +51,14 @@ Supervisor._apply = refusing_change
 DIES_HANDING_OVER = """
 import os, signal
 from echod.handover import queue as handover
-real, parent = handover.send, os.getpid()
-def send(queue, connections):
+real, parent = handover.hand_over, os.getpid()
+def hand_over(queue, batch):
     if os.getpid() == parent:
-        return real(queue, connections)
+        return real(queue, batch)
     if {number}:
-        real(queue, connections)
+        real(queue, batch)
     os.kill(os.getpid(), signal.SIGKILL)
-handover.send = send
+handover.hand_over = hand_over
 """
 NOT_SENT = """
 import errno, os, socket
@@ -79,8 +79,8 @@ os.unlink = unlink
 """
 LATE = """
 from echod.handover import queue as handover
-real = handover.receive
-handover.receive = lambda fds, now, **words: real(fds, now - 1, **words)
+real = handover.take_over
+handover.take_over = lambda fds, now, **words: real(fds, now - 1, **words)
 """
 """As if the connections were sent after the moment that the parent takes for now."""
 

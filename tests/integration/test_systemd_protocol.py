@@ -420,7 +420,9 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
             where = " and ".join(ready["addresses"])
             assert status.startswith(f"Echoing on {where} (sockets from systemd, which overrule host and port): ")
             (warning,) = daemon.of("config_warning")
-            assert warning["problem"] == "--host and --port have no effect, because systemd passed the listening sockets"
+            assert (
+                warning["problem"] == "--host and --port have no effect, because systemd passed the listening sockets"
+            )
             for address in daemon.addresses:
                 with daemon.connect(address) as client:
                     client.sendall(b"adopted")

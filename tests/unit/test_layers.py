@@ -18,7 +18,8 @@ LAYERS = [
     ["daemon"],
     ["parent"],
     ["worker"],
-    ["handover", "shared"],
+    ["handover"],
+    ["shared"],
     ["config", "log", "net", "systemd"],
     ["errors"],
 ]
