@@ -475,7 +475,7 @@ def test_a_process_dies(number: int, name: str) -> None:
         output, errors = process.communicate(timeout=DEADLINE)
     total = validated(output)[-1]
     assert (process.returncode, total["ok"], total["lost"]) == (1, False, 0)
-    sentence = f"load process {victim} was killed by {name}; what it had seen since its last report is lost"
+    sentence = f"load process {victim} was killed by {name}; its results since its last report are lost"
     assert (total["deaths"], errors) == ([sentence], f"echoc: {sentence}\n".encode())
 
 
@@ -529,13 +529,13 @@ def test_progress() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--size", "17M"], "argument --size: '17M' is not a size; say bytes, from 1 to 16M, as in 64 or 64K"),
-        (["--rate", "nan"], "argument --rate: 'nan' is not a rate; say messages a second, from 0.001 to 10000000"),
-        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; say at least 0.01 seconds"),
-        (["--processes", "3"], "--processes: 3 can't share 2 connections; say fewer"),
+        (["--size", "17M"], "argument --size: '17M' is not a size; give bytes, from 1 to 16M, as in 64 or 64K"),
+        (["--rate", "nan"], "argument --rate: 'nan' is not a rate; give messages per second, from 0.001 to 10000000"),
+        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; give at least 0.01 seconds"),
+        (["--processes", "3"], "--processes: 3 cannot share 2 connections; give fewer"),
         (
             ["--mode", "stream", "--rate", "1"],
-            "--rate: a stream goes as fast as it can; leave out --rate, or say another --mode",
+            "--rate cannot be combined with --mode stream, which is as fast as possible",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -559,8 +559,8 @@ def test_descriptors() -> None:
         done = load(daemon.port, "--connections", "1000", preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr == (
-        b"echoc: --connections: 1000 need 1033 descriptors in a process, and 200 is the limit (ulimit -Hn); say fewer, "
-        b"or more --processes\n"
+        b"echoc: --connections: 1000 need 1033 descriptors in a process, and the limit (ulimit -Hn) is 200; give "
+        b"fewer, or more --processes\n"
     )
 
 

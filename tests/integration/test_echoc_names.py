@@ -45,11 +45,11 @@ def test_check_is_over_in_time(tmp_path: Path) -> None:
     """The process ends in time, although the resolver still has its thread."""
     done = echoc(tmp_path, "bounded", "check", "echo.example", "-t", "0.1")
     assert (done.returncode, done.stderr) == (3, b"")
-    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: its name was not resolved in time\n"
+    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: the name was not resolved in time\n"
 
 
 def test_ping_is_over_in_time(tmp_path: Path) -> None:
     """-w bounds resolving, too."""
     done = echoc(tmp_path, "bounded", "ping", "echo.example", "-w", "1")
     assert done.returncode == 2
-    assert done.stderr == b"echoc: cannot connect to echo.example:10000: its name was not resolved in time\n"
+    assert done.stderr == b"echoc: cannot connect to echo.example:10000: the name was not resolved in time\n"

@@ -40,31 +40,7 @@ FLOORS = [
     ["cli"],
     ["__main__"],
 ]
-CLIENT_FLOORS = [
-    ["client.histogram", "client.load.loop", "client.pattern", "client.threshold", "client.words"],
-    ["client.faults", "client.load.chart", "client.load.tally"],
-    [
-        "client.backlog",
-        "client.load.summary",
-        "client.load.wire",
-        "client.output",
-        "client.ping.outcome",
-        "client.ping.probe",
-        "client.target",
-    ],
-    ["client.echo", "client.options", "client.ping.report", "client.resolver"],
-    ["client.connect", "client.load.plan"],
-    ["client.load.flow", "client.ping.link", "client.verbs.check", "client.verbs.send"],
-    ["client.load.generator", "client.load.modes", "client.ping.idle", "client.ping.series"],
-    ["client.load.crew", "client.verbs.ping"],
-    ["client.verbs.load"],
-    ["client.cli"],
-]
-"""A house of its own, which shares nothing with the daemon but the version."""
-
-FLOOR_OF = {
-    module: number for floors in (FLOORS, CLIENT_FLOORS) for number, floor in enumerate(floors) for module in floor
-}
+FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 
 THIRD_PARTIES = {
     "pydantic": {"config", "kinds", "sources"},
@@ -78,7 +54,7 @@ PACKAGE = Path(echod.__file__).parent
 FILES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__init__.py"
+    if path.name != "__init__.py" and "client" not in path.relative_to(PACKAGE).parts
 }
 
 

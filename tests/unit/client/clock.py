@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from echod.client.ping.probe import Probe
+from echod.client.ping.connection import Connection
 
 _perf_counter_ns = time.perf_counter_ns
 
@@ -34,15 +34,15 @@ class Clock:
 
     def leap_after_a_part(self, seconds: float) -> None:
         """Let so much time pass whenever a probe has received a part of an echo, and not before it has."""
-        receive = Probe._receive
+        receive = Connection._receive
 
-        def receive_and_leap(probe: Probe, message: bytes, received: int, sent: int) -> int:
+        def receive_and_leap(probe: Connection, message: bytes, received: int, sent: int) -> int:
             count = receive(probe, message, received, sent)
             if received + count < len(message):
                 self.leap(seconds)
             return count
 
-        self._monkeypatch.setattr(Probe, "_receive", receive_and_leap)
+        self._monkeypatch.setattr(Connection, "_receive", receive_and_leap)
 
     def leap(self, seconds: float) -> None:
         """Let so much time pass at once."""

@@ -36,10 +36,7 @@ def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
     assert main(["-4", "ping", "7"]) == 2
     assert capfdbinary.readouterr() == (
         b"",
-        (
-            b"echoc: 'ping' must be the first word, as in: echoc ping HOST; a host of that name is reached by: "
-            b"echoc send ping\n"
-        ),
+        (b"echoc: 'ping' must be the first argument: echoc ping HOST; to reach a host of that name: echoc send ping\n"),
     )
 
 
@@ -47,7 +44,7 @@ def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
     ("argv", "words"),
     [
         (["a", "7", "c"], "unrecognized arguments: c"),
-        (["--timeout", "soon"], "argument --timeout: 'soon' is not a time"),
+        (["--timeout", "soon"], "argument --timeout: 'soon' is not a valid time"),
         (["-m", "text", "-f", "file"], "argument -f/--file: not allowed with argument -m/--message"),
         (["-4", "-6"], "argument -6: not allowed with argument -4"),
         (["--time", "5"], "unrecognized arguments: --time"),
@@ -88,7 +85,7 @@ def test_help(capfdbinary: Capture) -> None:
     for part in (
         b"localhost",
         b"10000",
-        b"what is piped into echoc or redirected to it is sent",
+        b"echoc sends what is piped or redirected into it",
         b"Exit codes: 0 the echo",
     ):
         assert part in text

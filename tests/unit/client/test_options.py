@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from echod.client.faults import UntestableError
-from echod.client.options import Parser, add_common_arguments, seconds, seconds_or_none, target_of, whole_number
+from echod.client.errors import UntestableError
+from echod.client.options import Parser, add_common_arguments, seconds, seconds_or_zero, target_of, whole_number
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def test_error() -> None:
 @pytest.mark.parametrize("text", ["0.001", "86400"])
 def test_seconds(text: str) -> None:
     """A time is a number of seconds up to a day."""
-    assert seconds(text) == seconds_or_none(text) == float(text)
+    assert seconds(text) == seconds_or_zero(text) == float(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "86401", "nan", "inf", "soon", ""])
@@ -48,15 +48,15 @@ def test_no_seconds(text: str) -> None:
     """Anything else is none, and what would be is said."""
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         seconds(text)
-    assert str(caught.value) == f"{text!r} is not a time; say seconds, more than 0 and at most 86400"
+    assert str(caught.value) == f"{text!r} is not a valid time; give seconds, more than 0 and at most 86400"
     with pytest.raises(argparse.ArgumentTypeError) as caught:
-        seconds_or_none(text)
-    assert str(caught.value) == f"{text!r} is not a time; say seconds, from 0 to 86400"
+        seconds_or_zero(text)
+    assert str(caught.value) == f"{text!r} is not a valid time; give seconds, from 0 to 86400"
 
 
 def test_zero_seconds() -> None:
     """0 is a time only where it can be."""
-    assert seconds_or_none("0") == 0
+    assert seconds_or_zero("0") == 0
     with pytest.raises(argparse.ArgumentTypeError):
         seconds("0")
 
@@ -71,4 +71,4 @@ def test_no_whole_number(text: str) -> None:
     """What is none, or beyond the range, is told with the range."""
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         whole_number(1, 20)(text)
-    assert str(caught.value) == f"{text!r} is not a number from 1 to 20"
+    assert str(caught.value) == f"{text!r} is not a whole number from 1 to 20"

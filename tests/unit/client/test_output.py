@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from echod.client.faults import UntestableError
+from echod.client.errors import UntestableError
 from echod.client.output import Screen, fill_standard_descriptors, print_bytes
 from tests.unit.client.peers import seen, standing_in, terminal
 
@@ -74,7 +74,7 @@ def test_byte_exact_where_nobody_looks(capfdbinary: pytest.CaptureFixture[bytes]
     """Into a pipe or a file goes the echo and not a byte more; what is told goes to standard error."""
     screen = Screen()
     screen.echo(b"half a ")
-    screen.tell("note")
+    screen.message("note")
     screen.echo(b"line")
     screen.end_line()
     assert capfdbinary.readouterr() == (b"half a line", b"note\n")
@@ -84,11 +84,11 @@ def test_lines_on_a_terminal() -> None:
     """On a terminal an open line is finished before something is told and at the end, but only once."""
     with terminal() as (screen_end, written), standing_in(1, written), standing_in(2, written):
         screen = Screen()
-        screen.tell("first")
+        screen.message("first")
         screen.echo(b"open")
-        screen.tell("second")
+        screen.message("second")
         screen.echo(b"closed\n")
-        screen.tell("third")
+        screen.message("third")
         screen.echo(b"open")
         screen.end_line()
         screen.end_line()
@@ -101,7 +101,7 @@ def test_lines_on_a_terminal_without_the_errors(capfdbinary: pytest.CaptureFixtu
     with terminal() as (screen_end, written), standing_in(1, written):
         screen = Screen()
         screen.echo(b"one ")
-        screen.tell("note")
+        screen.message("note")
         screen.echo(b"line")
         screen.end_line()
         assert seen(screen_end, 10) == b"one line\r\n"
@@ -110,7 +110,7 @@ def test_lines_on_a_terminal_without_the_errors(capfdbinary: pytest.CaptureFixtu
 
 def test_tells_any_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """A line can be told in any locale, with names that are no text."""
-    Screen().tell("caf\xe9 \udcff")
+    Screen().message("caf\xe9 \udcff")
     assert capfdbinary.readouterr().err == b"caf\xc3\xa9 \\udcff\n"
 
 
@@ -130,7 +130,7 @@ def test_tells_when_there_is_room() -> None:
     with standing_in(2, writing):
         os.close(writing)
         reader.start()
-        Screen().tell("x" * filled)
+        Screen().message("x" * filled)
     reader.join()
     os.close(reading)
     assert came[filled:] == line
@@ -140,5 +140,5 @@ def test_nobody_to_tell() -> None:
     """A standard error that can't be written is passed over."""
     full = os.open("/dev/full", os.O_WRONLY)
     with standing_in(2, full):
-        Screen().tell("note")
+        Screen().message("note")
     os.close(full)

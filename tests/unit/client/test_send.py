@@ -1,4 +1,4 @@
-"""echod.client.verbs.send, in this process."""
+"""echod.client.send, in this process."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from echod.client.cli import main
-from echod.client.verbs.send import SENTENCE
+from echod.client.send import SENTENCE
 from tests.unit.client.peers import (
     altering,
     endless,

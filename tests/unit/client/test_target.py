@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from echod.client.faults import UntestableError
+from echod.client.errors import UntestableError
 from echod.client.target import HOST_FORMS, parse_target
 
 
@@ -55,30 +55,30 @@ def test_environment(environment: dict[str, str], words: tuple[str | None, str |
 @pytest.mark.parametrize(
     ("host", "port", "environment", "sentence"),
     [
-        ("", None, {}, f"HOST: '' is no host; say {HOST_FORMS}"),
-        ("10000", None, {}, f"HOST: '10000' is no host; say {HOST_FORMS}"),
-        ("7:7", None, {}, f"HOST: '7:7' is no host; say {HOST_FORMS}"),
-        (":7", None, {}, f"HOST: ':7' is no host; say {HOST_FORMS}"),
-        ("unix:", None, {}, f"HOST: 'unix:' is no host; say {HOST_FORMS}"),
-        ("unix:@", None, {}, f"HOST: 'unix:@' is no host; say {HOST_FORMS}"),
-        ("[::1", None, {}, f"HOST: '[::1' is no host; say {HOST_FORMS}"),
-        ("[::1]7", None, {}, f"HOST: '[::1]7' is no host; say {HOST_FORMS}"),
-        ("[name]:7", None, {}, f"HOST: '[name]:7' is no host; say {HOST_FORMS}"),
-        ("a:7:8", None, {}, f"HOST: 'a:7:8' is no host; say {HOST_FORMS}"),
-        ("a:", None, {}, "HOST: '' is not a port; say a number from 1 to 65535"),
-        ("a:http", None, {}, "HOST: 'http' is not a port; say a number from 1 to 65535"),
-        ("[::1]:0", None, {}, "HOST: '0' is not a port; say a number from 1 to 65535"),
-        ("a", "0", {}, "PORT: '0' is not a port; say a number from 1 to 65535"),
-        ("a", "65536", {}, "PORT: '65536' is not a port; say a number from 1 to 65535"),
-        ("a", "echo", {}, "PORT: 'echo' is not a port; say a number from 1 to 65535"),
-        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; say a number from 1 to 65535"),
-        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; say a number from 1 to 65535"),
-        ("a:7", "8", {}, "the port is said twice, 7 in 'a:7' and '8'; say one"),
-        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is said twice, 7 in ECHOC_HOST and '8'; say one"),
+        ("", None, {}, f"HOST: '' is not a host; give {HOST_FORMS}"),
+        ("10000", None, {}, f"HOST: '10000' is not a host; give {HOST_FORMS}"),
+        ("7:7", None, {}, f"HOST: '7:7' is not a host; give {HOST_FORMS}"),
+        (":7", None, {}, f"HOST: ':7' is not a host; give {HOST_FORMS}"),
+        ("unix:", None, {}, f"HOST: 'unix:' is not a host; give {HOST_FORMS}"),
+        ("unix:@", None, {}, f"HOST: 'unix:@' is not a host; give {HOST_FORMS}"),
+        ("[::1", None, {}, f"HOST: '[::1' is not a host; give {HOST_FORMS}"),
+        ("[::1]7", None, {}, f"HOST: '[::1]7' is not a host; give {HOST_FORMS}"),
+        ("[name]:7", None, {}, f"HOST: '[name]:7' is not a host; give {HOST_FORMS}"),
+        ("a:7:8", None, {}, f"HOST: 'a:7:8' is not a host; give {HOST_FORMS}"),
+        ("a:", None, {}, "HOST: '' is not a port; give a number from 1 to 65535"),
+        ("a:http", None, {}, "HOST: 'http' is not a port; give a number from 1 to 65535"),
+        ("[::1]:0", None, {}, "HOST: '0' is not a port; give a number from 1 to 65535"),
+        ("a", "0", {}, "PORT: '0' is not a port; give a number from 1 to 65535"),
+        ("a", "65536", {}, "PORT: '65536' is not a port; give a number from 1 to 65535"),
+        ("a", "echo", {}, "PORT: 'echo' is not a port; give a number from 1 to 65535"),
+        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; give a number from 1 to 65535"),
+        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; give a number from 1 to 65535"),
+        ("a:7", "8", {}, "the port is given twice, 7 in 'a:7' and '8'; give it once"),
+        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is given twice, 7 in ECHOC_HOST and '8'; give it once"),
         ("unix:/run/echo", "7", {}, "'unix:/run/echo' is a unix socket and has no port; leave out '7'"),
-        (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is no host; say {HOST_FORMS}"),
-        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; say a number from 1 to 65535"),
-        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; say a number from 1 to 65535"),
+        (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is not a host; give {HOST_FORMS}"),
+        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; give a number from 1 to 65535"),
+        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; give a number from 1 to 65535"),
     ],
 )
 def test_wrong(host: str | None, port: str | None, environment: dict[str, str], sentence: str) -> None:
@@ -98,9 +98,14 @@ def test_source(source: str, family: socket.AddressFamily) -> None:
 @pytest.mark.parametrize(
     ("host", "source", "family", "sentence"),
     [
-        ("a", "", socket.AF_UNSPEC, "--source: '' is no address; say an IPv4 or IPv6 address of this machine"),
-        ("a", "eth0", socket.AF_UNSPEC, "--source: 'eth0' is no address; say an IPv4 or IPv6 address of this machine"),
-        ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 asks for"),
+        ("a", "", socket.AF_UNSPEC, "--source: '' is not an address; give an IPv4 or IPv6 address of this machine"),
+        (
+            "a",
+            "eth0",
+            socket.AF_UNSPEC,
+            "--source: 'eth0' is not an address; give an IPv4 or IPv6 address of this machine",
+        ),
+        ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 requires"),
         ("unix:/a", "192.0.2.1", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
         ("unix:/a", "", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
         ("unix:/a", None, socket.AF_INET, "'unix:/a' is a unix socket: leave out -4 and -6"),

@@ -1,0 +1,114 @@
+"""One process of a load, here as a thread, against servers in this process."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from echod.client.compare import Pattern
+from echod.client.load.connection import StateCounts
+from echod.client.load.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
+from echod.client.load.loop import Loop, clock
+from echod.client.load.modes import ClosedLoop
+from echod.client.load.plan import Plan, Times
+from echod.client.load.tally import Tally, unpacked
+from echod.client.load.transfer import PIECE
+from tests.unit.client.peers import DEADLINE, Behaviour, faithful, receive_exactly, serving_all, silent
+
+
+def plan(port: int) -> Plan:
+    """One connection, for as long as the test wants, told of every ten milliseconds."""
+    enough = int(DEADLINE * 1e9)
+    times = Times(duration=enough, interval=10**7, timeout=enough, connect_timeout=enough)
+    return Plan(("127.0.0.1", port), "", connections=1, size=64, rate=None, times=times)
+
+
+def test_last_report_to_a_parent_that_has_no_time() -> None:
+    """What came back while the load lasted is told as that, also when the parent takes no report until the end."""
+    third, ended = threading.Event(), threading.Event()
+
+    def echo(connection: socket.socket, over: threading.Event) -> None:
+        for _ in range(3):
+            connection.sendall(receive_exactly(connection, 64))
+        third.set()
+        faithful()(connection, over)
+        ended.set()
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, serving_all(echo) as port:
+        near.settimeout(DEADLINE)
+        generator = Generator(plan(port), ClosedLoop, Pattern(PIECE), far, 0, 1)
+        thread = threading.Thread(target=generator.run)
+        thread.start()
+        assert near.recv(PIECE) == READY
+        with suppress(BlockingIOError):
+            while True:
+                far.send(b"filling")
+        near.send(GO + clock().to_bytes(8, "big"))
+        assert third.wait(DEADLINE)
+        near.send(STOP)
+        assert ended.wait(DEADLINE)
+        while (report := near.recv(PIECE)) == b"filling":
+            pass
+        end = near.recv(PIECE)
+        thread.join(DEADLINE)
+    assert report.startswith(INTERVAL)
+    assert unpacked(report[5:]).messages >= 2
+    assert end.startswith(RESULT)
+    assert unpacked(end[1:]).messages <= 1  # that which was under way at the end
+
+
+def test_last_report_of_a_process_that_is_late() -> None:
+    """It is of all intervals that are over by then, also where there was no time to report on each."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, serving_all(faithful()) as port:
+        near.settimeout(DEADLINE)
+        late = plan(port)
+        thread = threading.Thread(target=Generator(late, ClosedLoop, Pattern(PIECE), far, 0, 1).run)
+        thread.start()
+        assert near.recv(PIECE) == READY
+        near.send(GO + (clock() - late.times.duration).to_bytes(8, "big"))
+        intervals = 0
+        while (report := near.recv(PIECE)).startswith(INTERVAL):
+            intervals = int.from_bytes(report[1:5], "big")
+        thread.join(DEADLINE)
+    assert intervals == late.times.duration // late.times.interval
+
+
+def leaves(connection: socket.socket, over: threading.Event) -> None:
+    """Close in good order, with nothing outstanding."""
+
+
+@contextmanager
+def flowing(behaviour: Behaviour) -> Iterator[tuple[ClosedLoop, Loop, Tally]]:
+    """A flow that connects to such a server, in a loop that is to be turned."""
+    loop, tally = Loop(precise=False), Tally()
+    with serving_all(behaviour) as port:
+        flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, StateCounts())
+        flow.open(clock())
+        try:
+            yield flow, loop, tally
+        finally:
+            flow.give_up()
+            loop.close()
+
+
+def test_given_up() -> None:
+    """What is not whole when the load waits no longer is late: the server need not have been silent."""
+    with flowing(silent) as (flow, loop, tally):
+        flow.begin(clock())
+        while not tally.sent:
+            loop.turn()
+        flow.give_up()
+    assert tally.errors == {("late", ""): 1}
+    assert tally.examples["late"].startswith("the echo was not complete in time: 0 of 64 bytes sent came back")
+    assert tally.lost == 1
+
+
+def test_closed_with_nothing_outstanding() -> None:
+    """A server that ends a connection on which nothing was owed has lost nothing, and is told apart for that."""
+    with flowing(leaves) as (_, loop, tally):
+        while not tally.errors:
+            loop.turn()
+    assert (tally.errors, tally.lost) == ({("closed", ""): 1}, 0)
+    assert tally.examples["closed"] == "the server closed the idle connection: nothing had been sent"
