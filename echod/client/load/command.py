@@ -34,7 +34,7 @@ _SHORTEST = 0.01
 """Seconds of the shortest interval: reports take time, and a load process sends them all, however busy it is."""
 
 _SPARE = 32
-"""Descriptors that a process needs besides those of its connections."""
+"""Descriptors that a process needs in addition to those of its connections."""
 
 
 def make_parser(verb: str = "load") -> Parser:

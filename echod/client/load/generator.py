@@ -103,7 +103,7 @@ class Generator:
             self._announce_due(now)
 
     def _announce_due(self, now: int) -> None:
-        """Tell the connections, which take turns, how many messages are due.
+        """Announce to the connections, which take turns, how many messages are due.
 
         All due messages are announced together: a process that cannot keep up and announced one at a time would never
         get to receive any.

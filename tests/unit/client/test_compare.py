@@ -49,7 +49,7 @@ def test_block(largest: int) -> None:
 )
 def test_first_wrong_byte(before: bytes, outstanding: bytes, beyond: bytes, data: bytes, cut: int) -> None:
     """Only bytes that are outstanding, in their order, are identical; the error names the first byte that is not."""
-    data = outstanding[:cut] + data  # right for a while, or no echo would be
+    data = outstanding[:cut] + data  # a common prefix, or hardly any echo would be right
     sent = bytearray(before + outstanding + beyond)
     error = compare(data, 1000, sent, len(before), len(outstanding))
     pairs = enumerate(zip(outstanding, data, strict=False))

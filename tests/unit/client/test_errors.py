@@ -93,12 +93,12 @@ def test_sentence(error: EchoError, sentence: str) -> None:
     ],
 )
 def test_fields(error: ClientError, more: dict[str, object]) -> None:
-    """A program is told the kind, the sentence, and at which byte, if at one."""
+    """The fields are the kind, the sentence, and the offset of the byte if there is one."""
     assert error.fields() == {"kind": error.kind, "message": str(error)} | more
 
 
 def test_untestable_exit_code() -> None:
-    """What says nothing about the echo has exit code 2."""
+    """An error that says nothing about the echo has exit code 2."""
     assert UntestableError("why").exit_code == 2
 
 
@@ -117,19 +117,19 @@ def test_untestable_exit_code() -> None:
     ],
 )
 def test_guess(sent: bytes, came: bytes, guess: str) -> None:
-    """The bytes after the first wrong one tell a change from a loss from an insertion, or nothing is said."""
+    """The bytes after the first wrong one show whether it was changed, dropped or inserted, or there is no guess."""
     assert str(MismatchError(0, sent, came)).rpartition('"')[2] == guess
 
 
 def test_reason_without_number() -> None:
-    """Not every OSError has a number: some of Python's own have words alone."""
+    """An OSError that has no number, as some of Python's own, is reported by its text."""
     assert reason(OSError(111, "Connection refused")) == "Connection refused"
     assert reason(TimeoutError("timed out")) == "timed out"
 
 
 def test_in_brief() -> None:
-    """In brief a wrong byte is told by its place, itself and the guess, what was too much by its place and beginning,
-    and anything else as ever."""
+    """In brief a wrong byte has its offset, its value and the guess, surplus bytes have their offset and beginning, and
+    any other error its sentence."""
     assert MismatchError(59, b"ABCDEFGH", b"BCDEFGHI").in_brief == (
         "byte 59: sent 0x41, received 0x42; it looks as if 1 byte had been dropped there"
     )
@@ -143,6 +143,6 @@ def test_in_brief() -> None:
 
 @given(st.integers(0, 10**12), st.binary(min_size=1), st.binary(min_size=1))
 def test_length_in_brief(offset: int, sent: bytes, came: bytes) -> None:
-    """Whatever was wrong, in brief it has a hundred characters at most."""
+    """In brief a wrong or surplus byte takes at most a hundred characters."""
     assert len(MismatchError(offset, sent, came).in_brief) <= 100
     assert len(SurplusError(offset, came).in_brief) <= 100

@@ -47,7 +47,7 @@ from tests.unit.client.peers import (
 )
 
 MESSAGE = b"This is the message.  It will be repeated."
-SOON = 0.2  # seconds of silence from a server that stays silent
+SOON = 0.2  # the time-out, in seconds, for a server that stays silent
 
 
 class Talk:
@@ -83,23 +83,23 @@ class Talk:
 
 @pytest.fixture
 def talk() -> Talk:
-    """An exchange about to be."""
+    """An exchange that has not begun."""
     return Talk()
 
 
 def talk_to(behaviour: Behaviour, source: bytes | int, timeout: float = DEADLINE) -> int:
-    """Exchange `source` with a TCP server that behaves so."""
+    """Exchange `source` with a TCP server of that behaviour."""
     with serving(behaviour) as port, socket.create_connection(("127.0.0.1", port)) as connection:
         return Talk().run(connection, source, timeout)
 
 
 def scrambled(count: int) -> bytes:
-    """Bytes in which no two neighbourhoods are alike, so that a lost or repeated one shows."""
+    """Bytes in which every neighbourhood is unique, so that a lost or repeated one is found."""
     return b"".join(number.to_bytes(4, "big") for number in range(count // 4))
 
 
 def test_identical(talk: Talk) -> None:
-    """What came back is counted, and each chunk sent and received is shown."""
+    """The bytes that came back are counted, and each chunk sent and received is passed on."""
     with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
         assert talk.run(connection, MESSAGE) == len(MESSAGE)
     assert talk.sent == [MESSAGE]
@@ -107,7 +107,7 @@ def test_identical(talk: Talk) -> None:
 
 
 def test_nothing() -> None:
-    """An empty message is echoed by an end of the connection and nothing else."""
+    """The echo of an empty message is the end of the connection, and nothing else."""
     assert talk_to(faithful(), b"") == 0
 
 
@@ -128,13 +128,13 @@ def test_from_a_file(tmp_path: Path) -> None:
 
 
 def test_server_that_reads_everything_first() -> None:
-    """No server can deadlock the exchange by returning nothing until it has read 8 MiB."""
+    """A server that returns nothing until it has read 8 MiB does not deadlock the exchange."""
     with feeding(scrambled(8 * 1024 * 1024)) as pipe:
         assert talk_to(altering(bytes), pipe) == 8 * 1024 * 1024
 
 
 def test_server_with_tiny_buffers() -> None:
-    """Nor by having no room: a lock-step server with the least of buffers, that reads 100 bytes at a time."""
+    """Nor does a lock-step server with minimal buffers, which reads 100 bytes at a time."""
     with (
         feeding(scrambled(10_000)) as pipe,
         serving(faithful(100), buffer=1) as port,
@@ -146,7 +146,7 @@ def test_server_with_tiny_buffers() -> None:
 
 
 def test_send_buffer_full_from_the_start() -> None:
-    """A connection that takes nothing at first is waited for."""
+    """A connection whose send buffer is full at first is waited for."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         assert full.wait(DEADLINE)
@@ -166,7 +166,7 @@ def test_send_buffer_full_from_the_start() -> None:
 
 @pytest.mark.parametrize("offset", [0, 20, 41])
 def test_changed_byte(offset: int, talk: Talk) -> None:
-    """A changed byte is named by its offset, with what was sent there and what came, and was shown."""
+    """A changed byte is reported with its offset and both values, after it was passed on."""
     wrong = bytearray(MESSAGE)
     wrong[offset] ^= 0x20
     with paired(altering(lambda _: bytes(wrong))) as connection, pytest.raises(MismatchError) as caught:
@@ -178,7 +178,7 @@ def test_changed_byte(offset: int, talk: Talk) -> None:
 
 
 def test_changed_byte_far_in() -> None:
-    """The offset counts from the beginning of the stream, also megabytes on and in what was kept on disk."""
+    """The offset counts from the beginning of the stream, also after megabytes and in bytes stored on disk."""
     offset = 5_000_001
 
     def change(data: bytes) -> bytes:
@@ -202,25 +202,25 @@ def test_changed_byte_far_in() -> None:
     ids=["dropped", "inserted", "repeated", "hole"],
 )
 def test_shifted(change: Callable[[bytes], bytes], words: str) -> None:
-    """Bytes dropped or inserted on the way are told as such, from the bytes that follow."""
+    """Bytes dropped or inserted on the way are recognised by the bytes that follow."""
     with pytest.raises(MismatchError, match=words):
         talk_to(altering(change), MESSAGE)
 
 
 def test_missing_end() -> None:
-    """An echo that ends early is told with the number of bytes that came and that are missing."""
+    """An echo that ends early is reported with the numbers of bytes received and missing."""
     with pytest.raises(ShortfallError, match="too early: 41 of 42 bytes sent came back, 1 missing from byte 41 on"):
         talk_to(altering(lambda data: data[:-1]), MESSAGE)
 
 
 def test_stops_half_way() -> None:
-    """So is a server that takes everything and returns half."""
+    """So is a server that reads everything and returns half."""
     with pytest.raises(ShortfallError, match="20 of 42 bytes sent came back, 22 missing from byte 20 on"):
         talk_to(returning(20), MESSAGE)
 
 
 def test_extra_bytes(talk: Talk) -> None:
-    """Bytes after the echo are told, and what they were."""
+    """Surplus bytes after the echo are reported, with their values."""
     with (
         paired(altering(lambda data: data + b"extra")) as connection,
         pytest.raises(SurplusError, match=r'at least 5 bytes too many, from byte 42 on \(counted from 0\): "extra"'),
@@ -230,7 +230,7 @@ def test_extra_bytes(talk: Talk) -> None:
 
 
 def test_greeting() -> None:
-    """What comes before anything was sent is no echo, also while the input has yet to say something."""
+    """Bytes received before anything was sent are surplus, also while the input is still silent."""
     reading, writing = os.pipe()
     try:
         with pytest.raises(SurplusError, match='at least 11 bytes too many, from byte 0 on .*: "220 ready'):
@@ -241,7 +241,7 @@ def test_greeting() -> None:
 
 
 def test_closed_while_input_is_open() -> None:
-    """A server that leaves before the input has ended is told at once, not when the input says more."""
+    """A server that closes before the end of the input is reported at once, not at the next input."""
     reading, writing = os.pipe()
     try:
         os.write(writing, MESSAGE)
@@ -253,7 +253,7 @@ def test_closed_while_input_is_open() -> None:
 
 
 def test_reset_half_way(talk: Talk) -> None:
-    """A reset is told as one, with what had come back, whether or not it was seen before the reset."""
+    """A reset is reported as one, with the number of bytes that had come back."""
     with (
         serving(resetting(20)) as port,
         socket.create_connection(("127.0.0.1", port)) as connection,
@@ -265,7 +265,7 @@ def test_reset_half_way(talk: Talk) -> None:
 
 
 def test_reset_while_sending() -> None:
-    """A reset that hits a send is told when there is nothing left to read."""
+    """A reset that makes a send fail is reported when nothing is left to read."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         receive_exactly(connection, 1)
@@ -278,7 +278,7 @@ def test_reset_while_sending() -> None:
 
 
 def test_reset_before_half_close() -> None:
-    """A connection that can't even be half-closed is told as broken."""
+    """A connection on which even the half-close fails is reported as broken."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -292,7 +292,7 @@ def test_reset_before_half_close() -> None:
 
 
 def test_silent_server() -> None:
-    """A server that never answers is waited for only so long."""
+    """The wait for a server that never answers ends with the time-out."""
     with pytest.raises(
         SilenceError, match=r"was silent for 0.2 s: 0 of 42 bytes sent came back, 42 missing from byte 0 on"
     ):
@@ -300,14 +300,13 @@ def test_silent_server() -> None:
 
 
 def test_silent_server_that_takes_nothing() -> None:
-    """So is one that has no more room for what is to be sent."""
+    """So does the wait for a server that stops reading."""
     with pytest.raises(SilenceError, match="was silent for"):
         talk_to(silent, bytes(64 * 1024 * 1024), SOON)
 
 
 def hurried(clock: Clock) -> Talk:
-    """An exchange during which no time passes until something has come back, and then a long one between any two looks
-    at the clock."""
+    """An exchange during which the clock stands still until something has come back, and then leaps at each reading."""
 
     def hurry() -> None:
         clock.on_look = lambda: clock.leap(DEADLINE)
@@ -316,7 +315,7 @@ def hurried(clock: Clock) -> Talk:
 
 
 def test_server_without_end(clock: Clock) -> None:
-    """An echo that is whole, but never ends, is no proof: more might come."""
+    """A complete echo without the end of the connection is an error, since more bytes might follow."""
     with (
         paired(endless) as connection,
         pytest.raises(SilenceError, match=r"did not close the connection within .* all 42 bytes sent came back"),
@@ -326,15 +325,15 @@ def test_server_without_end(clock: Clock) -> None:
 
 @pytest.mark.parametrize("message", [MESSAGE, b""])
 def test_without_half_close(message: bytes, talk: Talk) -> None:
-    """Our side can stay open: then the last byte of the echo ends it."""
+    """Without a half-close the last byte of the echo ends the exchange, and our side stays open."""
     with paired(faithful()) as connection:
         assert talk.run(connection, message, half_close=False) == len(message)
-        connection.sendall(b"more")  # EPIPE, were it not open
+        connection.sendall(b"more")  # EPIPE if it were not open
         connection.close()
 
 
 def test_without_half_close_from_a_pipe() -> None:
-    """The echo of what came before the input ended is not taken for the whole."""
+    """The echo of the first part of the input does not end the exchange."""
     data = scrambled(1_000_000)
     with feeding(data) as pipe, paired(faithful()) as connection:
         assert Talk().run(connection, pipe, half_close=False) == len(data)
@@ -342,7 +341,7 @@ def test_without_half_close_from_a_pipe() -> None:
 
 
 def test_surplus_without_half_close() -> None:
-    """What the server has sent beyond the echo by the time of its last byte is found."""
+    """Surplus bytes that have arrived with the last byte of the echo are found."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(receive_exactly(connection, len(MESSAGE)))
@@ -361,7 +360,7 @@ def test_surplus_without_half_close() -> None:
 
 
 def test_missing_end_without_half_close() -> None:
-    """A server that leaves before the echo is whole is told all the same."""
+    """A server that closes before the echo is complete is reported without a half-close too."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(receive_exactly(connection, len(MESSAGE))[:20])
@@ -371,7 +370,7 @@ def test_missing_end_without_half_close() -> None:
 
 
 def test_late() -> None:
-    """A server that never stays silent for long, but is not done in the time for all, is late."""
+    """A server that is never silent for long, but does not finish by the deadline, is late."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         message = receive_all(connection)
@@ -383,7 +382,7 @@ def test_late() -> None:
 
 
 def test_late_end(clock: Clock) -> None:
-    """So is one that has returned everything and does not end."""
+    """So is one that has returned everything and does not close."""
     with (
         paired(endless) as connection,
         pytest.raises(LateError, match="did not close the connection in time: all 42 bytes"),
@@ -392,13 +391,13 @@ def test_late_end(clock: Clock) -> None:
 
 
 def test_late_from_the_start() -> None:
-    """Where no time is left, nothing is waited for."""
+    """After the deadline nothing is waited for."""
     with paired(silent) as connection, pytest.raises(LateError, match="0 of 42 bytes"):
         Talk().run(connection, MESSAGE, deadline=0)
 
 
 def test_silent_server_under_trickling_input() -> None:
-    """Bytes that go into the kernel's buffer are no sign of life: an input that never ends hides no silence."""
+    """Bytes that the kernel buffers are not progress of the server: an endless input does not hide its silence."""
     reading, writing = os.pipe()
     stop = threading.Event()
 
@@ -420,13 +419,13 @@ def test_silent_server_under_trickling_input() -> None:
 
 @pytest.mark.parametrize("last", [MESSAGE, b""], ids=["before more", "before the end"])
 def test_input_slower_than_the_timeout(last: bytes, clock: Clock) -> None:
-    """The server is not blamed for a pause of the input when everything sent has come back."""
+    """A pause of the input does not count as the server's silence when everything sent has come back."""
     reading, writing = os.pipe()
     paused = threading.Event()
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         faithful()(connection, over)
-        over.wait(0.05)  # so that the end has to be waited for
+        over.wait(0.05)  # so that the exchange has to wait for the end
 
     def feed() -> None:
         os.write(writing, MESSAGE)
@@ -440,7 +439,7 @@ def test_input_slower_than_the_timeout(last: bytes, clock: Clock) -> None:
 
     def look() -> None:
         clock.leap(2 * DEADLINE)
-        if next(looks) == 2:  # the first is when the echo has come, the second before more is waited for
+        if next(looks) == 2:  # the first is after the echo, the second before the wait for more input
             clock.on_look = lambda: None
             paused.set()
 
@@ -456,13 +455,13 @@ def test_input_slower_than_the_timeout(last: bytes, clock: Clock) -> None:
 
 
 def test_server_slower_than_the_timeout(clock: Clock) -> None:
-    """A server is not silent while it takes what is sent, however long that is in all."""
+    """A server that keeps reading is not silent, even if the whole takes longer than the time-out."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         taken = b""
         while len(taken) < len(data):
             taken += connection.recv(4096)
-            clock.leap(DEADLINE / 10)  # makes the whole last longer than the timeout, each step far less
+            clock.leap(DEADLINE / 10)  # the whole takes longer than the time-out, each step much less
         connection.sendall(taken + receive_all(connection))
 
     data = scrambled(4096 * 60)
@@ -471,7 +470,7 @@ def test_server_slower_than_the_timeout(clock: Clock) -> None:
 
 
 def test_input_that_another_reader_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe in non-blocking mode may be empty again when it is read: it is waited for, not given up."""
+    """A non-blocking pipe that is empty when it is read, because another reader was faster, is waited for."""
     read, taken = os.read, [BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")]
 
     def late_read(descriptor: int, count: int) -> bytes:
@@ -486,7 +485,7 @@ def test_input_that_another_reader_took(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_unreadable_input(tmp_path: Path) -> None:
-    """An input that can't be read says nothing about the echo."""
+    """An unreadable input is reported as untestable."""
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
         with pytest.raises(UntestableError, match=r"^cannot read the input: Is a directory$"):
@@ -497,7 +496,7 @@ def test_unreadable_input(tmp_path: Path) -> None:
 
 @given(sent=st.binary(max_size=200), returned=st.binary(max_size=200), same=st.booleans())
 def test_verdict(sent: bytes, returned: bytes, same: bool) -> None:
-    """Whatever a server returns, only the identical is accepted, and the first wrong byte is the one named."""
+    """Only an identical echo is accepted, and otherwise the first wrong byte is reported."""
     if same:
         returned = sent
     pairs = zip(sent, returned, strict=False)

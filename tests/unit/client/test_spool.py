@@ -14,7 +14,7 @@ from echod.client.spool import Spool
 
 @given(st.lists(st.binary(min_size=1, max_size=12) | st.integers(1, 40), max_size=60))
 def test_is_a_queue(steps: list[bytes | int]) -> None:
-    """Whatever is added and taken in whatever pieces, in memory or on disk, comes out as it went in."""
+    """Bytes leave in the order in which they were added, in pieces of any size, in memory and on disk."""
     expected = b""
     with closing(Spool(memory=8, segment=16)) as spool:
         for step in steps:
@@ -31,7 +31,7 @@ def test_is_a_queue(steps: list[bytes | int]) -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is more than the bound lies in files without names in TMPDIR, which are closed as they are read."""
+    """Bytes beyond the bound are in unnamed files in TMPDIR, which are closed when they have been read."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with closing(Spool(memory=10, segment=100)) as spool:
         before = _files_in(tmp_path)
@@ -45,7 +45,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 def test_space_is_given_back_while_it_moves_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A queue that never empties does not pile up on disk what it has already given."""
+    """A queue that is never empty frees the disk space of bytes already removed."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with closing(Spool(memory=10, segment=100)) as spool:
         spool.append(b"x" * 500_000)
@@ -58,7 +58,7 @@ def test_space_is_given_back_while_it_moves_on(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_no_room_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A disk that can't keep what was sent is told in one sentence, not taken for a wrong echo."""
+    """A full disk is reported in one sentence, not as a wrong echo."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     with (
         closing(Spool(memory=1)) as spool,

@@ -28,7 +28,7 @@ from echod.client.target import HOST_FORMS, parse_target
     ],
 )
 def test_forms(words: tuple[str | None, str | None], host: str, port: int, written: str) -> None:
-    """Every form in which a person writes a host and a port is understood, and written back in one."""
+    """Every form of a host and a port is understood, and printed in one form."""
     target = parse_target(*words, environment={})
     assert (target.host, target.port, str(target)) == (host, port, written)
 
@@ -47,7 +47,7 @@ def test_forms(words: tuple[str | None, str | None], host: str, port: int, writt
     ],
 )
 def test_environment(environment: dict[str, str], words: tuple[str | None, str | None], written: str) -> None:
-    """What the command line leaves open comes from ECHOC_HOST and ECHOC_PORT; empty is as good as unset, and so is what
+    """ECHOC_HOST and ECHOC_PORT are the defaults of HOST and PORT; an empty value counts as unset, and so does that which
     Kubernetes sets."""
     assert str(parse_target(*words, environment=environment)) == written
 
@@ -82,7 +82,7 @@ def test_environment(environment: dict[str, str], words: tuple[str | None, str |
     ],
 )
 def test_wrong(host: str | None, port: str | None, environment: dict[str, str], sentence: str) -> None:
-    """What is no host or no port is told with the argument or the variable that has it, and what would be right."""
+    """An invalid host or port is reported with its argument or variable, and with the valid forms."""
     with pytest.raises(UntestableError) as caught:
         parse_target(host, port, environment=environment)
     assert str(caught.value) == sentence
@@ -90,7 +90,7 @@ def test_wrong(host: str | None, port: str | None, environment: dict[str, str], 
 
 @pytest.mark.parametrize(("source", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
 def test_source(source: str, family: socket.AddressFamily) -> None:
-    """An address to come from decides the family of the address to go to."""
+    """--source decides the family of the address to connect to."""
     target = parse_target("a", None, source=source, environment={})
     assert (target.source, target.family) == (source, family)
 
@@ -112,7 +112,7 @@ def test_source(source: str, family: socket.AddressFamily) -> None:
     ],
 )
 def test_wrong_source(host: str, source: str | None, family: socket.AddressFamily, sentence: str) -> None:
-    """One that can't be meant is told."""
+    """An invalid --source is reported."""
     with pytest.raises(UntestableError) as caught:
         parse_target(host, None, source=source, family=family, environment={})
     assert str(caught.value) == sentence

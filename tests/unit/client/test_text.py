@@ -23,12 +23,12 @@ from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_
     ],
 )
 def test_quoted(data: bytes, shown: str) -> None:
-    """Nothing but printable ASCII is left, quotes are told from the data's own, and long data is cut."""
+    """The result is printable ASCII, quotes in the data are escaped, and long data is cut."""
     assert quoted(data) == shown
 
 
 def test_described_tcp() -> None:
-    """A TCP connection is told in the tutorial's words, with both of its ends."""
+    """A TCP connection is described as in the tutorial, with both ends."""
     with serving(faithful()) as port, socket.create_connection(("127.0.0.1", port)) as connection:
         assert described(connection) == {
             "family": "AF_INET",
@@ -41,7 +41,7 @@ def test_described_tcp() -> None:
 
 @pytest.mark.usefixtures("ipv6")
 def test_described_tcp6() -> None:
-    """An IPv6 address stands in brackets, so that the port can be told from it."""
+    """An IPv6 address is in brackets, which separate it from the port."""
     with (
         serving(faithful(), socket.AF_INET6) as port,
         socket.create_connection(("::1", port)) as connection,
@@ -53,13 +53,13 @@ def test_described_tcp6() -> None:
 
 @pytest.mark.parametrize("address", ["/a\udcff\x1b\u00e9", b"/a\xff\x1b\xc3\xa9"])
 def test_endpoint_with_odd_bytes(address: str | bytes) -> None:
-    """A path is text that any terminal and any reader of JSON can take, in whichever form Python has it."""
+    """A path of either type becomes text that is safe for terminals and for JSON."""
     assert endpoint(address) == "unix:/a\\xff\\x1b\u00e9"
 
 
 @pytest.mark.parametrize("first", ["", "\0"], ids=["path", "abstract"])
 def test_described_unix(first: str, tmp_path: Path) -> None:
-    """The ends of a unix connection are written as HOST is."""
+    """The ends of a unix connection are written in the form of HOST."""
     name = f"{first}{tmp_path}/echo"
     with serving_unix(faithful(), name), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(name)
@@ -73,7 +73,7 @@ def test_described_unix(first: str, tmp_path: Path) -> None:
 
 
 def test_described_when_reset() -> None:
-    """A connection that is already reset has no remote end any more, and that is told."""
+    """The description of a connection that is already reset says so."""
 
     def reset(connection: socket.socket, over: threading.Event) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -43,12 +43,12 @@ FLIPPED = (
 
 
 def flip(data: bytes) -> bytes:
-    """The data with another byte at offset 9."""
+    """The data with a changed byte at offset 9."""
     return data[:9] + bytes([data[9] ^ 0xFF]) + data[10:]
 
 
 def trickling(connection: socket.socket, over: threading.Event) -> None:
-    """Return a byte now and then, for ever."""
+    """Return one byte every 0.1 s."""
     message = receive_all(connection)
     for number in range(len(message)):
         connection.sendall(message[number : number + 1])
@@ -56,10 +56,10 @@ def trickling(connection: socket.socket, over: threading.Event) -> None:
 
 
 def check(capture: Capture, *words: object) -> tuple[int, str]:
-    """The exit code and the one line of `echoc check`, which says nothing on standard error."""
+    """The exit code and the only line of `echoc check`, which prints nothing on standard error."""
     try:
         code: int = main(["check", *map(str, words)])
-    except SystemExit as exit_:  # as argparse leaves
+    except SystemExit as exit_:  # argparse exits in this way
         code = cast("int", exit_.code)
     out, err = capture.readouterr()
     assert err == b""
@@ -69,7 +69,7 @@ def check(capture: Capture, *words: object) -> tuple[int, str]:
 
 
 def test_ok(capfdbinary: Capture) -> None:
-    """An identical echo is OK, with its time for people, and with what graphs are drawn from."""
+    """An identical echo is OK, with its time as text and as performance data."""
     with serving(faithful()) as port:
         code, line = check(capfdbinary, "localhost", port)
     assert code == 0
@@ -89,7 +89,7 @@ def test_ok(capfdbinary: Capture) -> None:
 def test_thresholds(
     words: list[str], code: int, status: str, range_: str, thresholds: str, capfdbinary: Capture
 ) -> None:
-    """-w and -c judge the time; the worse verdict counts, and both ranges go into the performance data."""
+    """-w and -c are compared with the time; the worse status counts, and both ranges are in the performance data."""
     with serving(faithful()) as port:
         done = check(capfdbinary, "127.0.0.1", port, "-t", "62.5", *words)
     assert done[0] == code
@@ -132,7 +132,7 @@ def test_thresholds(
     ids=["flips", "drops", "repeats", "adds", "stops", "resets", "greets"],
 )
 def test_faulty_server(behaviour: Behaviour, sentence: str, capfdbinary: Capture) -> None:
-    """Each fault is CRITICAL, with where and what it was; nothing that came can pass for performance data."""
+    """Each fault is CRITICAL, with its offset and kind; received bytes never look like performance data."""
     with serving(behaviour) as port:
         code, line = check(capfdbinary, "127.0.0.1", port)
     assert code == 2
@@ -155,10 +155,10 @@ def test_faulty_server(behaviour: Behaviour, sentence: str, capfdbinary: Capture
 def test_late_server(
     behaviour: Behaviour, sentence: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """-t bounds the whole probe, whatever the server does to keep it waiting, and being late is CRITICAL."""
+    """-t limits the whole probe, whatever the server does, and a late echo is CRITICAL."""
 
     def begin(*arguments: Any, **options: Any) -> int:
-        clock.run()  # not before it is connected, on which no time is to be spent here
+        clock.run()  # only after connecting, which takes no time in this test
         return exchange(*arguments, **options)
 
     monkeypatch.setattr(verb, "exchange", begin)
@@ -169,7 +169,7 @@ def test_late_server(
 
 
 def test_slow_server(capfdbinary: Capture) -> None:
-    """A delay is in the time that is judged."""
+    """A delay of the server is part of the time compared."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         over.wait(0.1)  # the delay that is tested
@@ -181,13 +181,13 @@ def test_slow_server(capfdbinary: Capture) -> None:
 
 
 def test_no_half_close(capfdbinary: Capture) -> None:
-    """--no-half-close is content with a server that never ends the connection."""
+    """--no-half-close accepts a server that never closes the connection."""
     with serving(endless) as port:
         assert check(capfdbinary, "127.0.0.1", port, "--no-half-close")[0] == 0
 
 
 def test_no_server(capfdbinary: Capture, closed_port: int) -> None:
-    """No connection is CRITICAL, with the reason, and without performance data."""
+    """A refused connection is CRITICAL, with the reason, and without performance data."""
     assert check(capfdbinary, "127.0.0.1", closed_port) == (
         2,
         f"ECHO CRITICAL - cannot connect to 127.0.0.1:{closed_port}: Connection refused",
@@ -195,7 +195,7 @@ def test_no_server(capfdbinary: Capture, closed_port: int) -> None:
 
 
 def test_server_that_does_not_accept(capfdbinary: Capture, clock: Clock) -> None:
-    """-t bounds connecting as well."""
+    """-t limits connecting as well."""
     with deaf() as port:
         assert check(capfdbinary, "127.0.0.1", port, "-t", "0.1", "--connect-timeout", "3600") == (
             2,
@@ -204,7 +204,7 @@ def test_server_that_does_not_accept(capfdbinary: Capture, clock: Clock) -> None
 
 
 def test_name_without_an_address(capfdbinary: Capture) -> None:
-    """A name that can't be resolved says nothing about the service: UNKNOWN, as check_tcp has it."""
+    """A name that cannot be resolved is UNKNOWN, as in check_tcp, since it says nothing about the service."""
     assert check(capfdbinary, "a..b", "7") == (
         3,
         "ECHO UNKNOWN - cannot connect to a..b:7: not a valid host name",
@@ -212,7 +212,7 @@ def test_name_without_an_address(capfdbinary: Capture) -> None:
 
 
 def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
-    """-t bounds resolving, too, which nothing can interrupt."""
+    """-t limits resolving as well, which cannot be interrupted."""
     with stuck_resolver(monkeypatch):
         assert check(capfdbinary, "echo.example", "7", "-t", "0.1") == (
             3,
@@ -221,7 +221,7 @@ def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfdbin
 
 
 def test_own_trouble(capfdbinary: Capture) -> None:
-    """What this machine fails at before anyone is asked is UNKNOWN."""
+    """A failure of this machine, before it contacts the service, is UNKNOWN."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
@@ -233,12 +233,12 @@ def test_own_trouble(capfdbinary: Capture) -> None:
 
 
 def test_no_local_port(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
-    """So is a want of local ports, which connect(2) finds before it asks anyone."""
+    """So is a lack of local ports, at which connect(2) fails before it sends anything."""
 
     def connect(*arguments: object) -> None:
         raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
-    # The kernel says so when all of ip_local_port_range is taken; to take it here would be in everybody's way.
+    # The real error needs all of ip_local_port_range in use, which would disturb other tests.
     monkeypatch.setattr(socket.socket, "connect", connect)
     assert check(capfdbinary, "127.0.0.1", "7") == (
         3,
@@ -247,7 +247,7 @@ def test_no_local_port(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) ->
 
 
 def test_wrong_source(capfdbinary: Capture) -> None:
-    """So is an address to come from that it does not have."""
+    """So is a --source address that this machine does not have."""
     assert check(capfdbinary, "127.0.0.1", "7", "--source", "192.0.2.1") == (
         3,
         (
@@ -271,7 +271,7 @@ def test_wrong_source(capfdbinary: Capture) -> None:
     ],
 )
 def test_usage(words: list[str], sentence: str, capfdbinary: Capture) -> None:
-    """A command line that can't be meant is UNKNOWN, on standard output, where monitoring reads."""
+    """An invalid command line is UNKNOWN, on standard output, which monitoring reads."""
     code, line = check(capfdbinary, *words)
     assert code == 3
     assert line.startswith(f"ECHO UNKNOWN - {sentence}")
@@ -279,20 +279,20 @@ def test_usage(words: list[str], sentence: str, capfdbinary: Capture) -> None:
 
 
 def test_options_of_the_convention(capfdbinary: Capture) -> None:
-    """-H and -p name the service, as every plugin has it."""
+    """-H and -p name the service, as in every plugin."""
     with serving(faithful()) as port:
         assert check(capfdbinary, "-H", "127.0.0.1", "-p", port)[0] == 0
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
-    """So do ECHOC_HOST and ECHOC_PORT, where neither is said."""
+    """ECHOC_HOST and ECHOC_PORT are the defaults."""
     with serving(faithful()) as port:
         monkeypatch.setenv("ECHOC_HOST", f"127.0.0.1:{port}")
         assert check(capfdbinary)[0] == 0
 
 
 def test_unix(tmp_path: Path, capfdbinary: Capture) -> None:
-    """A unix socket is probed as any other."""
+    """A unix socket is probed as a TCP port is."""
     with serving_unix(faithful(), f"{tmp_path}/echo"):
         code, line = check(capfdbinary, f"unix:{tmp_path}/echo")
     assert code == 0
@@ -300,7 +300,7 @@ def test_unix(tmp_path: Path, capfdbinary: Capture) -> None:
 
 
 def test_verbose(capfdbinary: Capture) -> None:
-    """-v tells more, below the line."""
+    """-v adds lines after the first."""
     with serving(faithful()) as port:
         assert main(["check", "127.0.0.1", str(port), "-v"]) == 0
     first, attempt, *lines = capfdbinary.readouterr().out.decode().splitlines()
@@ -313,7 +313,7 @@ def test_verbose(capfdbinary: Capture) -> None:
 
 @pytest.mark.parametrize(("word", "text"), [("-h", "usage: echoc check "), ("-V", f"echoc {__version__}\n")])
 def test_nothing_checked(word: str, text: str, capfdbinary: Capture) -> None:
-    """--help and --version are UNKNOWN, as the guidelines have it: no service is OK because its plugin talks."""
+    """--help and --version are UNKNOWN, according to the guidelines, since no service was checked."""
     with pytest.raises(SystemExit) as caught:
         main(["check", word])
     assert caught.value.code == 3
@@ -324,30 +324,35 @@ def test_json(capfdbinary: Capture) -> None:
     """--json prints an object in place of the line."""
     with serving(faithful()) as port:
         assert main(["check", "127.0.0.1", str(port), "--json", "-v", "-w", "@0:60"]) == 1
-    [told] = validated(capfdbinary.readouterr().out)
-    assert (told["kind"], told["status"], told["error"]) == ("check", "WARNING", None)
-    assert (told["target"], told["size"], told["warning"], told["critical"]) == (
+    [reported] = validated(capfdbinary.readouterr().out)
+    assert (reported["kind"], reported["status"], reported["error"]) == ("check", "WARNING", None)
+    assert (reported["target"], reported["size"], reported["warning"], reported["critical"]) == (
         f"127.0.0.1:{port}",
         64,
         "@0:60",
         None,
     )
-    assert told["message"].endswith("ms, inside the range of -w @0:60")
-    assert told["seconds"] > told["attempts"][0]["seconds"] > 0
+    assert reported["message"].endswith("ms, inside the range of -w @0:60")
+    assert reported["seconds"] > reported["attempts"][0]["seconds"] > 0
 
 
 @pytest.mark.parametrize(
     ("words", "status", "kind"), [(["127.0.0.1:{port}"], "CRITICAL", "connect"), (["a:b"], "UNKNOWN", "untestable")]
 )
 def test_json_of_a_fault(words: list[str], status: str, kind: str, capfdbinary: Capture, closed_port: int) -> None:
-    """What is not known is null."""
+    """Unknown values are null."""
     main(["check", "--json", *(word.format(port=closed_port) for word in words)])
-    [told] = validated(capfdbinary.readouterr().out)
-    assert (told["status"], told["error"]["kind"], told["seconds"], told["connection"]) == (status, kind, None, None)
+    [reported] = validated(capfdbinary.readouterr().out)
+    assert (reported["status"], reported["error"]["kind"], reported["seconds"], reported["connection"]) == (
+        status,
+        kind,
+        None,
+        None,
+    )
 
 
 def test_unwritable_output(capfdbinary: Capture) -> None:
-    """A line that can't be printed is UNKNOWN, and told where it may still be seen."""
+    """A failure to print the line is UNKNOWN, and reported on standard error."""
     with open("/dev/full", "wb") as full, serving(faithful()) as port, standing_in(1, full.fileno()):
         assert main(["check", "127.0.0.1", str(port)]) == 3
     assert capfdbinary.readouterr().err == b"echoc: cannot write to standard output: No space left on device\n"
@@ -355,7 +360,7 @@ def test_unwritable_output(capfdbinary: Capture) -> None:
 
 @pytest.mark.parametrize("words", [["--nonsense"], ["--help"], ["--version"]])
 def test_unwritable_output_of_the_command_line(words: list[str], capfdbinary: Capture) -> None:
-    """So is what can't be told of a command line: CRITICAL would blame the service."""
+    """So is a failure to print the message about a command line: CRITICAL would blame the service."""
     with open("/dev/full", "wb") as full, standing_in(1, full.fileno()):
         assert main(["check", *words]) == 3
     assert capfdbinary.readouterr().err == b"echoc: cannot write to standard output: No space left on device\n"

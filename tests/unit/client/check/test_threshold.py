@@ -21,14 +21,14 @@ from echod.client.check.threshold import Threshold
     ],
 )
 def test_alerts(text: str, alerts: list[float], fine: list[float]) -> None:
-    """The guidelines' own examples, and others: both ends belong to a range, whichever side alerts."""
+    """The guidelines' examples and others: a range includes both ends, whichever side alerts."""
     threshold = Threshold(text)
     assert [value for value in alerts + fine if threshold.alerts(value)] == alerts
 
 
 @pytest.mark.parametrize("text", ["10", "@10:20", "~:0.50"])
 def test_text(text: str) -> None:
-    """It is written back as it was written."""
+    """A threshold as text is what was given."""
     assert str(Threshold(text)) == text
 
 
@@ -41,6 +41,6 @@ def test_side() -> None:
     "text", ["", ":", "@", "@:", "20:10", "1e3", "nan", "inf", "1_0", "1:2:3", "-", "1,5", "5 ", "~"]
 )
 def test_no_range(text: str) -> None:
-    """What performance data could not repeat, or what no value would pass, is none."""
+    """A text that performance data could not repeat, or that no value could meet, is not a range."""
     with pytest.raises(ValueError):
         Threshold(text)

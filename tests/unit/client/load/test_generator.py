@@ -1,4 +1,4 @@
-"""One process of a load, here as a thread, against servers in this process."""
+"""One process of a load, run in a thread, against servers in this process."""
 
 import socket
 import threading
@@ -17,14 +17,14 @@ from tests.unit.client.peers import DEADLINE, Behaviour, faithful, receive_exact
 
 
 def plan(port: int) -> Plan:
-    """One connection, for as long as the test wants, told of every ten milliseconds."""
+    """One connection, for as long as the test needs, reported every ten milliseconds."""
     enough = int(DEADLINE * 1e9)
     times = Times(duration=enough, interval=10**7, timeout=enough, connect_timeout=enough)
     return Plan(("127.0.0.1", port), "", connections=1, size=64, rate=None, times=times)
 
 
 def test_last_report_to_a_parent_that_has_no_time() -> None:
-    """What came back while the load lasted is told as that, also when the parent takes no report until the end."""
+    """Echoes during the load are reported as such, also if the parent reads no report until the end."""
     third, ended = threading.Event(), threading.Event()
 
     def echo(connection: socket.socket, over: threading.Event) -> None:
@@ -55,11 +55,11 @@ def test_last_report_to_a_parent_that_has_no_time() -> None:
     assert report.startswith(INTERVAL)
     assert unpacked(report[5:]).messages >= 2
     assert end.startswith(RESULT)
-    assert unpacked(end[1:]).messages <= 1  # that which was under way at the end
+    assert unpacked(end[1:]).messages <= 1  # the message outstanding at the end
 
 
 def test_last_report_of_a_process_that_is_late() -> None:
-    """It is of all intervals that are over by then, also where there was no time to report on each."""
+    """The last report covers all intervals that are over, also if the process had no time to report each."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far, serving_all(faithful()) as port:
         near.settimeout(DEADLINE)
@@ -76,12 +76,12 @@ def test_last_report_of_a_process_that_is_late() -> None:
 
 
 def leaves(connection: socket.socket, over: threading.Event) -> None:
-    """Close in good order, with nothing outstanding."""
+    """Close cleanly, with nothing outstanding."""
 
 
 @contextmanager
 def flowing(behaviour: Behaviour) -> Iterator[tuple[ClosedLoop, Loop, Tally]]:
-    """A flow that connects to such a server, in a loop that is to be turned."""
+    """A connection to a server of that behaviour, and the loop that drives it."""
     loop, tally = Loop(precise=False), Tally()
     with serving_all(behaviour) as port:
         flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, StateCounts())
@@ -94,7 +94,7 @@ def flowing(behaviour: Behaviour) -> Iterator[tuple[ClosedLoop, Loop, Tally]]:
 
 
 def test_given_up() -> None:
-    """What is not whole when the load waits no longer is late: the server need not have been silent."""
+    """An echo that is incomplete when the load gives up is late, not silent."""
     with flowing(silent) as (flow, loop, tally):
         flow.begin(clock())
         while not tally.sent:
@@ -106,7 +106,7 @@ def test_given_up() -> None:
 
 
 def test_closed_with_nothing_outstanding() -> None:
-    """A server that ends a connection on which nothing was owed has lost nothing, and is told apart for that."""
+    """A server that closes an idle connection is counted as such, and loses no message."""
     with flowing(leaves) as (_, loop, tally):
         while not tally.errors:
             loop.turn()

@@ -1,4 +1,4 @@
-"""Descriptors, and times at which something is to be done."""
+"""The event loop of a load process."""
 
 import socket
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
 
 
 def test_times_come_in_order(loop: Loop) -> None:
-    """What is due first is done first, and of what is due at once what was asked for first; nothing is early."""
+    """Callbacks are called in the order of their times, equal times in the order of the requests, and none early."""
     now, done = clock(), []
     for name, when in (("c", now + 2000), ("a", now), ("b", now), ("d", now + 2_000_000)):
         loop.call_at(when, lambda at, name=name, when=when: done.append((name, at >= when)))  # type: ignore[misc]
@@ -27,7 +27,7 @@ def test_times_come_in_order(loop: Loop) -> None:
 
 
 def test_a_turn_ends(loop: Loop) -> None:
-    """Who asks again for a time that is over is called in the next turn, after others that are due in this one."""
+    """A callback that requests a past time is called in the next turn, after all that are due in this one."""
     now, done = clock(), []
 
     def again(at: int) -> None:
@@ -42,42 +42,42 @@ def test_a_turn_ends(loop: Loop) -> None:
 
 
 def test_it_tells_what_a_descriptor_is_ready_for(loop: Loop) -> None:
-    """Sending and receiving are told apart; who is rewatched is told what is asked for then."""
+    """A callback gets the events for which its descriptor is ready, also after they were changed."""
     near, far = socket.socketpair()
-    told: list[int] = []
+    reported: list[int] = []
     with near, far:
-        loop.watch(near.fileno(), READ | WRITE, told.append)
+        loop.watch(near.fileno(), READ | WRITE, reported.append)
         loop.turn()
         far.send(b"x")
         loop.turn()
-        loop.rewatch(near.fileno(), READ, told.append)
+        loop.rewatch(near.fileno(), READ, reported.append)
         loop.turn()
         loop.unwatch(near.fileno())
-    assert told == [WRITE, READ | WRITE, READ]
+    assert reported == [WRITE, READ | WRITE, READ]
 
 
 def test_unwatched_in_the_same_turn(loop: Loop) -> None:
-    """Of two descriptors that are ready, the second is not told of when the first's callback unwatched it."""
+    """Of two ready descriptors, the second is not reported when the first one's callback has unwatched it."""
     one, other = socket.socketpair()
-    told = []
+    reported = []
 
     def on_one(events: int) -> None:
-        told.append("one")
+        reported.append("one")
         loop.unwatch(other.fileno())
 
     def on_other(events: int) -> None:
-        told.append("other")
+        reported.append("other")
         loop.unwatch(one.fileno())
 
     with one, other:
         loop.watch(one.fileno(), WRITE, on_one)
         loop.watch(other.fileno(), WRITE, on_other)
         loop.turn()
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_only_waiting_is_idle(loop: Loop) -> None:
-    """The time until something can be done counts as idle, and the time in which it is done does not."""
+    """Only the time spent waiting counts as idle, not the time in callbacks."""
     done: list[int] = []
 
     def work(now: int) -> None:

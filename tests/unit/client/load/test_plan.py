@@ -1,4 +1,4 @@
-"""What is asked of a load: when which message is due."""
+"""The plan of a load: when each message is due."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from echod.client.load.plan import Plan, Times
 
 
 def plan(rate: float) -> Plan:
-    """A plan whose load has long begun."""
+    """A plan whose load has begun."""
     plan = Plan(("127.0.0.1", 7), "", 1, 1, rate, Times(10**9, 10**9, 10**9, 10**9))
     plan.begin = 1_234_567_890_123_456_789
     return plan
@@ -14,7 +14,7 @@ def plan(rate: float) -> Plan:
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 3.0, 123.4, 70_000.0, 1e7])
 def test_due_and_due_by_agree(rate: float) -> None:
-    """A message counts as due from the very nanosecond on at which it is due."""
+    """A message counts as due from exactly the nanosecond at which it is due."""
     asked = plan(rate)
     for message in range(2000):
         due = asked.due(message)
@@ -22,6 +22,6 @@ def test_due_and_due_by_agree(rate: float) -> None:
 
 
 def test_due_at_the_rate() -> None:
-    """The first is due at once, and the others at equal distances, not too early by rounding."""
+    """The first message is due at once, the others at equal distances, and rounding makes none early."""
     asked = plan(3.0)
     assert [asked.due(message) - asked.begin for message in range(4)] == [0, 333_333_334, 666_666_667, 10**9]

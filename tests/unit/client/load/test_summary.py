@@ -8,7 +8,7 @@ from echod.client.load.tally import Result, Tally
 
 
 def test_width() -> None:
-    """Values stand below each other, in 80 columns, also with many errors of the longest kinds and reasons."""
+    """Values are aligned, within 80 columns, also with many errors of the longest kinds and reasons."""
     total = Tally()
     total.lost = 12_345_678
     for kind, why in (
@@ -33,7 +33,7 @@ def of(*microseconds: float) -> Histogram:
 
 
 def test_chart() -> None:
-    """Steps of 1, 2 and 5, those between without a bar too; the longest bar has 40 characters."""
+    """The steps are 1, 2 and 5, including empty ones; the longest bar has 40 characters."""
     assert chart(of(*[30] * 80, *[400] * 20, 1500)) == [
         "<=   50 us           80  79.21 %  ########################################",
         "<=  100 us            0   0.00 %",
@@ -45,12 +45,12 @@ def test_chart() -> None:
 
 
 def test_chart_of_nothing() -> None:
-    """No times, no lines."""
+    """Without times there are no lines."""
     assert (chart(Histogram()), rows(Histogram())) == ([], [])
 
 
 def test_width_of_the_chart() -> None:
-    """No line is wider than a terminal of 80, whatever the counts and times."""
+    """No line exceeds 80 columns, whatever the counts and times."""
     histogram = of(0.001, 3600e6)
     for bucket in histogram.buckets:
         histogram.buckets[bucket] = histogram.count = 10**12 - 1
@@ -58,7 +58,7 @@ def test_width_of_the_chart() -> None:
 
 
 def test_rows_hold_all() -> None:
-    """Every time is counted in one row, that of the least step which it is at most."""
+    """Every time is counted in one row, the first whose step it does not exceed."""
     assert rows(of(0.5, 1.9, 2.1, 4, 7)) == [(1e-6, 1), (2e-6, 1), (5e-6, 2), (1e-5, 1)]
 
 
@@ -77,5 +77,5 @@ def test_rows_hold_all() -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    """Three digits, and the unit that makes them readable."""
+    """A time has three digits and a suitable unit."""
     assert duration(seconds) == text

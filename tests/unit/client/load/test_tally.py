@@ -1,4 +1,4 @@
-"""What a load has seen, as numbers that can be added up."""
+"""The counters and times of a load, which can be added up."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def contents(tally: Tally) -> dict[str, Any]:
 
 
 def test_add() -> None:
-    """What two processes saw is what one would have seen; of each kind of error the first sentence is kept."""
+    """The sum of two tallies is the tally of everything; of each kind of error the first sentence is kept."""
     total = seen(5, 10**10)
     total.add(seen(70_000))
     assert contents(total) == contents(seen(5, 10**10, 70_000))
@@ -36,13 +36,13 @@ def test_add() -> None:
 
 
 def test_packed() -> None:
-    """A tally comes out of a packet as it went in, sums of squares beyond 64 bits too."""
+    """A tally survives packing and unpacking, including sums of squares beyond 64 bits."""
     tally = seen(10**12, 10**12)
     assert contents(unpacked(tally.packed())) == contents(tally)
 
 
 def test_packet_size() -> None:
-    """The largest tally fits a packet of a unix socket, whose buffer is 208 KiB (socket(7))."""
+    """The largest tally fits into a packet of a unix socket, whose buffer is 208 KiB (socket(7))."""
     tally = Tally()
     for bits in range(48):
         for part in range(128):
@@ -52,7 +52,7 @@ def test_packet_size() -> None:
 
 
 def test_clear() -> None:
-    """Cleared, it is as new."""
+    """A cleared tally equals a new one."""
     tally = seen(5)
     tally.clear()
     assert contents(tally) == contents(Tally())

@@ -16,7 +16,7 @@ from tests.unit.client.peers import DEADLINE, Behaviour, answering, faithful, fo
 
 @contextmanager
 def probing(behaviour: Behaviour) -> Iterator[tuple[Connection, socket.socket]]:
-    """A probe of such a server, and its connection."""
+    """A connection to a server of that behaviour, and its socket."""
     with serving(behaviour) as port:
         connection = socket.create_connection(("127.0.0.1", port))
         with closing(Connection(connection)) as probe:
@@ -24,14 +24,14 @@ def probing(behaviour: Behaviour) -> Iterator[tuple[Connection, socket.socket]]:
 
 
 def test_options_of_the_connection() -> None:
-    """A message is sent at once, and no keepalive is, which would break a silence."""
+    """A message is sent without delay, and no keepalive is sent, which would break a silence."""
     with probing(faithful()) as (_, connection):
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert not connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 def test_echo() -> None:
-    """An echo takes some time, and is counted."""
+    """An echo is timed and counted."""
     with probing(faithful()) as (probe, _):
         assert probe.echo(b"message", 10) > 0
         probe.watch(time.perf_counter_ns() + 1_000_000)
@@ -39,7 +39,7 @@ def test_echo() -> None:
 
 
 def test_part_of_an_echo(clock: Clock) -> None:
-    """What came of an echo that is late is counted."""
+    """The bytes received of a late echo are counted."""
     clock.leap_after_a_part(DEADLINE)
     with probing(followed_by(answering(lambda data: data[:3], size=7), mute)) as (probe, _):
         with pytest.raises(OverdueError) as caught:
@@ -48,7 +48,7 @@ def test_part_of_an_echo(clock: Clock) -> None:
 
 
 def test_offset_in_the_stream() -> None:
-    """A wrong byte is told by its place in all that was sent on the connection."""
+    """The offset of a wrong byte counts from the start of the connection."""
     with probing(followed_by(answering(bytes, bytes.upper, size=7), mute)) as (probe, _):
         probe.echo(b"message", 10)
         with pytest.raises(MismatchError) as caught:
@@ -57,7 +57,7 @@ def test_offset_in_the_stream() -> None:
 
 
 def test_answer_before_the_end_of_the_message() -> None:
-    """A server that sends more than it has been given so far is found in the middle of a message."""
+    """A server that returns more than was sent so far is found in the middle of a message."""
 
     def greedy(connection: socket.socket, over: object) -> None:
         data = connection.recv(1, socket.MSG_WAITALL)
@@ -68,7 +68,7 @@ def test_answer_before_the_end_of_the_message() -> None:
 
 
 class Narrow(socket.socket):
-    """A socket that takes ten bytes and then no more."""
+    """A socket that accepts ten bytes and then no more."""
 
     taken = False
 
@@ -81,7 +81,7 @@ class Narrow(socket.socket):
 
 
 def test_end_in_the_middle_of_a_message() -> None:
-    """A server that ends the connection after it has returned all that was sent so far owes the rest of the message."""
+    """If the server closes after returning all that was sent so far, the rest of the message is missing."""
     with paired(answering(bytes, size=10)) as near:
         connection = Narrow(fileno=near.detach())
         with closing(Connection(connection)) as probe, pytest.raises(ShortfallError) as caught:
@@ -90,7 +90,7 @@ def test_end_in_the_middle_of_a_message() -> None:
 
 
 def test_segments() -> None:
-    """The other end's segments are counted."""
+    """The server's segments are counted."""
     with probing(faithful()) as (probe, _):
         before = probe.segments()
         probe.echo(b"message", 10)

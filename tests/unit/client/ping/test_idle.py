@@ -1,4 +1,4 @@
-"""echod.client.ping.idle, in this process: how long a quiet connection lives."""
+"""`echoc ping --idle` in this process: how long an idle connection lives."""
 
 import argparse
 import re
@@ -44,7 +44,7 @@ def masked(text: bytes, port: int) -> list[str]:
 
 
 def test_outlived(capfdbinary: Capture) -> None:
-    """A connection that outlives the silence: it is said, and the exit code is 0."""
+    """A connection that survives the silence is reported, and the exit code is 0."""
     with serving(faithful()) as port:
         assert idle(port, 0.1) == 0
     assert masked(capfdbinary.readouterr().out, port) == [
@@ -57,9 +57,9 @@ def test_outlived(capfdbinary: Capture) -> None:
 
 
 class Scripted(Server):
-    """A link for which time passes in silence alone, each of which a connection would live for so long in.
+    """A server for which time passes only in silences; the connection lives for the given time in each.
 
-    With that goes whether its end would be seen; if not, the next echo does not come.
+    The flag says whether its end is seen; if not, the next echo does not arrive.
     """
 
     def __init__(self, clock: Clock, *silences: tuple[float, bool]) -> None:
@@ -70,14 +70,14 @@ class Scripted(Server):
         self._lost = False
 
     def echo(self) -> int:
-        """There and back in no time, by another connection if the last is lost."""
+        """An echo that takes no time; after a loss, over another connection."""
         lost, self._lost = self._lost, False
         if lost:
             raise OverdueError(DEADLINE, 56, 0)
         return 0
 
     def watch(self, until: int) -> None:
-        """Be silent, as long as nothing is seen."""
+        """Be silent until the end of the connection is seen."""
         life, visible = next(self._silences)
         left = (until - self._clock.now) / 1e9
         if life < left and visible:
@@ -87,11 +87,11 @@ class Scripted(Server):
         self._lost = life < left
 
     def segments(self) -> None:
-        """Nothing is known of them."""
+        """The number of segments is unknown."""
 
 
 def searched(server: Server, longest: float) -> IdleSearch:
-    """A search that is over, and has printed JSON."""
+    """A search that has ended, and has printed JSON."""
     options = argparse.Namespace(json=True, quiet=False, timestamps=False)
     search = IdleSearch(server, Report(options, Screen(), Names("127.0.0.1", False)), longest, None)
     search.run()
@@ -101,7 +101,7 @@ def searched(server: Server, longest: float) -> IdleSearch:
 @pytest.mark.parametrize("visible", [True, False])
 @pytest.mark.parametrize("life", [0.2, 40, 2000])
 def test_not_outlived(life: float, visible: bool, clock: Clock, capfdbinary: Capture) -> None:
-    """How long a quiet connection lives is found to a tenth, whether its end can be seen or not."""
+    """The lifetime of an idle connection is found to within 10 %, whether or not its end can be seen."""
     search = searched(Scripted(clock, *[(life, visible)] * 20), 3600)
     silences = validated(capfdbinary.readouterr().out)
     assert {each["kind"] for each in silences} == {"ping_silence"}
@@ -116,7 +116,7 @@ def test_not_outlived(life: float, visible: bool, clock: Clock, capfdbinary: Cap
 
 
 def test_end_is_seen(capfdbinary: Capture) -> None:
-    """A silence ends with the connection, not when its time is over."""
+    """A silence ends with the connection, before its time is over."""
     with serving_in_turn(leaving(0.1), faithful()) as port:
         assert idle(port, 3600, "-c", "1") == 1
     assert masked(capfdbinary.readouterr().out, port)[1:] == [
@@ -128,19 +128,19 @@ def test_end_is_seen(capfdbinary: Capture) -> None:
 
 
 def last_a_while(connection: socket.socket, over: threading.Event) -> None:
-    """Answer one message, and end the connection some time later."""
+    """Answer one message, and close the connection 0.1 s later."""
     answering(bytes)(connection, over)
     over.wait(0.1)
 
 
 def test_verdict(clock: Clock) -> None:
-    """The verdict names the longest silence outlived and the shortest that was not."""
+    """The verdict has the longest silence survived and the shortest not survived."""
     search = searched(Scripted(clock, (100, True), (100, True)), 3600)
     assert search.lines() == ["2 silences, an idle connection survived 95.0 s and was lost after 100.0 s"]
 
 
 def test_outlives_nothing(capfdbinary: Capture) -> None:
-    """When shorter silences were too long as well, that is said."""
+    """The verdict says if the connection survived no shorter silence either."""
     with serving_in_turn(last_a_while, answering(bytes)) as port:
         assert idle(port, 3600) == 1
     printed = masked(capfdbinary.readouterr().out, port)
@@ -148,13 +148,13 @@ def test_outlives_nothing(capfdbinary: Capture) -> None:
 
 
 def test_end_that_silence_does_not_explain(clock: Clock) -> None:
-    """When a connection ends in a shorter silence than another has outlived, no limit between the two is claimed."""
+    """If a connection ends in a shorter silence than another has survived, the verdict claims no limit between them."""
     search = searched(Scripted(clock, (50, False), (50, False), (1, True)), 80)
     assert search.lines() == ["3 silences, an idle connection survived 40.0 s, but another was lost after 1.000 s"]
 
 
 def test_interrupted(capfdbinary: Capture, clock: Clock) -> None:
-    """When -w ends the first silence, nothing is known, and the exit code says so."""
+    """When -w ends the first silence, there is no result, and the exit code is 2."""
     with serving(faithful()) as port:
         assert idle(port, 3600, "-w", "0.1", "--json") == 2
     (summary,) = validated(capfdbinary.readouterr().out)
@@ -163,7 +163,7 @@ def test_interrupted(capfdbinary: Capture, clock: Clock) -> None:
 
 @pytest.mark.parametrize("words", [b"421 timeout\r\n", b"421 timeout\r\n" * 8])
 def test_wrong_echo_is_no_lost_connection(words: bytes, capfdbinary: Capture) -> None:
-    """A server that speaks in the silence has not lost the connection, and nothing is known of how long that lives."""
+    """A server that sends something during the silence has not lost the connection, whose lifetime stays unknown."""
 
     def remind(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(receive_exactly(connection, 56) + words)
@@ -177,7 +177,7 @@ def test_wrong_echo_is_no_lost_connection(words: bytes, capfdbinary: Capture) ->
 
 
 def test_no_echo_before(capfdbinary: Capture) -> None:
-    """Without an echo before it no silence is tried, and the exit code is 1."""
+    """Without an echo first, no silence is tried, and the exit code is 1."""
     with serving(mute) as port:
         assert idle(port, 0.1, "-W", "0.05", "--json") == 1
     fault, summary = validated(capfdbinary.readouterr().out)
@@ -186,7 +186,7 @@ def test_no_echo_before(capfdbinary: Capture) -> None:
 
 
 def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
-    """When the connection can't be made anew, the search ends with what is known."""
+    """When no new connection can be made, the search ends with the result so far."""
     with serving_in_turn(leaving(0.2)) as port:
         assert idle(port, 3600) == 1
     printed = masked(capfdbinary.readouterr().out, port)
@@ -195,19 +195,19 @@ def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
 
 
 def test_broken_silence(capfdbinary: Capture) -> None:
-    """A silence in which the other end sent keepalives is told to have been none."""
+    """A silence in which the server sent keepalives is reported as broken."""
 
     def keep_alive(connection: socket.socket, over: threading.Event) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)  # after one that came before the silence
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)  # the first may come before the silence
 
     with serving(followed_by(keep_alive, faithful())) as port:
         assert idle(port, 1.5) == 0
     printed = masked(capfdbinary.readouterr().out, port)
-    # On a busy machine the silence may be long enough for more of them.
-    told = r"silence=1 was broken: the server sent (1 segment|\d+ segments) meanwhile, perhaps a keepalive"
-    assert re.fullmatch(told, printed[2])
+    # On a busy machine the silence may last long enough for several.
+    reported = r"silence=1 was broken: the server sent (1 segment|\d+ segments) meanwhile, perhaps a keepalive"
+    assert re.fullmatch(reported, printed[2])
     assert printed[-1] == "the server was not silent; its segments may be what kept the connection open"
 
 

@@ -1,4 +1,4 @@
-"""`echoc ping` in this process: faulty servers, and what people and programs read."""
+"""`echoc ping` in this process: faulty servers, and the output as text and as JSON."""
 
 import os
 import re
@@ -33,12 +33,12 @@ LATE = ["-W", "0.2"]
 
 
 def ping(port: int, *words: object, host: str = "127.0.0.1") -> int:
-    """Run `echoc ping` at once."""
+    """Run `echoc ping` with a short interval."""
     return main(["ping", host, str(port), *QUICK, *map(str, words)])
 
 
 def masked(text: bytes, port: int) -> str:
-    """What was printed, with N for the figures that vary and PORT for the port."""
+    """The output, with N for figures that vary and PORT for the port."""
     words = text.decode().replace(f":{port}", ":PORT")
     return re.sub(r"\d+\.\d+(?= s)|\d+(\.\d+)?(?= ms)|\d+(?=ms)|(\d+\.\d{3}/)+\d+\.\d{3}|(?<=\[)\d+\.\d{6}", "N", words)
 
@@ -59,12 +59,12 @@ def half(data: bytes) -> bytes:
 
 
 def doubled(data: bytes) -> bytes:
-    """The message and once more the message."""
+    """The message twice."""
     return data + data
 
 
 def test_words(capfdbinary: Capture) -> None:
-    """What people read is ping(8)'s: a line for each echo, and the summary."""
+    """The output is like that of ping(8): a line for each echo, and the summary."""
     with serving(faithful()) as port:
         assert ping(port, "-c", 2, host="localhost") == 0
     assert masked(capfdbinary.readouterr().out, port) == (
@@ -80,7 +80,7 @@ def test_words(capfdbinary: Capture) -> None:
 
 
 def test_options(capfdbinary: Capture) -> None:
-    """-n leaves the name out of the lines, -D puts the time before them, -s chooses the size."""
+    """-n omits the name in the lines, -D prints the time before them, -s chooses the size."""
     with serving(faithful()) as port:
         assert ping(port, "-c", 1, "-n", "-D", "-s", 100, host="localhost") == 0
     assert masked(capfdbinary.readouterr().out, port).startswith(
@@ -89,7 +89,7 @@ def test_options(capfdbinary: Capture) -> None:
 
 
 def test_quiet(capfdbinary: Capture) -> None:
-    """-q leaves only the first line and the summary, whatever happens."""
+    """-q prints only the first line and the summary, whatever happens."""
     with serving_in_turn(mute, faithful()) as port:
         assert ping(port, "-c", 2, "-q", *LATE) == 1
     lines = masked(capfdbinary.readouterr().out, port).splitlines()
@@ -97,7 +97,7 @@ def test_quiet(capfdbinary: Capture) -> None:
 
 
 def test_unix_socket(tmp_path: Path, capfdbinary: Capture) -> None:
-    """A unix socket is called by its path alone."""
+    """A unix socket is shown by its path only."""
     path = f"{tmp_path}/s"
     with serving_unix(faithful(), path):
         assert main(["ping", f"unix:{path}", "-c", "1"]) == 0
@@ -107,15 +107,15 @@ def test_unix_socket(tmp_path: Path, capfdbinary: Capture) -> None:
 
 
 def test_ipv6(ipv6: None, capfdbinary: Capture) -> None:
-    """An IPv6 address is called by itself and its port."""
+    """An IPv6 address is shown with its port."""
     with serving(faithful(), socket.AF_INET6) as port:
         assert ping(port, "-c", 1, host="::1") == 0
     assert masked(capfdbinary.readouterr().out, port).splitlines()[1] == "56 bytes from [::1]:PORT: seq=1 time=N ms"
 
 
 def test_reconnect(capfdbinary: Capture) -> None:
-    """--reconnect makes a connection for each message and tells how long that took; who then closes first is no
-    matter."""
+    """--reconnect makes a connection for each message and prints how long that took; either end may then close
+    first."""
     with serving_in_turn(faithful(), answering(bytes), followed_by(answering(bytes), rude)) as port:
         assert ping(port, "-c", 3, "--reconnect") == 0
     assert masked(capfdbinary.readouterr().out, port).splitlines()[1:] == [
@@ -195,8 +195,8 @@ UNHARMED = "reconnected after an outage of N s (0 messages lost)"
 def test_faulty_server(
     behaviour: Behaviour, lines: list[str], counts: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fault is found and told in one line, the connection is made anew, and the exit code is 1."""
-    # The same bytes each time, no two neighbours equal: else a byte that is missing shows only at the next.
+    """Each fault is found and reported in one line, a new connection is made, and the exit code is 1."""
+    # Fixed bytes without equal neighbours, between which a missing byte would show one byte late.
     monkeypatch.setattr(os, "urandom", lambda count: bytes(number % 251 for number in range(count)))
     with serving_in_turn(behaviour, faithful()) as port:
         assert ping(port, "-c", 3) == 1
@@ -204,7 +204,7 @@ def test_faulty_server(
 
 
 def test_late_echo(capfdbinary: Capture, clock: Clock) -> None:
-    """So is an echo that is not whole in time, by what had come of it."""
+    """An echo that is not complete in time is reported with the number of bytes received."""
     clock.leap_after_a_part(DEADLINE)
     with serving_in_turn(followed_by(answering(bytes, half), mute), faithful()) as port:
         assert ping(port, "-c", 3, "-W", DEADLINE) == 1
@@ -219,7 +219,7 @@ def test_late_echo(capfdbinary: Capture, clock: Clock) -> None:
 
 
 def compare(text: str, lines: list[str], counts: str) -> None:
-    """That between the first line and the summary, which has these counts, stand lines like these."""
+    """Compare the lines after the first with `lines`, and the counts in the summary."""
     printed = text.splitlines()
     for line, expected in zip(printed[1:], lines, strict=False):
         assert re.fullmatch(expected, line) or line == expected
@@ -237,8 +237,8 @@ def compare(text: str, lines: list[str], counts: str) -> None:
 def test_end_between_messages(
     end: Behaviour, sentence: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That a connection ends between two messages is told, is no loss, but makes the exit code 1."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # until the next message, once the end was seen
+    """A connection that ends between two messages is reported; no message is lost, but the exit code is 1."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the wait for the next message, after the end was seen
     with serving_in_turn(end, faithful()) as port:
         assert main(["ping", "127.0.0.1", str(port), "-c", "2", "-i", "3600"]) == 1
     lines = masked(capfdbinary.readouterr().out, port).splitlines()
@@ -247,7 +247,7 @@ def test_end_between_messages(
 
 
 def test_interval_after_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after a connection's end the next message is not sent before its time."""
+    """After the end of a connection the next message still waits for its time."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     with serving_in_turn(answering(bytes), faithful()) as port:
@@ -256,7 +256,7 @@ def test_interval_after_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interval_below_a_millisecond(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """An interval may be shorter than the millisecond that poll(2) would make of it."""
+    """An interval may be shorter than a millisecond, the unit of poll(2)."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -270,13 +270,13 @@ def test_interval_below_a_millisecond(monkeypatch: pytest.MonkeyPatch, clock: Cl
 
 
 def test_no_wait_after_the_last() -> None:
-    """When the last echo has come, nothing is waited for."""
+    """After the last echo there is no wait."""
     with serving(faithful()) as port:
         assert main(["ping", "127.0.0.1", str(port), "-c", "1", "-i", "3600"]) == 0
 
 
 def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
-    """After the first connection one that can't be made is a loss, told with its reason."""
+    """After the first connection, a failed one is a loss, reported with its reason."""
     with serving_in_turn(answering(bytes, half)) as port:
         assert ping(port, "-c", 4) == 1
     lines = masked(capfdbinary.readouterr().out, port).splitlines()
@@ -286,7 +286,7 @@ def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
 
 
 def test_length_of_an_outage_that_has_not_ended(capfdbinary: Capture) -> None:
-    """Also where the last message is lost, the outage is as long as it was until then."""
+    """If the last message is lost, the outage lasts until the end."""
     with serving(mute) as port:
         assert ping(port, "-c", 1, "--json", "-W", "0.05") == 1
     *_, summary = validated(capfdbinary.readouterr().out)
@@ -294,7 +294,7 @@ def test_length_of_an_outage_that_has_not_ended(capfdbinary: Capture) -> None:
 
 
 def test_nobody_listens(capfdbinary: Capture, closed_port: int) -> None:
-    """Without a first connection there is one sentence, for programs an object besides, and the exit code 2."""
+    """If the first connection fails, there is one sentence, with --json also an object, and the exit code is 2."""
     sentence = f"echoc: cannot connect to 127.0.0.1:{closed_port}: Connection refused\n".encode()
     assert ping(closed_port) == 2
     assert capfdbinary.readouterr() == (b"", sentence)
@@ -306,7 +306,7 @@ def test_nobody_listens(capfdbinary: Capture, closed_port: int) -> None:
 
 
 def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture, clock: Clock) -> None:
-    """-w holds for all addresses of a name together."""
+    """-w limits all addresses of a name together."""
     with deaf() as port, deaf(socket.AF_INET6, port):
         assert ping(port, "-w", "0.1", "--connect-timeout", 3600, host="localhost") == 2
     assert capfdbinary.readouterr().err.decode() == (
@@ -315,7 +315,7 @@ def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture, clock: Cloc
 
 
 def test_time_of_connecting_to_the_second_address(ipv6: None, capfdbinary: Capture) -> None:
-    """How long connecting took has the time in which another address of the name did not answer."""
+    """The time of connecting includes that of another address of the name that did not answer."""
     with deaf() as port, serving(faithful(), socket.AF_INET6, port=port):
         words = ["-c", 1, "--reconnect", "--connect-timeout", 0.2, "--json"]
         assert ping(port, *words, host="localhost") == 0
@@ -341,7 +341,7 @@ def test_json(capfdbinary: Capture) -> None:
 
 
 def test_json_of_reconnecting(capfdbinary: Capture) -> None:
-    """With --reconnect the objects have the time that connecting took; with -q there is only the summary."""
+    """With --reconnect the objects have the time of connecting; with -q there is only the summary."""
     with serving_in_turn(faithful(), faithful()) as port:
         assert ping(port, "-c", 2, "--json", "--reconnect") == 0
     objects = validated(capfdbinary.readouterr().out)
@@ -354,7 +354,7 @@ def test_json_of_reconnecting(capfdbinary: Capture) -> None:
 
 @pytest.mark.parametrize("size", [56, PERIOD, 2 * PERIOD])
 def test_messages_differ(size: int) -> None:
-    """No message is like the one before, so a server that returns the last one again is found."""
+    """Every message differs from the previous one, so a server that repeats an echo is found."""
     stream = bytearray()
 
     def remember(connection: socket.socket, over: threading.Event) -> None:
@@ -368,7 +368,7 @@ def test_messages_differ(size: int) -> None:
 
 
 def test_large_message() -> None:
-    """A message larger than all buffers comes back from a server that returns it in parts."""
+    """A message larger than all buffers is returned in parts."""
     with serving(faithful(1000)) as port:
         assert main(["ping", "127.0.0.1", str(port), "-c", "1", "-s", "10000000"]) == 0
 
@@ -386,7 +386,7 @@ def test_large_message() -> None:
     ],
 )
 def test_bad_usage(words: list[str], sentence: str, capfdbinary: Capture) -> None:
-    """Bad usage is one sentence that names the argument, and the exit code 2."""
+    """Invalid usage is reported in one sentence that names the argument, and exits with 2."""
     assert main(["ping", "127.0.0.1", *words]) == 2
     printed = capfdbinary.readouterr()
     assert (printed.out, printed.err.count(b"\n")) == (b"", 1)

@@ -1,4 +1,4 @@
-"""echod.client.ping.statistics: what is counted, and how it is told."""
+"""The statistics of a ping, and their text."""
 
 import time
 
@@ -23,12 +23,12 @@ SECOND = 1_000_000_000
     ],
 )
 def test_milliseconds(nanoseconds: int, words: str) -> None:
-    """A time has as many decimals as ping(8) would print."""
+    """A time has as many decimals as in ping(8)."""
     assert milliseconds(nanoseconds) == words
 
 
 def test_echo_that_is_not_late() -> None:
-    """Who stops while an echo is out for less than twice the longest time so far has not lost that message."""
+    """A message whose echo is outstanding for less than twice the longest time is not lost at the end."""
     statistics = Statistics()
     statistics.on_sending(time.perf_counter_ns())
     statistics.on_echo(3600 * SECOND, None)
@@ -38,7 +38,7 @@ def test_echo_that_is_not_late() -> None:
 
 
 def test_echo_that_is_late() -> None:
-    """Who stops while an echo is out for longer has lost that message."""
+    """A message whose echo is outstanding for longer is lost."""
     statistics = Statistics()
     statistics.on_sending(time.perf_counter_ns() - 3 * SECOND)
     statistics.on_echo(SECOND, None)
@@ -50,7 +50,7 @@ def test_echo_that_is_late() -> None:
 
 
 def test_echo_that_tcp_may_still_repair(clock: Clock) -> None:
-    """However short the times so far, a message is not lost before TCP would have sent it once more."""
+    """However short the times so far, a message is not lost before TCP would have retransmitted it."""
     statistics = Statistics()
     statistics.on_sending(clock.now)
     statistics.on_echo(1, None)
@@ -61,7 +61,7 @@ def test_echo_that_tcp_may_still_repair(clock: Clock) -> None:
 
 
 def test_first_echo() -> None:
-    """Who stops before anything has come back has lost everything."""
+    """If nothing has come back at the end, everything is lost."""
     statistics = Statistics()
     statistics.on_sending(time.perf_counter_ns())
     statistics.stop()
@@ -69,7 +69,7 @@ def test_first_echo() -> None:
 
 
 def test_length_of_an_outage() -> None:
-    """An outage began when the first message that was lost was sent, and ends with the next echo."""
+    """An outage begins when the first lost message is sent, and ends with the next echo."""
     statistics = Statistics()
     for ago in (5, 3):
         statistics.on_sending(time.perf_counter_ns() - ago * SECOND)
@@ -81,12 +81,12 @@ def test_length_of_an_outage() -> None:
 
 
 def test_flawless() -> None:
-    """Of nothing it can't be said that it came back."""
+    """A ping that sent nothing is not flawless."""
     assert not Statistics().flawless
 
 
 def test_short_line() -> None:
-    """In the middle of it, it is told how many came back so far, and in what time."""
+    """The intermediate result has the counts and the times so far."""
     statistics = Statistics()
     assert statistics.short_line() == "0/0 messages"
     for _ in range(2):
