@@ -37,6 +37,8 @@ from tests.unit.client.peers import (
 # The same as the installed command.
 COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())"]
 ROOT = Path(echod.__file__).parent.parent
+# The same in an isolated Python, which gets the package's directory as the first argument.
+PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from echod.client.cli import main; sys.exit(main())"
 SENTENCE = b"This is the message.  It will be repeated."
 
 
@@ -266,53 +268,49 @@ closing socket
 )
 def test_imports(words: list[str], code: int) -> None:
     """No verb imports anything but the standard library and the client, and no slow module of the standard library."""
-    program = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from echod.client.cli import main
-try:
-    code = main()
-except SystemExit as left:
-    code = left.code
-loaded = {name.partition(".")[0] for name in sys.modules}
-slow = {
-    "asyncio", "dataclasses", "inspect", "logging", "pydantic", "random", "subprocess", "tempfile", "threading",
-    "typing",
-}
-print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main__"}), file=sys.stderr)
-print(all(name.startswith("echod.client") for name in sys.modules if name.startswith("echod.")), file=sys.stderr)
-sys.exit(code)
-"""
+    slow = {
+        "asyncio", "dataclasses", "inspect", "json", "logging", "pydantic", "random", "subprocess", "tempfile",
+        "threading", "typing",
+    }  # fmt: skip
     with serving_all(faithful()) as port:  # a load makes one connection first
         # Without -S an environment may load other modules at each start, for example a coverage tool.
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", program, str(ROOT)]
+            [sys.executable, "-I", "-S", "-X", "importtime", "-c", PROGRAM, str(ROOT)]
             + [str(port) if word == "PORT" else word for word in words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            text=True,
         )
-    assert (done.returncode, done.stderr) == (code, b"[] ['echod']\nTrue\n")
+    lines = done.stderr.splitlines()
+    assert (done.returncode, [line for line in lines if not line.startswith("import time:")]) == (code, [])
+    names = {line.rpartition("|")[2].strip() for line in lines[1:]}
+    packages = {name.partition(".")[0] for name in names}
+    assert "echod.client.cli" in names
+    assert packages & slow == set()
+    assert packages - sys.stdlib_module_names == {"echod"}
+    assert {name for name in names if name.startswith("echod.") and not name.startswith("echod.client")} == set()
 
 
 @pytest.mark.parametrize("behaviour", [faithful(), altering(bytes)], ids=["at once", "at the end"])
-def test_memory(behaviour: Behaviour) -> None:
+def test_memory(behaviour: Behaviour, tmp_path: Path) -> None:
     """Sending 64 MiB takes less than 32 MiB of memory, whenever the server returns them."""
-    program = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from echod.client.cli import main
-code = main()
-with open("/proc/self/status") as status:
-    [peak] = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-print(peak, file=sys.stderr)
-sys.exit(code)
-"""
-    size = 64 * 1024 * 1024
-    command = [sys.executable, "-I", "-S", "-c", program, str(ROOT)]  # -S: a coverage tool would take its own memory
-    with serving(behaviour) as port:
-        done = subprocess.run([*command, "127.0.0.1", str(port)], input=bytes(size), capture_output=True)
-    assert (done.returncode, len(done.stdout)) == (0, size)
-    assert int(done.stderr) < 32 * 1024
+    size, last = 64 * 1024 * 1024, 1024 * 1024
+    path = tmp_path / "input"
+    path.touch()
+    os.truncate(path, size)
+    # Without -S a coverage tool would take memory of its own.
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, str(ROOT)]
+    with serving(behaviour) as port, path.open("rb") as file:
+        process = subprocess.Popen([*command, "127.0.0.1", str(port)], stdin=file, stdout=subprocess.PIPE)
+        with process:
+            assert process.stdout is not None
+            received = len(process.stdout.read(size - last))
+            # The rest is more than the pipe holds: the process still runs.
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            received += len(process.stdout.read())
+    [peak] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+    assert (process.returncode, received) == (0, size)
+    assert peak < 32 * 1024
 
 
 @contextmanager

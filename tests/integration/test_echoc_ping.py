@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import echod
 from tests.integration.network import Network, inside, joined_networks
 from tests.unit.client.peers import (
     DEADLINE,
@@ -176,29 +175,6 @@ def test_outage() -> None:
             process.send_signal(signal.SIGINT)
             assert f"1 outage, {outage[1]} s in total, longest {outage[1]} s" in rest(process)
             assert process.returncode == 1
-
-
-def test_imports() -> None:
-    """A ping imports nothing beyond the standard library, of echod only the client, and nothing slow."""
-    program = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from echod.client.cli import main
-code = main()
-loaded = {name.partition(".")[0] for name in sys.modules}
-slow = {"pydantic", "asyncio", "logging", "typing", "dataclasses", "inspect", "tempfile", "threading", "json"}
-print(sorted(loaded & slow), sorted(loaded - sys.stdlib_module_names - {"__main__"}))
-sys.exit(code)
-"""
-    root = Path(echod.__file__).parent.parent
-    with serving(faithful()) as port:
-        # -S keeps away what an environment loads at each start, a coverage tool for one.
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", program, str(root), "ping", "127.0.0.1", str(port), "-c", "1"],
-            capture_output=True,
-        )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.splitlines()[-1] == b"[] ['echod']"
 
 
 @contextmanager
