@@ -1,4 +1,4 @@
-"""The layers of echoc, by the imports that its modules have."""
+"""The structure of echoc's code: its layers, by the imports of its modules, and the size of these."""
 
 import ast
 import sys
@@ -82,3 +82,13 @@ def test_importing_a_package_imports_nothing() -> None:
 def test_length() -> None:
     """No module is longer than 400 lines."""
     assert {module for module, path in FILES.items() if len(path.read_text().splitlines()) > 400} == set()
+
+
+def test_parameters() -> None:
+    """No function has more than six parameters, not counting self."""
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                names = [parameter.arg for parameter in parameters if parameter.arg != "self"]
+                assert len(names) <= 6, f"{module}.{node.name}"

@@ -47,8 +47,8 @@ def test_forms(words: tuple[str | None, str | None], host: str, port: int, writt
     ],
 )
 def test_environment(environment: dict[str, str], words: tuple[str | None, str | None], written: str) -> None:
-    """ECHOC_HOST and ECHOC_PORT are the defaults of HOST and PORT; an empty value counts as unset, and so does the one that
-    Kubernetes sets."""
+    """ECHOC_HOST and ECHOC_PORT are the defaults of HOST and PORT; an empty value counts as unset, and so does
+    the one that Kubernetes sets."""
     assert str(parse_target(*words, environment=environment)) == written
 
 
