@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # type checkers treat the name as true; importing typing 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-PATIENCE = 10.0
+DEFAULT_TIMEOUT = 10.0
 """The default of every time-out, in seconds."""
 
 _DAY = 24 * 60 * 60
@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--connect-timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
+        default=DEFAULT_TIMEOUT,
         help="time allowed to connect to one address, before the next is tried (default: %(default)g)",
     )
     common.add_argument(

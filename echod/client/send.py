@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from echod.client.connect import Attempt, SockAddr, open_connection
 from echod.client.errors import ClientError, UntestableError, reason
 from echod.client.exchange import Terms, exchange
-from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of
 from echod.client.output import Screen, print_json
 from echod.client.text import described, endpoint, quoted
 
@@ -38,7 +38,7 @@ def make_parser(verb: str = "send") -> Parser:
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
+        default=DEFAULT_TIMEOUT,
         help="give up when bytes are outstanding and the server neither accepts nor returns any for this time "
         "(default: %(default)g)",
     )

@@ -42,8 +42,10 @@ class Spool:
         self._length += len(data)
 
     def head(self, count: int) -> bytearray:
-        """The queue's own buffer, with the first `count` bytes at least, or all where there are fewer; not to be
-        changed, and valid until the queue is."""
+        """The queue's own buffer, which begins with the first `count` bytes, or with all if there are fewer.
+
+        It must not be changed, and is valid until another method is called.
+        """
         while self._tail and len(self._head) < count:
             self._head += self._tail[0].read(_REFILL)
             if self._tail[0].unread == 0:

@@ -16,7 +16,7 @@ from echod.client.check.threshold import FORMS, Threshold
 from echod.client.connect import Attempt, connect_to_any, resolve
 from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, reason
 from echod.client.exchange import Terms, exchange
-from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds
 from echod.client.output import Screen, print_json, print_line
 from echod.client.target import Target, parse_target
 from echod.client.text import described, printable
@@ -76,7 +76,7 @@ def make_parser(verb: str = "check") -> Parser:
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
+        default=DEFAULT_TIMEOUT,
         help="time allowed for everything: resolving, connecting to all addresses, the echo (default: %(default)g)",
     )
     parser.add_argument(

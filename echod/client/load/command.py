@@ -20,7 +20,7 @@ from echod.client.load.pool import ProcessPool
 from echod.client.load.summary import errors_and_losses, histogram, numbers, progress, summary
 from echod.client.load.tally import Result, Tally
 from echod.client.load.transfer import PIECE
-from echod.client.options import PATIENCE, Parser, add_common_arguments, seconds, target_of, whole_number
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of, whole_number
 from echod.client.output import Screen, has_colours, print_json, print_line
 from echod.client.text import counted
 
@@ -103,7 +103,7 @@ def make_parser(verb: str = "load") -> Parser:
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
+        default=DEFAULT_TIMEOUT,
         help="count a connection as failed when bytes are outstanding and the server neither accepts nor returns any "
         "for this time; also the time allowed for the last echoes (default: %(default)g)",
     )

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from echod.client.connect import NEVER
 from echod.client.errors import ClientError, ConnectError, UntestableError
 from echod.client.options import (
-    PATIENCE,
+    DEFAULT_TIMEOUT,
     Parser,
     add_common_arguments,
     seconds,
@@ -80,7 +80,7 @@ def make_parser(verb: str = "ping") -> Parser:
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
+        default=DEFAULT_TIMEOUT,
         help="time allowed for an echo, after which it is lost and a new connection is made (default: %(default)g)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the first line and the summary")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from echod.client.text import described, endpoint, quoted
+from echod.client.text import counted, described, endpoint, quoted
 from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
 
 
@@ -25,6 +25,12 @@ from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_
 def test_quoted(data: bytes, shown: str) -> None:
     """The result is printable ASCII, quotes in the data are escaped, and long data is cut."""
     assert quoted(data) == shown
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (1, "1 byte"), (2, "2 bytes")])
+def test_counted(count: int, text: str) -> None:
+    """A count of one is singular."""
+    assert counted(count, "byte") == text
 
 
 def test_described_tcp() -> None:

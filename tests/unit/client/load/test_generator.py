@@ -2,18 +2,16 @@
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from echod.client.compare import Pattern
-from echod.client.load.connection import StateCounts
 from echod.client.load.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
-from echod.client.load.loop import Loop, clock
+from echod.client.load.loop import clock
 from echod.client.load.modes import ClosedLoop
 from echod.client.load.plan import Plan, Times
-from echod.client.load.tally import Tally, unpacked
+from echod.client.load.tally import unpacked
 from echod.client.load.transfer import PIECE
-from tests.unit.client.peers import DEADLINE, Behaviour, faithful, receive_exactly, serving_all, silent
+from tests.unit.client.peers import DEADLINE, faithful, receive_exactly, serving_all
 
 
 def plan(port: int) -> Plan:
@@ -73,42 +71,3 @@ def test_last_report_of_a_process_that_is_late() -> None:
             intervals = int.from_bytes(report[1:5], "big")
         thread.join(DEADLINE)
     assert intervals == late.times.duration // late.times.interval
-
-
-def leaves(connection: socket.socket, over: threading.Event) -> None:
-    """Close cleanly, with nothing outstanding."""
-
-
-@contextmanager
-def flowing(behaviour: Behaviour) -> Iterator[tuple[ClosedLoop, Loop, Tally]]:
-    """A connection to a server of that behaviour, and the loop that drives it."""
-    loop, tally = Loop(precise=False), Tally()
-    with serving_all(behaviour) as port:
-        flow = ClosedLoop(0, plan(port), Pattern(PIECE), loop, tally, StateCounts())
-        flow.open(clock())
-        try:
-            yield flow, loop, tally
-        finally:
-            flow.give_up()
-            loop.close()
-
-
-def test_given_up() -> None:
-    """An echo that is incomplete when the load gives up is late, not silent."""
-    with flowing(silent) as (flow, loop, tally):
-        flow.begin(clock())
-        while not tally.sent:
-            loop.turn()
-        flow.give_up()
-    assert tally.errors == {("late", ""): 1}
-    assert tally.examples["late"].startswith("the echo was not complete in time: 0 of 64 bytes sent came back")
-    assert tally.lost == 1
-
-
-def test_closed_with_nothing_outstanding() -> None:
-    """A server that closes an idle connection is counted as such, and loses no message."""
-    with flowing(leaves) as (_, loop, tally):
-        while not tally.errors:
-            loop.turn()
-    assert (tally.errors, tally.lost) == ({("closed", ""): 1}, 0)
-    assert tally.examples["closed"] == "the server closed the idle connection: nothing had been sent"

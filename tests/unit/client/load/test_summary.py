@@ -24,6 +24,14 @@ def test_width() -> None:
     assert " " not in {line[16] for line in lines}
 
 
+def test_one_of_each() -> None:
+    """One byte and one message are singular."""
+    total = Tally()
+    total.sent = total.received = total.lost = 1
+    lines = summary("message", [], Result(total, total, 10.0, 1.0, []), has_colours=False)
+    assert {"sent            1 byte", "received        1 byte", "lost            1 message"} <= set(lines)
+
+
 def of(*microseconds: float) -> Histogram:
     """A histogram of these times."""
     histogram = Histogram()

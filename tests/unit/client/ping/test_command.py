@@ -88,6 +88,16 @@ def test_options(capfdbinary: Capture) -> None:
     )
 
 
+def test_one_byte(capfdbinary: Capture) -> None:
+    """One byte and one message are singular."""
+    with serving(faithful()) as port:
+        assert ping(port, "-c", 1, "-s", 1) == 0
+    first, echo, _, _, counts, *_ = masked(capfdbinary.readouterr().out, port).splitlines()
+    assert first == "PING 127.0.0.1 (127.0.0.1:PORT) 1 byte of data."
+    assert echo == "1 byte from 127.0.0.1:PORT: seq=1 time=N ms"
+    assert counts == "1 message transmitted, 1 received, 0% loss, time Nms"
+
+
 def test_quiet(capfdbinary: Capture) -> None:
     """-q prints only the first line and the summary, whatever happens."""
     with serving_in_turn(mute, faithful()) as port:
