@@ -41,10 +41,10 @@ def make_parser(verb: str = "ping") -> Parser:
     """The parser of `echoc ping`."""
     parser = Parser(
         verb,
-        description="""Send one small message after another to an echo service and print how long each takes to come
-        back.  Ctrl-C ends the run with a summary, and Ctrl-\\ prints an intermediate result.  After a loss the next
-        message is sent over a new connection; the first echo after it ends the outage, whose length is printed and may
-        be too long by one interval.""",
+        description="Send one small message after another to an echo service and print how long each takes to come "
+        "back.  Ctrl-C ends the run with a summary, and Ctrl-\\ prints an intermediate result.  After a loss the next "
+        "message is sent over a new connection; the first echo after it ends the outage, whose length is printed and "
+        "may be too long by one interval.",
         epilog="""Exit codes: 0 all messages came back identical, or the connection survived the silence; 1 a message
         was lost or wrong, or the connection ended; 2 there is no result: usage, no first connection, or the first
         silence was interrupted.""",
