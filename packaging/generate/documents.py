@@ -1,8 +1,8 @@
-"""Every file in which something is repeated of the code, as it should be.
+"""Every file that repeats something of the code, as it should be.
 
-In a man page that is what stands between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md two
-tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What
-a shell reads to complete command lines is written whole.
+In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md a table, known
+by its first line, and the status that `systemctl status` shows; in etc/echod.toml all below the first paragraph.  The
+rest is kept as it is.  What a shell reads to complete command lines is written whole.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from generate.completions import programs
 
 PACKAGING = Path(__file__).parents[1]
 ROOT = PACKAGING.parent
-PAGES = [PACKAGING / "man" / name for name in ("echod.8", "echod.toml.5", "echoc.1")]
+PAGES = sorted((PACKAGING / "man").glob("*.[1-8]"))
 README = ROOT / "README.md"
 SAMPLE = ROOT / "etc" / "echod.toml"
 

@@ -1,13 +1,14 @@
-"""What the code of echod says of itself: its events, exit statuses, settings and docstrings."""
+"""What the code of echod says of itself: its events, exit statuses, settings, status and docstrings."""
 
 import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
-from echod import errors
+from echod import errors, status
 from echod.config import Key, Settings, keys
 from echod.journal import Journal
+from echod.stats import Totals
 
 # What errors.py has no exception for; a new status there has no sentence here, and is a KeyError.
 STATUS_WITHOUT_ERROR = {
@@ -23,6 +24,36 @@ def events() -> Iterator[tuple[str, str, str, list[str]]]:
         if hasattr(method, "__wrapped__"):
             fields = [field for field in inspect.signature(method).parameters if field != "self"]
             yield name, _levels(inspect.getclosurevars(method).nonlocals["level"]), _doc(method), fields
+
+
+def example() -> dict[str, Any]:
+    """An event as it is in the journal: of a connection on which `hello` was echoed."""
+    fields: dict[str, Any] = {
+        "connection": "156.2",
+        "peer": "127.0.0.1:35082",
+        "local": "127.0.0.1:10000",
+        "bytes_received": 5,
+        "bytes_sent": 5,
+        "chunks": 1,
+        "duration": 0.000479,
+        "restarts": 0,
+        "reason": "eof",
+    }
+    message = inspect.getclosurevars(Journal.connection_closed).nonlocals["message"]
+    return {
+        "message": message.format_map(fields) if isinstance(message, str) else message(fields),
+        "event": "connection_closed",
+        "timestamp": "2026-11-25T10:18:36.864844Z",
+        "level": "info",
+        "pid": 156,
+        "worker": 0,
+    } | fields
+
+
+def status_line() -> str:
+    """What `systemctl status` shows of an echod that has echoed `hello` once."""
+    totals = Totals(clients_now=0, clients_total=1, clients_refused=0, bytes_echoed=5)
+    return status.sentence(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
 
 
 def statuses() -> Iterator[tuple[int, str]]:

@@ -1,15 +1,19 @@
-"""Markdown and TOML: the tables in README.md, and the configuration in etc/echod.toml."""
+"""Markdown and TOML: what README.md repeats, and the configuration in etc/echod.toml."""
 
+import re
 from collections.abc import Iterator
 
 from echod.config import keys
-from generate.facts import events
+from generate.facts import status_line
+
+STATUS = re.compile(r'^( +Status: ").*(")$', re.MULTILINE)
+"""In a sample of `systemctl status`."""
 
 
 def readme(text: str) -> str:
-    """README.md with its tables as they should be."""
-    text = _with_table(text, "| Key | Default | Variable | Flag |", _key_rows())
-    return _with_table(text, "| Event | Level | When | Fields |", _event_rows())
+    """README.md with its table of settings and its sample of a status as they should be."""
+    text = STATUS.sub(lambda match: match[1] + status_line() + match[2], text)
+    return _with_table(text, "| Key | Default | Variable | Flag |", _key_rows())
 
 
 def sample(text: str) -> str:
@@ -29,11 +33,6 @@ def _with_table(text: str, header: str, rows: Iterator[str]) -> str:
 def _key_rows() -> Iterator[str]:
     for key in keys():
         yield f"| `{key.name}` | `{key.kind.show(key.default)}` | `{key.variable}` | `{key.flag}` |"
-
-
-def _event_rows() -> Iterator[str]:
-    for name, levels, meaning, fields in events():
-        yield f"| `{name}` | {levels} | {meaning} | {', '.join(f'`{field}`' for field in fields)} |"
 
 
 def _keys() -> Iterator[str]:

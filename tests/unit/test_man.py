@@ -1,5 +1,6 @@
-"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well-formed."""
+"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well formed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,8 +10,11 @@ import pytest
 
 from generate.documents import PAGES, documents
 from generate.pages import BLOCK, BLOCKS
+from tests.unit.client.schema import validated
 
 DOCUMENTS = documents()
+MAN = Path(__file__).parents[2] / "packaging" / "man"
+SCHEMA = MAN.parent / "echoc.schema.json"
 
 
 def complaints(command: str, *arguments: str | Path) -> list[str]:
@@ -33,6 +37,23 @@ def test_every_generated_block_has_its_place() -> None:
     """Each stands in one page, once, with a beginning and an end."""
     found = [match[2] for page in PAGES for match in BLOCK.finditer(page.read_text())]
     assert sorted(found) == sorted(BLOCKS)
+
+
+def test_echoc_shows_one_valid_object_of_each_kind() -> None:
+    """The examples of JSON in echoc(1) are as the schema says, one for each kind that it knows."""
+    section = re.search(r"^\.Sh JSON\n(.*?)^\.Sh ", (MAN / "echoc.1").read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    examples = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", section[1], re.DOTALL | re.MULTILINE)
+    objects = validated("\n".join(typed(example).replace("\n", "") for example in examples).encode())
+    kinds = json.loads(SCHEMA.read_text())["properties"]["kind"]["enum"]
+    assert sorted(item["kind"] for item in objects) == sorted(kinds)
+
+
+def typed(text: str) -> str:
+    """Literal text of a page as it was before it was escaped."""
+    for escaped, char in {r"\-": "-", r"\(dq": '"', r"\(aq": "'", r"\e": "\\"}.items():
+        text = text.replace(escaped, char)
+    return text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
