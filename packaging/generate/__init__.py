@@ -2,7 +2,7 @@
 
 documents.py    every file that repeats something, as it should be
 pages.py        the blocks of the man pages
-tables.py       README.md's table and its sample of a status, and etc/echod.toml
+samples.py      README.md's sample of a status, and etc/echod.toml
 completions.py  what bash and zsh complete, of both programs
 bash.py         that, for bash
 zsh.py          that, for zsh

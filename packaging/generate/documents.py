@@ -1,13 +1,13 @@
 """Every file that repeats something of the code, as it should be.
 
-In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md a table, known
-by its first line, and the status that `systemctl status` shows; in etc/echod.toml all below the first paragraph.  The
-rest is kept as it is.  What a shell reads to complete command lines is written whole.
+In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md what it shows
+of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What a shell reads
+to complete command lines is written whole.
 """
 
 from pathlib import Path
 
-from generate import bash, pages, tables, zsh
+from generate import bash, pages, samples, zsh
 from generate.completions import programs
 
 PACKAGING = Path(__file__).parents[1]
@@ -20,8 +20,8 @@ SAMPLE = ROOT / "etc" / "echod.toml"
 def documents() -> dict[Path, str]:
     """The files with the text that each should have."""
     found = {path: pages.page(path.read_text()) for path in PAGES}
-    found[README] = tables.readme(README.read_text())
-    found[SAMPLE] = tables.sample(SAMPLE.read_text())
+    found[README] = samples.readme(README.read_text())
+    found[SAMPLE] = samples.sample(SAMPLE.read_text())
     for program in programs():
         found[PACKAGING / "completions" / "bash" / program.name] = bash.script(program)
         found[PACKAGING / "completions" / "zsh" / f"_{program.name}"] = zsh.script(program)

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
-from echod import errors, status
+from echod import errors
 from echod.config import Key, Settings, keys
 from echod.journal import Journal
 from echod.stats import Totals
+from echod.status import sentence
 
 # What errors.py has no exception for; a new status there has no sentence here, and is a KeyError.
 STATUS_WITHOUT_ERROR = {
@@ -53,7 +54,7 @@ def example() -> dict[str, Any]:
 def status_line() -> str:
     """What `systemctl status` shows of an echod that has echoed `hello` once."""
     totals = Totals(clients_now=0, clients_total=1, clients_refused=0, bytes_echoed=5)
-    return status.sentence(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
+    return sentence(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
 
 
 def statuses() -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from echod.config import keys
 from generate.documents import PAGES, documents
 from generate.pages import BLOCK, BLOCKS
 from tests.unit.client.schema import validated
@@ -47,6 +48,15 @@ def test_echoc_shows_one_valid_object_of_each_kind() -> None:
     objects = validated("\n".join(typed(example).replace("\n", "") for example in examples).encode())
     kinds = json.loads(SCHEMA.read_text())["properties"]["kind"]["enum"]
     assert sorted(item["kind"] for item in objects) == sorted(kinds)
+
+
+def test_every_key_is_documented_by_all_its_names() -> None:
+    """echod.toml(5) has each key with its default, variable and flag, in the order of the model."""
+    page = typed((MAN / "echod.toml.5").read_text())
+    documented = re.findall(
+        r"^\.It Va (\S+) No = (.+)\n(?:.*\n)+?Variable\n\.Ev (\S+) ,\nflag\n\.Fl (\S+) \.$", page, re.MULTILINE
+    )
+    assert documented == [(key.name, key.kind.show(key.default), key.variable, key.flag[1:]) for key in keys()]
 
 
 def typed(text: str) -> str:
