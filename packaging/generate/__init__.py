@@ -1,6 +1,6 @@
-"""`make docs`: write from the code what the documents repeat of it.
+"""`make docs`: update from the code whatever the documents repeat of it.
 
-documents.py    every file that repeats something, as it should be
+documents.py    every file that repeats something from the code
 pages.py        the blocks of the man pages
 samples.py      README.md's sample of a status, and etc/echod.toml
 completions.py  what bash and zsh complete, of both programs

@@ -1,8 +1,8 @@
-"""Every file that repeats something of the code, as it should be.
+"""Every file that repeats something from the code, with its right text.
 
 In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md what it shows
-of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What a shell reads
-to complete command lines is written whole.
+of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand and kept.  The files
+for the completion of command lines are generated whole.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SAMPLE = ROOT / "etc" / "echod.toml"
 
 
 def documents() -> dict[Path, str]:
-    """The files with the text that each should have."""
+    """The files, each with the text that it should have."""
     found = {path: pages.page(path.read_text()) for path in PAGES}
     found[README] = samples.readme(README.read_text())
     found[SAMPLE] = samples.sample(SAMPLE.read_text())
@@ -29,7 +29,7 @@ def documents() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the files that are not as they should be."""
+    """Write the files whose text is out of date."""
     for path, text in documents().items():
         if not path.exists() or text != path.read_text():
             path.parent.mkdir(parents=True, exist_ok=True)

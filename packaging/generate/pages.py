@@ -17,7 +17,7 @@ BLOCK = re.compile(
 )
 
 COMMON = "options of every verb"
-"""The title of the group in which echoc's parsers have what they share."""
+"""The title of the group of options that all parsers of echoc share."""
 
 
 def page(text: str) -> str:
@@ -58,7 +58,7 @@ def _events() -> Iterator[str]:
 
 
 def _example() -> Iterator[str]:
-    """One event as the journal has it, which begins with the sentence."""
+    """One event as the journal shows it."""
     yield ".Bd -literal -offset indent"
     yield from literal(json.dumps(example(), indent=2)).splitlines()
     yield ".Ed"
@@ -76,7 +76,7 @@ def _statuses() -> Iterator[str]:
 
 
 def _of_echod() -> Iterator[str]:
-    """Of a setting only what it is, since echod.toml(5) has the rest."""
+    """For a setting only its description, since echod.toml(5) has the rest."""
     known = settings()
 
     def text(action: argparse.Action) -> str:
@@ -87,12 +87,12 @@ def _of_echod() -> Iterator[str]:
 
 
 def _of_every_verb() -> Iterator[str]:
-    """Of send's parser, since they are the same in all."""
+    """From the parser of `send`, since they are the same for every verb."""
     return _options(_shared(client_cli.make_parser("send")))
 
 
 def _of_verb(verb: str) -> Iterator[str]:
-    """What that verb alone takes."""
+    """The options of this verb only."""
     parser = client_cli.make_parser(verb)
     shared = _shared(parser)
     return _options([action for action in parser._actions if action not in shared])
