@@ -1,8 +1,8 @@
 """Every file that repeats something from the code, with its right text.
 
 In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md what it shows
-of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand and kept.  The files
-for the completion of command lines are generated whole.
+of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand, and kept.  The
+files for the completion of command lines are generated whole.
 """
 
 from pathlib import Path

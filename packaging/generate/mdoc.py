@@ -9,7 +9,7 @@ WIDTH = 78
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _INLINE = re.compile(r"(?:^|\s+)((?:`[^`\s]+`|[\w.-]+\(\d\))[.,:;]*)(?=\s|$)")
-"""A name between backticks or a man page, and the punctuation after it; next to other characters it stays plain text."""
+"""A name between backticks or a man page, and the punctuation after it; beside anything else it is plain text."""
 
 
 def prose(text: str) -> Iterator[str]:

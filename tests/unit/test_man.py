@@ -59,6 +59,12 @@ def test_every_key_is_documented_by_all_its_names() -> None:
     assert documented == [(key.name, key.kind.show(key.default), key.variable, key.flag[1:]) for key in keys()]
 
 
+def test_references_among_the_pages_lead_to_one() -> None:
+    """Each page that another one refers to as echod's or echoc's own is there, in the section that is named."""
+    found = {match for page in PAGES for match in re.findall(r"^\.Xr (echo\S+) (\d)", page.read_text(), re.MULTILINE)}
+    assert found == {tuple(page.name.rsplit(".", 1)) for page in PAGES}
+
+
 def typed(text: str) -> str:
     """Literal text of a page as it was before it was escaped."""
     for escaped, char in {r"\-": "-", r"\(dq": '"', r"\(aq": "'", r"\e": "\\"}.items():
