@@ -1,27 +1,27 @@
-"""Every file in which something is repeated of the code, as it should be.
+"""Every file that repeats something from the code, with its right text.
 
-In a man page that is what stands between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md two
-tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What
-a shell reads to complete command lines is written whole.
+In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md what it shows
+of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand, and kept.  The
+files for the completion of command lines are generated whole.
 """
 
 from pathlib import Path
 
-from generate import bash, pages, tables, zsh
+from generate import bash, pages, samples, zsh
 from generate.completions import programs
 
 PACKAGING = Path(__file__).parents[1]
 ROOT = PACKAGING.parent
-PAGES = [PACKAGING / "man" / name for name in ("echod.8", "echod.toml.5", "echoc.1")]
+PAGES = sorted((PACKAGING / "man").glob("*.[1-8]"))
 README = ROOT / "README.md"
 SAMPLE = ROOT / "etc" / "echod.toml"
 
 
 def documents() -> dict[Path, str]:
-    """The files with the text that each should have."""
+    """The files, each with the text that it should have."""
     found = {path: pages.page(path.read_text()) for path in PAGES}
-    found[README] = tables.readme(README.read_text())
-    found[SAMPLE] = tables.sample(SAMPLE.read_text())
+    found[README] = samples.readme(README.read_text())
+    found[SAMPLE] = samples.sample(SAMPLE.read_text())
     for program in programs():
         found[PACKAGING / "completions" / "bash" / program.name] = bash.script(program)
         found[PACKAGING / "completions" / "zsh" / f"_{program.name}"] = zsh.script(program)
@@ -29,7 +29,7 @@ def documents() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the files that are not as they should be."""
+    """Write the files whose text is out of date."""
     for path, text in documents().items():
         if not path.exists() or text != path.read_text():
             path.parent.mkdir(parents=True, exist_ok=True)
