@@ -12,7 +12,8 @@ from echod import __version__
 from echod.config.settings import Settings
 from echod.config.sources import Loaded
 from echod.handover import queue as handover
-from echod.log.events import EventLog, open_sink
+from echod.log.events import EventLog, LogOptions
+from echod.log.output import open_log_queue
 from echod.net.address import endpoints
 from echod.net.listeners import adopt_kept, adopt_listeners, open_listeners
 from echod.parent import last_good as lastgood
@@ -119,14 +120,12 @@ class _Passed:
 def open_journal(settings: Settings) -> Iterator[EventLog]:
     """What tells the events of this process; the last of them have `FLUSH` seconds to get out."""
     log = settings.log
-    sink, output = open_sink(_STDERR)
-    with contextlib.closing(sink):
+    queue, framing = open_log_queue(_STDERR)
+    with contextlib.closing(queue):
         try:
-            yield EventLog(
-                sink, output, level=log.level, form=log.format, connections=log.connections, payload=log.payload
-            )
+            yield EventLog(queue, framing, LogOptions(log.level, log.format, log.connections, log.payload))
         finally:
-            sink.finish(FLUSH)
+            queue.finish(FLUSH)
 
 
 def _raise_descriptor_limit() -> int:

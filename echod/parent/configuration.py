@@ -1,30 +1,32 @@
-"""From settings to terms, at the start and again at each reload.
+"""From settings to terms, at startup and at each reload.
 
-The parent does nothing else while it reads again.  So a named host is not resolved again, unless it, or the port, is
-another than before.
+The parent does nothing else while it reads the configuration again.  So a host name is resolved again only if the host
+or the port has changed.
 """
 
 from collections.abc import Callable
 
 from echod.config.settings import Settings, keys, worker_count
 from echod.config.sources import ConfigPath, Loaded
+from echod.log.events import LogOptions
+from echod.log.words import enumeration
 from echod.net.address import endpoints
 from echod.net.sockopts import SocketOptions
-from echod.shared.terms import Change, LogOptions, ServiceTerms, Timeouts
+from echod.shared.terms import Change, ServiceTerms, Timeouts
 
 LINGER = 2.0
-"""Seconds to wait for the client's end of a connection that the server ends."""
+"""Seconds to wait for a client to close its side, after the server has closed its own."""
 SPARE_FDS = 64
-"""Descriptors of a worker that are no clients'."""
+"""Descriptors that a worker needs besides those of its connections."""
 
 _WHERE: list[ConfigPath] = [("host",), ("port",)]
 
 
 class Configuration:
-    """The settings in effect, `loaded` at the start and later by `load`.
+    """The settings in effect: `loaded` at startup, and later by `load`.
 
-    `tick` is for the terms; `descriptors` is how many each process may have; `adopted` says that sockets were passed,
-    which makes the settings of where to listen idle.
+    `tick` becomes part of the terms.  `descriptors` is the number that each process may have.  `adopted` says that
+    systemd passed the listening sockets, which override the settings `host` and `port`.
     """
 
     def __init__(
@@ -36,27 +38,27 @@ class Configuration:
         self._adopted = self._options_changed = adopted
         self._settings = self._read = loaded.settings
         self.start = self._change(loaded)
-        """What the settings make at the start, when nothing changes."""
+        """The terms to start with, in a change in which nothing changed."""
 
     @property
     def settings(self) -> Settings:
-        """Those in effect."""
+        """The settings in effect."""
         return self._settings
 
     def reload(self) -> Change:
-        """Read everything again, and say what that would change; raises `ConfigError` and `CannotListen`."""
+        """Read the configuration again, and return what would change; raises `ConfigError` and `CannotListen`."""
         loaded = self._load()
         self._read = loaded.settings
         return self._change(loaded)
 
     def take(self) -> None:
-        """What was read last is in effect now, and what the next is compared with."""
+        """What was read last is in effect from now on, and the next reload is compared with it."""
         self._settings = self._read
 
     def _change(self, loaded: Loaded) -> Change:
         new, before = loaded.settings, self._settings
         socket_options = _socket_options(new)
-        # For good: how long the kernel's queue is not emptied, nobody knows.
+        # From then on for ever: connections may stay in the kernel's queue for any time.
         self._options_changed = self._options_changed or socket_options != _socket_options(before)
         overruled = [path for path in _WHERE if path in loaded.origins] if self._adopted else []
         changed = [key for key in keys() if key.value(new) != key.value(before)]
@@ -66,9 +68,9 @@ class Configuration:
         workers = worker_count(new)
         warnings = list(loaded.warnings)
         if overruled:
-            subjects = " and ".join(loaded.origins[path].subject(path) for path in overruled)
+            subjects = enumeration([loaded.origins[path].subject(path) for path in overruled])
             is_or_are = "is" if len(overruled) == 1 else "are"
-            warnings.append(f"{subjects} {is_or_are} overruled by the sockets that systemd passed")
+            warnings.append(f"{subjects} {is_or_are} overridden by the sockets that systemd passed")
         return Change(
             terms=_terms(new, socket_options, self._options_changed, self._tick),
             workers=workers,
@@ -101,9 +103,9 @@ def _terms(settings: Settings, socket_options: SocketOptions, sets_accepted_opti
 
 
 def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
-    """A warning if the descriptors are fewer than the clients that may be served."""
+    """A warning if a worker may have fewer descriptors than connections."""
     served = workers * (descriptors - SPARE_FDS)
     if served >= wanted:
         return []
-    warning = f"limits.max_connections is {wanted}, but this process may have descriptors for {served} clients only"
+    warning = f"limits.max_connections is {wanted}, but the descriptors of this process allow only {served}"
     return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]

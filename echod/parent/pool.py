@@ -228,7 +228,7 @@ class WorkerPool:
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             events.bug_of(error)
         finally:
-            events.sink.finish(FLUSH)
+            events.queue.finish(FLUSH)
             os._exit(code)
 
     def _shed(self) -> None:

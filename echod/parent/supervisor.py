@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 from echod.errors import ConfigError
 from echod.handover import queue as handover
@@ -20,8 +19,8 @@ from echod.parent.listening import STORED_AS, store
 from echod.parent.pool import WorkerPool
 from echod.parent.reload import Reload
 from echod.parent.replacement import Replacement
-from echod.parent.report import Report
 from echod.parent.signals import Signals
+from echod.parent.status import StatusReporter
 from echod.shared import messages
 from echod.shared.counters import Totals
 from echod.shared.terms import Change
@@ -60,7 +59,9 @@ class Supervisor:
         self._notifier = notifier
         self._inherited = inherited
         self._hangup_stops = hangup_stops
-        self._report = Report(notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick)
+        self._status = StatusReporter(
+            notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick
+        )
         self._reload = Reload(
             start, read_again, take, self, events, on_begun=notifier.reloading, on_ended=self._tell_ready
         )
@@ -79,8 +80,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until told to stop and everything is closed."""
-        loop, sink = self._loop, self._events.sink
-        sink.attach(loop)
+        loop = self._loop
+        self._events.queue.attach(loop)
         loop.watch(self._signals.fd, READ, self._signals.on_readable)
         try:
             self._crew.start(self._inherited, Totals(0, len(self._inherited), 0, 0))
@@ -135,7 +136,7 @@ class Supervisor:
             listener.set_options(terms.socket_options)
             if listener not in before:
                 self._events.listening(address=listener.address, adopted=False)
-        self._events.change(**asdict(terms.log_options))
+        self._events.change(terms.log_options)
 
     def on_ready(self) -> None:
         """Every worker of a crew accepts, the first or one that relieved another."""
@@ -173,7 +174,7 @@ class Supervisor:
 
     def shed(self) -> None:
         """In a worker: give back what is the parent's."""
-        self._events.sink.reset()
+        self._events.queue.reset()
         self._notifier.close()
         self._signals.forget()
         self._loop.close()
@@ -215,12 +216,14 @@ class Supervisor:
 
     def _tell_ready(self) -> None:
         overruled, refused = self._reload.overruled, self._reload.refused
-        self._report.ready(self._loop.now, self._addresses(), overruled=overruled, refused=refused)
+        self._status.ready(self._loop.now, self._addresses(), overruled=overruled, refused=refused)
 
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
-        self._report.beat(now, well=self._crew.beat() or self._relief is not None)
-        self._loop.call_later(self._crew.terms.tick, self._on_beat)
+        self._status.beat(now, well=self._crew.beat() or self._relief is not None)
+        # Half a tick after the workers have ticked, so that the counters are at most that old.
+        tick = self._crew.terms.tick
+        self._loop.call_later(tick - (now - tick / 2) % tick, self._on_beat)
 
     def _handle_signal(self, signum: signal.Signals) -> None:
         """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else.
@@ -251,7 +254,7 @@ class Supervisor:
         drain = crew.terms.drain
         queue = self._open_queue() if self._restarts and crew.terms.handover else None
         leaves = queue is not None or (self._restarts and self._notifier.stores())
-        self._report.stopping(drain + 3 * GRACE, hands_over=queue is not None)
+        self._status.stopping(drain + 3 * GRACE, hands_over=queue is not None)
         if not (leaves or self._adopted):
             self._notifier.discard(STORED_AS)
         if not self._restarts:
@@ -282,7 +285,7 @@ class Supervisor:
             self._queue.close()
         for listener in self._listeners:
             listener.leave()
-        self._events.sink.detach()
+        self._events.queue.detach()
         self._signals.close()
         self._loop.close()
 

@@ -73,6 +73,7 @@ class Session:
         "_timer",
         "_told",
         "copied",
+        "counted",
         "fd",
         "sock",
         "sockaddr",
@@ -106,6 +107,8 @@ class Session:
         self._drain_until: int | None = None
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.received, relay.chunks, relay.active = life.received, life.chunks, life.active
+        self.counted = relay.sent
+        """Those of `bytes_echoed` that the worker's counters contain."""
         self._stall = Stall(self.fd, relay, loop.now)
         if life.pending:
             relay.pending = memoryview(life.pending)
@@ -192,7 +195,7 @@ class Session:
         self._close(reason, resets=self._state is not State.LINGERING)
 
     def _traced(self) -> socket.socket | TracedSocket:
-        tells = self._events.tells_chunks
+        tells = self._events.logs_chunks
         return TracedSocket(self.sock, self._name, self._events, self._tell_opened) if tells else self.sock
 
     def _on_first(self) -> None:

@@ -1,11 +1,11 @@
-"""README.md: its table of events is what `echod.journal` declares."""
+"""README.md: its table of events is what `echod.log.events` declares."""
 
 import inspect
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.unit.events import EVENTS, telling
+from tests.unit.events import EVENTS, recording
 
 README = Path(__file__).parents[2] / "README.md"
 HEADER = "| Event | Level | When | Fields |"
@@ -27,9 +27,9 @@ def levels(name: str) -> str:
     found: list[str] = []
     for values in product(*VARIANTS.values()):
         variant = dict(zip(VARIANTS, values, strict=True))
-        with telling(connections=variant["connections"]) as told:
-            told.tell(name, **{key: value for key, value in variant.items() if key in parameters})
-            (event,) = told.objects()
+        with recording(connections=variant["connections"]) as recorder:
+            recorder.log(name, **{key: value for key, value in variant.items() if key in parameters})
+            (event,) = recorder.objects()
         if event["level"] not in found:
             found.append(event["level"])
     return " or ".join(found)

@@ -21,7 +21,7 @@ from echod.handover.queue import TakenOver, quotas, receive, send
 from echod.handover.state import ConnectionState
 from echod.shared.terms import Timeouts
 from echod.worker.session import Session
-from tests.unit.events import telling
+from tests.unit.events import recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
 
 VERSION = 1
@@ -373,7 +373,7 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
     with ExitStack() as stack:
         queue = Queue(stack)
         loop = stack.enter_context(closing(HandLoop()))
-        told = stack.enter_context(telling(level="debug"))
+        told = stack.enter_context(recording(level="debug"))
         for header, body, kinds in drawn:
             memfd = stack.enter_context(memory(body))
             pipe = stack.enter_context(open(os.devnull, "rb"))
@@ -390,7 +390,7 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
             ended: list[Session] = []
             timeouts = Timeouts(1.0, 1.0, 1.0)
             one = lives._replace(name=lives.name or "1.1")
-            session = Session(one, sock, loop, told.journal, memoryview(bytearray(9)), timeouts, ended.append)
+            session = Session(one, sock, loop, told.events, memoryview(bytearray(9)), timeouts, ended.append)
             loop.settle()
             session.abort("cut")
             assert ended == [session]

@@ -190,18 +190,18 @@ class TestJournalSocket:
 
 
 @contextmanager
-def sinking(path: Path) -> Iterator[tuple[Journald, LogQueue, Loop]]:
-    """A journald, a sink before it, and a loop that the sink is attached to, in which nothing may fail."""
+def queueing(path: Path) -> Iterator[tuple[Journald, LogQueue, Loop]]:
+    """A journald, a queue before it, and a loop that the queue is attached to, in which nothing may fail."""
 
     def fail(fd: int, error: Exception) -> None:
         raise error
 
     with Journald(path) as journald:
         sock = JournaldSocket(str(path))
-        sink = LogQueue(Writer(sock.fd, sock.write, sock.close))
-        with closing(sink), closing(Loop(fail)) as loop:
-            sink.attach(loop)
-            yield journald, sink, loop
+        queue = LogQueue(Writer(sock.fd, sock.write, sock.close))
+        with closing(queue), closing(Loop(fail)) as loop:
+            queue.attach(loop)
+            yield journald, queue, loop
             journald.entries()  # or the end would wait
 
 
@@ -219,29 +219,29 @@ def entry(number: int, size: int = 4000) -> bytes:
 class TestSink:
     def test_entries_that_have_to_wait(self, tmp_path: Path) -> None:
         """They go out when there is room, whole and in their order; those over the bound are counted, once."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             total = 2 * QUEUE_BYTES // 4000
             for number in range(total):
-                sink.put(entry(number))
-            assert sink.take_dropped() == 0
+                queue.put(entry(number))
+            assert queue.take_dropped() == 0
             found = []
             while got := journald.entries():
                 found += got
                 turn(loop)
             assert [int(each["ECHOD_NUMBER"]) for each in found] == list(range(len(found)))
             assert {each.size for each in found} <= {len(entry(number)) for number in (1, 10, 100)}
-            dropped = sink.take_dropped()
+            dropped = queue.take_dropped()
             assert dropped > 0
             assert len(found) + dropped == total
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
             assert not loop._poller.get_map()
 
     def test_a_socket_that_was_made_anew_while_entries_wait(self, tmp_path: Path) -> None:
         """What journald had not read is lost with it; what waited here is not, and the loop tells when it can go."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
-            waiting = len(sink._queue)
+                queue.put(entry(number))
+            waiting = len(queue._queue)
             assert waiting
             journald.restart()
             found = []
@@ -250,21 +250,21 @@ class TestSink:
                 found += got
                 turn(loop)
             assert [int(each["ECHOD_NUMBER"]) for each in found] == list(range(100 - waiting, 100))
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
 
     def test_a_journald_that_is_gone(self, tmp_path: Path) -> None:
         """Entries are lost and counted, those that wait, too; nothing fails, and the next journald gets the next."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
-            waiting = len(sink._queue)
+                queue.put(entry(number))
+            waiting = len(queue._queue)
             journald.stop()
             turn(loop)
-            sink.put(entry(100))
-            assert sink.take_dropped() == waiting + 1
+            queue.put(entry(100))
+            assert queue.take_dropped() == waiting + 1
             assert not loop._poller.get_map()
             journald.restart()
-            sink.put(entry(101))
+            queue.put(entry(101))
             assert [each["ECHOD_NUMBER"] for each in journald.entries()] == ["101"]
 
     def test_one_that_is_too_large(self, tmp_path: Path) -> None:
@@ -275,25 +275,25 @@ class TestSink:
             with pytest.raises(OSError) as refused:
                 sock.write(entry(0, 5000))
             assert refused.value.errno == errno.EMSGSIZE
-            with closing(LogQueue(Writer(sock.fd, sock.write, sock.close))) as sink:
-                sink.put(entry(1, 5000))
-                sink.put(entry(2, 10))
+            with closing(LogQueue(Writer(sock.fd, sock.write, sock.close))) as queue:
+                queue.put(entry(1, 5000))
+                queue.put(entry(2, 10))
                 assert [each["ECHOD_NUMBER"] for each in journald.entries()] == ["2"]
-                assert sink.take_dropped() == 1
+                assert queue.take_dropped() == 1
 
     def test_finish_waits_for_journald(self, tmp_path: Path) -> None:
         """Entries go out as it reads them, without a loop."""
-        with sinking(tmp_path / "socket") as (journald, sink, _):
+        with queueing(tmp_path / "socket") as (journald, queue, _):
             for number in range(100):
-                sink.put(entry(number))
-            sink.detach()
+                queue.put(entry(number))
+            queue.detach()
             reads, writes = os.pipe()
             child = os.fork()
             if not child:
                 code = 1
                 try:
                     os.close(reads)
-                    sink.finish(30)
+                    queue.finish(30)
                     code = 0
                 finally:
                     os._exit(code)
@@ -305,22 +305,22 @@ class TestSink:
             assert os.waitpid(child, 0)[1] == 0
             assert os.read(reads, 1) == b""
             os.close(reads)
-            sink.reset()
+            queue.reset()
 
     def test_after_a_fork(self, tmp_path: Path) -> None:
         """Entries that wait are the parent's; the child's come from the child, by the same socket."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
+                queue.put(entry(number))
             child = os.fork()
             if not child:
                 code = 1
                 try:
-                    sink.reset()
+                    queue.reset()
                     journald.entries()
-                    sink.put(entry(1000))
+                    queue.put(entry(1000))
                     journald._socket.close()
-                    sink.finish(0)
+                    queue.finish(0)
                     code = 0
                 finally:
                     os._exit(code)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from echod.errors import CannotListen, ConfigError, EchodError
+from echod.log.events import LogOptions
 from echod.net.sockopts import SocketOptions
 from echod.parent.reload import Reload
-from echod.shared.terms import Change, LogOptions, ServiceTerms, Timeouts
-from tests.unit.events import Told, telling
+from echod.shared.terms import Change, ServiceTerms, Timeouts
+from tests.unit.events import Recorder, recording
 
 TERMS = ServiceTerms(
     1000, Timeouts(1, 2, 3), SocketOptions(4, 5), False, 6, 7, 8, 0, True, LogOptions("info", "json", True, False)
@@ -21,7 +22,7 @@ CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warni
 class Parent:
     """Who reloads, and the staff; `steps` is what happened, in its order."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: Recorder) -> None:
         self.told = told
         self.steps: list[str] = []
         self.busy = False
@@ -34,7 +35,7 @@ class Parent:
             lambda: self.read(),  # noqa: PLW0108  the function that is there then
             lambda: self.steps.append("taken"),
             self,
-            told.journal,
+            told.events,
             lambda: self.steps.append("begun"),
             lambda: self.steps.append("ended"),
         )
@@ -59,7 +60,7 @@ class Parent:
 @pytest.fixture
 def parent() -> Iterator[Parent]:
     """One that has not reloaded yet."""
-    with telling(level="info") as told:
+    with recording(level="info") as told:
         yield Parent(told)
 
 
