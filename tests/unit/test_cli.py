@@ -129,14 +129,14 @@ def test_usage(run: Echod, arguments: list[str], sentence: str) -> None:
             "{file}: unknown key 'limits.idle_timout'; did you mean 'limits.idle_timeout'?",
         ),
         ("limits = 5\n", "{file}: limits must be a table: write [limits] and its keys below"),
-        ("port = '10000x'\n", "{file}: port is '10000x', but must be a whole number from 0 to 65535, 0 for "),
+        ("port = '10000x'\n", "{file}: port is '10000x', but must be a whole number from 0 to 65535; 0 lets "),
         ("port = 65536\n", "{file}: port is 65536, but must be "),
         ("port = 1.5\n", "{file}: port is 1.5, but must be "),
         ("port = true\n", "{file}: port is True, but must be "),
         ("host = 7\n", "{file}: host is 7, but must be a name, an address, "),
         ("host = []\n", "{file}: host is [], but must be "),
         ("host = ['a', 7]\n", "{file}: host is 7, but must be "),
-        ("chunk_size = 0\n", "{file}: chunk_size is 0, but must be a size of 1 byte to 16MiB, "),
+        ("chunk_size = 0\n", "{file}: chunk_size is 0, but must be a size from 1 byte to 16MiB, "),
         ("chunk_size = '64kB'\n", "{file}: chunk_size is '64kB', but must be "),
         ("workers = 'all'\n", "{file}: workers is 'all', but must be a whole number from 1 to 256, or 'auto' "),
         ("[limits]\nidle_timeout = '3 fortnights'\n", "{file}: limits.idle_timeout is '3 fortnights', but must be a "),
@@ -383,4 +383,4 @@ def test_descriptors(run: Echod, monkeypatch: pytest.MonkeyPatch, soft: int, har
     assert len(warnings) == warned
     if warned:
         assert "limits.max_connections is 10000" in json.loads(warnings[0])["message"]
-        assert "960 clients" in json.loads(warnings[0])["message"]
+        assert "allow only 960;" in json.loads(warnings[0])["message"]

@@ -154,7 +154,7 @@ class TestWhichFile:
     def test_a_named_one_must_be_there(self, file: Path) -> None:
         """Whichever way it was named."""
         expected = (
-            f"{file}: cannot be read: No such file or directory; name a file that is there and readable by this user"
+            f"{file}: cannot be read: No such file or directory; name a file that exists and is readable by this user"
         )
         assert problems(file) == problems(ECHOD_CONFIG=str(file)) == [expected]
 
@@ -172,7 +172,7 @@ class TestWhichFile:
         assert (
             problems(named)
             == problems(ECHOD_CONFIG=named)
-            == [f"{shown}: cannot be read: Is a directory; name a file that is there and readable by this user"]
+            == [f"{shown}: cannot be read: Is a directory; name a file that exists and is readable by this user"]
         )
 
     def test_what_is_no_directory_of_drop_ins(self, file: Path) -> None:
@@ -189,8 +189,8 @@ class TestWhichFile:
         drop_ins.mkdir(mode=0)
         with unprivileged():
             assert problems(file) == [
-                f"{drop_ins}: cannot be read: Permission denied; make it readable for this user",
-                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+                f"{drop_ins}: cannot be read: Permission denied; make it readable by this user",
+                f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
         drop_ins.chmod(0o700)
 
@@ -201,8 +201,8 @@ class TestWhichFile:
         open_directory.chmod(0o700)
         with unprivileged():
             assert problems() == [
-                f"{file}.d: cannot be read: Permission denied; make it readable for this user",
-                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+                f"{file}.d: cannot be read: Permission denied; make it readable by this user",
+                f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
 
 
@@ -225,7 +225,7 @@ class TestBadFile:
         file.write_text(text)
         (problem,) = problems(file)
         assert problem.startswith(f"{file}{sentence}")
-        assert problem.endswith("; this is no TOML")
+        assert problem.endswith("; this is not TOML")
 
     def test_what_is_no_utf_8(self, file: Path) -> None:
         """At which byte."""
@@ -289,7 +289,7 @@ class TestBadFile:
         """It has more digits than Python makes of a number, which TOML's hexadecimal ones may have."""
         file.write_text(f"{name} = {value.format('0x' + 5000 * 'f')}")
         expected = KEYS[name].kind.expected
-        assert problems(file) == [f"{file}: {name} is a number beyond all bounds, but must be {expected}"]
+        assert problems(file) == [f"{file}: {name} is a number that is too large, but must be {expected}"]
 
     def test_one_that_is_too_long(self, file: Path) -> None:
         """It is not read to its end, which may not come."""
@@ -297,7 +297,7 @@ class TestBadFile:
         assert read(file).settings == Settings()
         file.write_text("#" * (sources.FILE_MAX + 1))
         for named in (file, "/dev/zero"):
-            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a file of settings"]
+            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a configuration file"]
 
     @pytest.mark.parametrize("begin", ["k", "_"])
     def test_many_problems(self, file: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> None:
@@ -312,7 +312,7 @@ class TestBadFile:
         file.write_text("".join(f"{begin}{number} = 0\n" for number in range(1000)))
         unknown = [f"{file}: unknown key '{begin}{number}'" for number in range(20)]
         assert sorted(problems(file, {"port": "x"})) == sorted(
-            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; mend them all"]
+            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; fix them all"]
         )
         assert len(looked) == 20
 
@@ -430,7 +430,7 @@ class TestKubernetes:
         loaded = read(ECHOD_WORKERS="2", **environ)
         assert (loaded.settings.port, loaded.settings.workers) == (10000, 2)
         assert loaded.warnings == [
-            f"{', '.join(sorted(environ))}: ignored, since Kubernetes sets these for a service that is named echod"
+            f"{', '.join(sorted(environ))}: ignored: Kubernetes sets these variables for a service named echod"
         ]
         assert set(loaded.origins) == {("workers",)}
 
@@ -464,14 +464,14 @@ class TestAgain:
         os.write(writes, b"port = 1")
         os.close(writes)
         assert load(f"/dev/fd/{reads}", {}, {}).settings.port == 1
-        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is no regular file, so it can't be read again; "):
+        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is not a regular file, so it cannot be read again; "):
             load(f"/dev/fd/{reads}", {}, {}, again=True)
         os.close(reads)
 
     def test_nobody_waits_for_a_pipe(self, file: Path) -> None:
         """One with a name and nobody who writes to it would hold us up for ever."""
         os.mkfifo(file)
-        with pytest.raises(ConfigError, match="no regular file"):
+        with pytest.raises(ConfigError, match="not a regular file"):
             load(str(file), {}, {}, again=True)
 
     def test_what_may_not_be_looked_at_any_more(self, open_directory: Path) -> None:
