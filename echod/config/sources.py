@@ -204,7 +204,7 @@ def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str
     injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
     if injected:
         warnings.append(
-            f"{', '.join(sorted(injected))}: ignored: Kubernetes sets these variables for a service named echod"
+            f"{', '.join(sorted(injected))}: ignored, because Kubernetes sets these variables for a service named echod"
         )
     for name in sorted(given.keys() - _VARIABLES - set(injected)):
         reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")

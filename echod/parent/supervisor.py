@@ -221,9 +221,9 @@ class Supervisor:
     def _on_beat(self, now: float) -> None:
         """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
         self._status.beat(now, well=self._crew.beat() or self._relief is not None)
-        # Half a tick after the workers have ticked, so that the counters are at most that old.
+        # Half a tick after the workers have ticked, at multiples of a tick: the counters are at most that old.
         tick = self._crew.terms.tick
-        self._loop.call_later(tick - (now - tick / 2) % tick, self._on_beat)
+        self._loop.call_later(1.5 * tick - now % tick, self._on_beat)
 
     def _handle_signal(self, signum: signal.Signals) -> None:
         """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else.

@@ -202,8 +202,9 @@ class Worker:
         self._balance.tick()
         self._acceptor.open()
         self._copies.look()
-        # At multiples of a tick: the parent looks at the counters half a tick later.
-        self._loop.call_later(self._terms.tick - now % self._terms.tick, self._on_tick)
+        # At multiples of a tick, since the parent looks at the counters half a tick later; never twice in a row.
+        tick = self._terms.tick
+        self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
 
     def _count(self) -> None:
         """Add up the bytes of all sessions, which count their own: on the hot path nothing is shared."""

@@ -10,7 +10,7 @@ from tests.unit.events import EVENTS, recording
 README = Path(__file__).parents[2] / "README.md"
 HEADER = "| Event | Level | When | Fields |"
 
-# Whatever the level of an event may depend on.
+# Everything on which the level of an event may depend.
 VARIANTS: dict[str, list[Any]] = {
     "reason": ["stopped", "killed"],
     "bytes_received": [1, 0],
@@ -22,7 +22,7 @@ VARIANTS: dict[str, list[Any]] = {
 
 
 def levels(name: str) -> str:
-    """All levels at which an event may be told, the usual one first."""
+    """All levels at which an event may be logged, the usual one first."""
     parameters = inspect.signature(EVENTS[name]).parameters
     found: list[str] = []
     for values in product(*VARIANTS.values()):
@@ -43,7 +43,7 @@ def row(name: str) -> str:
 
 
 def test_every_event_is_documented_as_it_is() -> None:
-    """Names, levels, what they mean and fields; in the order of the module, and nothing else."""
+    """The table has name, level, description and fields of every event, in the order of the module."""
     _, header, table = README.read_text().partition(HEADER + "\n")
     assert header, f"README.md has no table that begins with {HEADER}"
     documented = table.partition("\n\n")[0].splitlines()[1:]

@@ -21,16 +21,16 @@ from tests.journald import Journald
 
 PAGE = 4096
 LONG = 4000
-"""Bytes of a line of which a pipe of one page takes one, and then none."""
+"""Bytes of a line; a pipe of one page takes one such line, and then none."""
 
 
 def line(number: int, size: int = LONG) -> bytes:
-    """A line that tells its number."""
+    """A line that begins with its number."""
     return f"{number:06}".encode().ljust(size - 1, b".") + b"\n"
 
 
 def read_all(fd: int) -> bytes:
-    """Everything that is there now."""
+    """Everything that can be read now."""
     data = bytearray()
     while True:
         try:
@@ -71,13 +71,13 @@ def looping() -> Iterator[Loop]:
 
 
 def turn(loop: Loop) -> None:
-    """One turn, whatever is ready."""
+    """Run one turn of the loop."""
     loop.call_later(0, lambda now: loop.stop())
     loop.run()
 
 
 def in_child(function: Callable[[], None]) -> None:
-    """Have `function` done by another process, which may lower its rights for good."""
+    """Run `function` in another process, which may give up its privileges for good."""
     pid = os.fork()
     if not pid:
         code = 1
@@ -91,7 +91,7 @@ def in_child(function: Callable[[], None]) -> None:
 
 class TestPipe:
     def test_a_line_goes_out_at_once(self) -> None:
-        """While there is room nothing waits, and no loop is needed."""
+        """While there is room, a line is written at once, and no loop is needed."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue:
             queue.put(b"one\n")
             queue.put(b"two\n")
@@ -99,7 +99,7 @@ class TestPipe:
             assert queue.take_dropped() == 0
 
     def test_a_full_one_does_not_block(self) -> None:
-        """Lines wait, and go out in their order, each whole, when the loop says that there is room."""
+        """Lines wait, and are written whole and in order when the loop sees room."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             lines = [line(number) for number in range(20)]
@@ -114,7 +114,7 @@ class TestPipe:
             assert not loop._poller.get_map()
 
     def test_the_descriptor_is_left_as_it_is(self) -> None:
-        """It belongs to everyone who inherited it: it goes on blocking, and stays open."""
+        """It is shared with other processes: it still blocks, and stays open."""
         with pipe() as (reads, writes):
             with closing(LogQueue(open_writer(writes))) as queue:
                 queue.put(line(1))
@@ -124,7 +124,7 @@ class TestPipe:
             os.write(writes, b"still open\n")
 
     def test_lines_that_waited_before_there_was_a_loop(self) -> None:
-        """They go out with the first that it lets out."""
+        """They are written as soon as there is a loop that sees room."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             for number in range(3):
                 queue.put(line(number))
@@ -138,7 +138,7 @@ class TestPipe:
             queue.detach()
 
     def test_without_a_loop_lines_wait(self) -> None:
-        """Detached, the queue leaves the loop alone; what waits goes out at the end."""
+        """A detached queue does not use the loop; `finish` writes what waits."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             queue.put(line(0))
@@ -155,7 +155,7 @@ class TestPipe:
             assert not loop._poller.get_map()
 
     def test_over_the_bound_lines_are_dropped_and_counted(self) -> None:
-        """What was queued before goes out; the count is told once, when there is room to tell it."""
+        """Lines queued before are written; the number is returned once, when the queue is empty again."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             fit = QUEUE_BYTES // LONG + 1  # and one in the pipe
@@ -172,7 +172,7 @@ class TestPipe:
             assert read_all(reads) == b"again\n"
 
     def test_a_reader_that_is_gone(self) -> None:
-        """Lines are lost and counted, whether they waited or not; nothing fails, and nothing waits for ever."""
+        """Lines are dropped and counted, whether they waited or not; nothing fails or waits for ever."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             for number in range(3):
@@ -185,7 +185,7 @@ class TestPipe:
             assert not loop._poller.get_map()
 
     def test_a_reader_that_was_never_there(self) -> None:
-        """Such a pipe can't be opened again either."""
+        """A pipe without a reader cannot be opened again: the line is dropped and counted."""
         with pipe() as (reads, writes):
             os.close(reads)
             with closing(LogQueue(open_writer(writes))) as queue:
@@ -193,7 +193,7 @@ class TestPipe:
                 assert queue.take_dropped() == 1
 
     def test_one_that_another_user_made(self) -> None:
-        """It can't be opened anew; it does not block all the same, and nothing is lost."""
+        """Such a pipe cannot be opened again; still it does not block, and no line is lost."""
         root = os.geteuid() == 0
         with pipe() as (reads, writes):
             os.fchmod(writes, 0)
@@ -218,7 +218,7 @@ class TestPipe:
             assert received == line(0) + line(1) + line(2)
 
     def test_finish_does_not_wait_for_ever(self) -> None:
-        """When nobody reads, the time is up some time; with no line to go out there is nothing to wait for."""
+        """It gives up after its timeout if the reader does not read, and does not wait at all if the queue is empty."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue:
             queue.finish(1e9)
             for number in range(2):
@@ -227,7 +227,7 @@ class TestPipe:
             assert read_all(reads) == line(0)
 
     def test_finish_waits_for_the_reader(self) -> None:
-        """As long as it reads."""
+        """It returns when the reader has taken all lines."""
         with pipe() as (reads, writes):
 
             def write() -> None:
@@ -249,7 +249,7 @@ class TestPipe:
             os.waitpid(pid, 0)
 
     def test_after_a_fork_the_parent_keeps_what_is_the_parents(self) -> None:
-        """Lines that wait are written once, by the process that put them there; the count is its own, too."""
+        """Waiting lines are written once, by the parent; the child starts with an empty queue and no count."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             for number in range(2):
@@ -268,7 +268,7 @@ class TestPipe:
 
     @given(st.lists(st.integers(2, LONG), max_size=60), st.lists(st.integers(0, 60), max_size=10))
     def test_whatever_the_lines_and_whenever_they_are_read(self, sizes: list[int], reads_after: list[int]) -> None:
-        """They come out whole and in their order."""
+        """Lines of any size are written whole and in order."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             received = bytearray()
@@ -286,7 +286,7 @@ class TestPipe:
 
 class TestSocket:
     def test_a_stream_takes_part_of_a_line(self) -> None:
-        """The rest goes first, and then the next line: as the journal's own stream does it."""
+        """The rest of a line is written before the next one, as for the journal's own stream."""
         here, there = socket.socketpair()
         with here, there, closing(LogQueue(open_writer(here.fileno()))) as queue, looping() as loop:
             here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
@@ -304,7 +304,7 @@ class TestSocket:
             assert queue.take_dropped() == 0
 
     def test_a_reader_that_is_gone(self) -> None:
-        """The journal was restarted: lines are lost and counted."""
+        """After a restart of the journal, lines are dropped and counted."""
         here, there = socket.socketpair()
         with here, closing(LogQueue(open_writer(here.fileno()))) as queue:
             there.close()
@@ -315,7 +315,7 @@ class TestSocket:
 class TestFile:
     @pytest.mark.parametrize("flags", [os.O_APPEND, 0])
     def test_it_is_written_after_what_is_there(self, tmp_path: Path, flags: int) -> None:
-        """Whether it was opened for appending or not: the position is that of everyone who inherited it."""
+        """Lines follow what is in the file, whether it was opened for appending or not: the position is shared."""
         path = tmp_path / "log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
         with closing(LogQueue(open_writer(fd))) as queue:
@@ -327,7 +327,7 @@ class TestFile:
         assert path.read_bytes() == b"before\n" + line(1, 10_000) + b"between\n" + b"last\n"
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
-        """Lines are lost and counted, also the half of one that did not fit; a loop is not troubled with it."""
+        """Lines are dropped and counted, also one of which only a part fitted; a loop has nothing to do."""
         path = tmp_path / "log"
 
         def write() -> None:
@@ -347,7 +347,7 @@ class TestFile:
 
 class TestDevice:
     def test_a_terminal(self) -> None:
-        """It is opened once more, and does not become the terminal that controls us."""
+        """It is opened once more, and does not become our controlling terminal."""
         master, slave = os.openpty()
         tty.setraw(slave)
         with closing(LogQueue(open_writer(slave))) as queue:
@@ -360,7 +360,7 @@ class TestDevice:
 
     @pytest.mark.parametrize(("device", "dropped"), [("/dev/null", 0), ("/dev/full", 2)])
     def test_one_that_is_never_full_and_one_that_always_is(self, device: str, dropped: int) -> None:
-        """Neither can be watched by a loop, and neither has to be."""
+        """Neither /dev/null nor /dev/full can be watched by a loop, and neither has to be."""
         fd = os.open(device, os.O_WRONLY)
         with closing(LogQueue(open_writer(fd))) as queue, looping() as loop:
             queue.attach(loop)

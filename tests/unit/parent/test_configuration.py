@@ -144,7 +144,7 @@ def test_not_taken() -> None:
 
 
 class TestOverruled:
-    """Sockets that systemd passed."""
+    """Sockets that systemd passed override `host` and `port`."""
 
     def test_nothing_is_set(self) -> None:
         """Then nothing is overruled."""
