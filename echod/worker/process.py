@@ -102,6 +102,7 @@ class Worker:
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
             session.copied = index < copied
             self._echoed_before -= session.bytes_echoed  # which the echod before has counted
+            self._row.bytes_live += session.counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
         if self._terms.sets_accepted_options:

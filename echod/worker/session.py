@@ -107,8 +107,6 @@ class Session:
         self._drain_until: int | None = None
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.received, relay.chunks, relay.active = life.received, life.chunks, life.active
-        self.counted = relay.sent
-        """Those of `bytes_echoed` that the worker's counters contain."""
         self._stall = Stall(self.fd, relay, loop.now)
         if life.pending:
             relay.pending = memoryview(life.pending)
@@ -120,6 +118,8 @@ class Session:
         else:
             self._state = State.READING
             loop.watch(self.fd, READ, relay.on_readable if self._told else self._on_first)
+        self.counted = relay.sent
+        """Those of `bytes_echoed` that the worker's counters contain."""
         self._timer = self._end_later() if life.lingers else self._look_later()
 
     @property

@@ -179,6 +179,18 @@ def test_status(systemd: Systemd) -> None:
     assert systemd.count("WATCHDOG") == 0
 
 
+def test_the_status_counts_the_bytes_of_a_closed_connection(systemd: Systemd) -> None:
+    """The first status in which a connection is closed has all its bytes."""
+    with Daemon(environment=systemd.environment) as daemon:
+        systemd.wait_for("READY", "1")
+        with daemon.connect() as client:
+            send_and_get(client, bytes(2048))
+        status = ""
+        while ": 0 connections now, 1 in total" not in status:
+            status = systemd.receive()["STATUS"]
+        assert status.endswith("; 2.00 KiB echoed.")
+
+
 def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
     """The status says what is wrong: systemctl shows it even when it shows no entries of the journal any more."""
     with Daemon("--port", "70000", environment=systemd.environment, wait=False) as daemon:
