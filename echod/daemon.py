@@ -12,7 +12,8 @@ from echod import __version__
 from echod.config.settings import Settings
 from echod.config.sources import Loaded
 from echod.handover import queue as handover
-from echod.log.events import EventLog, open_sink
+from echod.log.events import EventLog, LogOptions
+from echod.log.output import open_log_queue
 from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
 from echod.parent.listening import ListeningSockets
@@ -94,14 +95,12 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
 def open_events(settings: Settings) -> Iterator[EventLog]:
     """The event log of this process, on standard error or in the journal; the last events have `FLUSH` seconds."""
     log = settings.log
-    sink, output = open_sink(_STDERR)
-    with contextlib.closing(sink):
+    queue, framing = open_log_queue(_STDERR)
+    with contextlib.closing(queue):
         try:
-            yield EventLog(
-                sink, output, level=log.level, form=log.format, connections=log.connections, payload=log.payload
-            )
+            yield EventLog(queue, framing, LogOptions(log.level, log.format, log.connections, log.payload))
         finally:
-            sink.finish(FLUSH)
+            queue.finish(FLUSH)
 
 
 def _raise_descriptor_limit() -> int:

@@ -223,7 +223,7 @@ class WorkerPool:
                     self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
             holder.hang_up()
-            self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
+            self._replace(slot, 0, f"fork failed: {error.strerror}", clients=0, kept=0)
             return
         holder.keep(self._pending.take(slot.number))
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
@@ -252,7 +252,7 @@ class WorkerPool:
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             events.bug_of(error)
         finally:
-            events.sink.finish(FLUSH)
+            events.queue.finish(FLUSH)
             os._exit(code)
 
     def _drop_parent_resources(self) -> None:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 from echod.config.settings import Settings, keys, worker_count
 from echod.config.sources import ConfigPath, Loaded
+from echod.log.events import LogOptions
+from echod.log.words import enumeration
 from echod.net.address import Endpoint, endpoints
 from echod.net.sockopts import SocketOptions
 from echod.parent import last_good
-from echod.shared.terms import LogOptions, ServiceTerms, Timeouts
+from echod.shared.terms import ServiceTerms, Timeouts
 from echod.systemd.fdstore import DescriptorStore
 
 LINGER = 2.0
-"""Seconds to wait for the client's end of a connection that the server ends."""
+"""Seconds to wait for a client to close its side, after the server has closed its own."""
 SPARE_FDS = 64
-"""Descriptors of a worker that are not clients'."""
+"""Descriptors that a worker needs besides those of its connections."""
 
 _LISTENING: list[ConfigPath] = [("host",), ("port",)]
 """The settings that say where to listen."""
@@ -133,15 +135,15 @@ def _terms(settings: Settings, options: SocketOptions, sets_accepted_options: bo
 def _overruled(loaded: Loaded, overruled: list[ConfigPath]) -> list[str]:
     if not overruled:
         return []
-    subjects = " and ".join(loaded.origins[path].subject(path) for path in overruled)
-    has_or_have = "has" if len(overruled) == 1 else "have"
-    return [f"{subjects} {has_or_have} no effect, because systemd passed the listening sockets"]
+    subjects = enumeration([loaded.origins[path].subject(path) for path in overruled])
+    is_or_are = "is" if len(overruled) == 1 else "are"
+    return [f"{subjects} {is_or_are} overridden by the sockets that systemd passed"]
 
 
 def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
-    """A warning if the process may open fewer descriptors than the clients that may be served need."""
+    """A warning if a worker may have fewer descriptors than connections."""
     served = workers * (descriptors - SPARE_FDS)
     if served >= wanted:
         return []
-    warning = f"limits.max_connections is {wanted}, but the limit of descriptors allows {served} clients only"
-    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the setting"]
+    warning = f"limits.max_connections is {wanted}, but the descriptors of this process allow only {served}"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]

@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from echod.errors import CannotListen, ConfigError
 from echod.handover import queue as handover
@@ -22,9 +22,8 @@ from echod.parent.listening import ListeningSockets
 from echod.parent.pool import ParentContext, WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.replacement import Replacement
-from echod.parent.report import Report as StatusReporter
 from echod.parent.signals import Signals
-from echod.parent.status import failure
+from echod.parent.status import StatusReporter, failure
 from echod.shared import messages
 from echod.shared.counters import Totals
 from echod.systemd.fdstore import DescriptorStore
@@ -100,7 +99,7 @@ class Supervisor:
 
     def run(self, connections: Sequence[Connection]) -> None:
         """Serve, these connections first, until echod is stopped and everything is closed."""
-        loop, log = self._loop, self._events.sink
+        loop, log = self._loop, self._events.queue
         self._pool = self._new_pool(self._change, self._sockets.listeners, clients=len(connections))
         log.attach(loop)
         loop.watch(self._signals.fd, READ, self._signals.on_readable)
@@ -159,7 +158,7 @@ class Supervisor:
 
     def drop_parent_resources(self) -> None:
         """In a worker, after the fork: close what belongs to the parent alone."""
-        self._events.sink.reset()
+        self._events.queue.reset()
         self._manager.notifier.close()
         self._signals.forget()
         self._loop.close()
@@ -241,7 +240,7 @@ class Supervisor:
                 "free some, and reload again"
             ) from error
         sockets.commit(planned, terms.socket_options)
-        self._events.change(**asdict(terms.log_options))
+        self._events.change(terms.log_options)
         return begun
 
     def _replace_pool(self, change: Change, listeners: Sequence[Listener]) -> None:
@@ -316,7 +315,7 @@ class Supervisor:
         if self._handover_queue is not None:
             self._handover_queue.close()
         self._sockets.release()
-        self._events.sink.detach()
+        self._events.queue.detach()
         self._signals.close()
         self._loop.close()
 
@@ -343,7 +342,9 @@ class Supervisor:
         """See whether every worker's loop turns, and send systemd what is due."""
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
-        self._loop.call_later(self._pool.terms.tick, self._on_beat)
+        # Half a tick after the workers, which tick at multiples of it: so their counters are at most that old.
+        tick = self._pool.terms.tick
+        self._loop.call_later(1.5 * tick - now % tick, self._on_beat)
 
     def _on_bug(self, fd: int, error: Exception) -> None:
         raise error

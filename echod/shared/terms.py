@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from echod.log.events import LogOptions
 from echod.net.sockopts import SocketOptions
 
 
@@ -17,16 +18,6 @@ class Timeouts:
     idle: float
     stall: float
     linger: float
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """What is told, and how: the options of `journal.Journal` that may change."""
-
-    level: str
-    form: str
-    connections: bool
-    payload: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from echod.errors import EX_OK
@@ -86,7 +85,7 @@ class Worker:
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
         loop = self._loop
-        self._events.sink.attach(loop)
+        self._events.queue.attach(loop)
         loop.watch(self._orders.fileno(), READ, self._on_order)
         loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.look_again))
         self._acceptor.begin()
@@ -102,13 +101,14 @@ class Worker:
             session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
             session.copied = index < copied
             self._echoed_before -= session.bytes_echoed  # which the echod before has counted
+            self._row.bytes_live += session.counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
         if self._terms.sets_accepted_options:
             set_options(sock, self._terms.socket_options)
         now = self._loop.now
         session = self._serve(sock, ConnectionState(self._new_name(), sockaddr, now, now))
-        if self._events.tells_chunks:
+        if self._events.logs_chunks:
             self._events.connection_accepted(**session.names())
 
     def _new_name(self) -> str:
@@ -124,6 +124,9 @@ class Worker:
         del self._sessions[session.fd]
         self._copies.on_closed(session)
         self._echoed_before += session.bytes_echoed
+        # At once, so that the parent does not see a connection gone whose last bytes are not counted.
+        self._row.bytes_echoed += session.bytes_echoed - session.counted
+        self._row.bytes_live -= session.counted
         self._acceptor.on_left(session.sock.family, session.sockaddr)
         if self._draining and not self._sessions:
             self._loop.stop()
@@ -156,7 +159,7 @@ class Worker:
         """Serve by other terms from now on, whoever is there already included."""
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
-        self._events.change(**asdict(terms.log_options))
+        self._events.change(terms.log_options)
         sources = (address.source(session.sock.family, session.sockaddr) for session in sessions)
         self._limits.follow(self._number, terms.max_connections, terms.max_per_source, fds, sources)
         if terms.chunk_size != before.chunk_size:
@@ -199,11 +202,16 @@ class Worker:
         self._balance.tick()
         self._acceptor.open()
         self._copies.look()
-        self._loop.call_later(self._terms.tick, self._on_tick)
+        # At multiples of a tick, since the parent looks at the counters half a tick later; never twice in a row.
+        tick = self._terms.tick
+        self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
 
     def _count(self) -> None:
-        """Bytes are counted where they pass, in the sessions, and added up when somebody may look."""
-        live = sum(session.bytes_echoed for session in self._sessions.values())
+        """Add up the bytes of all sessions, which count their own: on the hot path nothing is shared."""
+        live = 0
+        for session in self._sessions.values():
+            session.counted = session.bytes_echoed
+            live += session.counted
         self._row.bytes_echoed = self._echoed_before + live
         self._row.bytes_live = live
 

@@ -73,6 +73,7 @@ class Session:
         "_timer",
         "_told",
         "copied",
+        "counted",
         "fd",
         "sock",
         "sockaddr",
@@ -117,6 +118,8 @@ class Session:
         else:
             self._state = State.READING
             loop.watch(self.fd, READ, relay.on_readable if self._told else self._on_first)
+        self.counted = relay.sent
+        """Those of `bytes_echoed` that the worker's counters contain."""
         self._timer = self._end_later() if life.lingers else self._look_later()
 
     @property
@@ -192,7 +195,7 @@ class Session:
         self._close(reason, resets=self._state is not State.LINGERING)
 
     def _traced(self) -> socket.socket | TracedSocket:
-        tells = self._events.tells_chunks
+        tells = self._events.logs_chunks
         return TracedSocket(self.sock, self._name, self._events, self._tell_opened) if tells else self.sock
 
     def _on_first(self) -> None:

@@ -3,12 +3,12 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from echod import errors
 from echod.config.settings import Key, Settings, keys
 from echod.log.events import EventLog
-from echod.parent.status import sentence
+from echod.parent.status import serving
 from echod.shared.counters import Totals
 
 # Statuses for which errors.py has no exception; one that is missing here raises KeyError.
@@ -40,9 +40,8 @@ def example() -> dict[str, Any]:
         "restarts": 0,
         "reason": "eof",
     }
-    message = inspect.getclosurevars(EventLog.connection_closed).nonlocals["message"]
     return {
-        "message": message.format_map(fields) if isinstance(message, str) else message(fields),
+        "message": inspect.unwrap(EventLog.connection_closed)(cast(EventLog, None), **fields),
         "event": "connection_closed",
         "timestamp": "2026-11-25T10:18:36.864844Z",
         "level": "info",
@@ -54,7 +53,7 @@ def example() -> dict[str, Any]:
 def status_line() -> str:
     """The status, as `systemctl status` shows it, of an echod that has echoed `hello` once."""
     totals = Totals(clients_now=0, clients_total=1, clients_refused=0, bytes_echoed=5)
-    return sentence(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
+    return serving(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
 
 
 def statuses() -> Iterator[tuple[int, str]]:

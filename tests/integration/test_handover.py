@@ -289,7 +289,7 @@ def test_a_worker_that_comes_late(store: Store) -> None:
             send_and_get(each, b"before")
         leave(first)
         with store.daemon("--workers", "2", patch=NO_PROCESS_AT_FIRST) as second:
-            assert "could not be forked" in second.of("worker_exited")[0]["reason"]
+            assert "fork failed" in second.of("worker_exited")[0]["reason"]
             for each in (client, other):
                 send_and_get(each, b"after")
                 each.close()

@@ -102,9 +102,9 @@ class TestEffect:
             send_and_get(client, b"hello")
             daemon.wait_for("connection_opened")
             daemon.hang_up_on("log.format = 'console'")
-            daemon.wait_for_words("Reloaded; changed: log.format.")
+            daemon.wait_for_words("Configuration reloaded; changed: log.format.")
             client.close()
-            daemon.wait_for_words(" is gone (eof), 5 bytes echoed.")
+            daemon.wait_for_words(" closed (eof): 5 bytes echoed in ")
 
     def test_max_connections(self, file: Path) -> None:
         """Who waits is let in by a higher limit; a lower one puts nobody out."""
@@ -350,7 +350,7 @@ class TestRefused:
         with Daemon("--config", f"/dev/fd/{reads}", pass_fds=(reads,)) as daemon:
             os.close(reads)
             daemon.process.send_signal(signal.SIGHUP)
-            assert "can't be read again" in daemon.wait_for("reload_refused")["problem"]
+            assert "cannot be read again" in daemon.wait_for("reload_refused")["problem"]
 
 
 class TestWhen:

@@ -200,7 +200,7 @@ def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
     """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
     patch = FAILING_FORKS.format(function=function, error=error, numbers=numbers)
     with Daemon("--workers", "1", patch=patch) as daemon:
-        reason = f"it could not be forked, {os.strerror(getattr(errno, error))}"
+        reason = f"fork failed: {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_exited", len(numbers), lambda event: event["reason"] == reason)
         daemon.wait_for("worker_started", 2)

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from echod.log.events import Framing
+from echod.log.output import Framing
 from generate.mdoc import prose
-from tests.unit.events import EVENTS, telling
+from tests.unit.events import EVENTS, recording
 
 PAGE = Path(__file__).parents[2] / "packaging" / "man" / "echod-events.7"
 
@@ -38,9 +38,9 @@ def levels(name: str) -> str:
     found: list[str] = []
     for values in product(*VARIANTS.values()):
         variant = dict(zip(VARIANTS, values, strict=True))
-        with telling(connections=variant["connections"]) as told:
-            told.tell(name, **{key: value for key, value in variant.items() if key in parameters})
-            (event,) = told.objects()
+        with recording(connections=variant["connections"]) as recorder:
+            recorder.log(name, **{key: value for key, value in variant.items() if key in parameters})
+            (event,) = recorder.objects()
         if event["level"] not in found:
             found.append(event["level"])
     return " or ".join(found)
@@ -66,10 +66,10 @@ def test_the_example_is_what_echod_writes() -> None:
     """The fields of the example, logged to the journal, make the same object; time and process apart."""
     shown = json.loads("\n".join(block("example event")).replace(r"\(dq", '"').replace(r"\-", "-"))
     own = {name: value for name, value in shown.items() if name in inspect.signature(EVENTS[shown["event"]]).parameters}
-    with telling(output=Framing.LINE_WITH_PRIORITY) as told:
-        told.journal.worker = shown["worker"]
-        told.tell(shown["event"], **own)
-        (line,) = told.lines()
+    with recording(framing=Framing.LINE_WITH_PRIORITY) as recorder:
+        recorder.events.worker = shown["worker"]
+        recorder.log(shown["event"], **own)
+        (line,) = recorder.lines()
     written = json.loads(line.decode().removeprefix("<6>"))
     elsewhere = {name: shown[name] for name in ("timestamp", "pid")}
     assert list((written | elsewhere).items()) == list(shown.items())

@@ -15,7 +15,7 @@ from echod.handover.queue import take_over
 from echod.handover.state import ConnectionState, TakenOver
 from echod.shared.terms import Timeouts
 from echod.worker.session import Session
-from tests.unit.events import telling
+from tests.unit.events import recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
 from tests.unit.handover.queues import HEADER, NOW, VERSION, Queue, as_json, contents, memory
 
@@ -206,7 +206,7 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
     with ExitStack() as stack:
         queue = Queue(stack)
         loop = stack.enter_context(closing(HandLoop()))
-        told = stack.enter_context(telling(level="debug"))
+        recorder = stack.enter_context(recording(level="debug"))
         for header, body, kinds in drawn:
             memfd = stack.enter_context(memory(body))
             pipe = stack.enter_context(open(os.devnull, "rb"))
@@ -223,8 +223,8 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
             ended: list[Session] = []
             timeouts = Timeouts(1.0, 1.0, 1.0)
             one = state._replace(name=state.name or "1.1")
-            session = Session(one, sock, loop, told.journal, memoryview(bytearray(9)), timeouts, ended.append)
+            session = Session(one, sock, loop, recorder.events, memoryview(bytearray(9)), timeouts, ended.append)
             loop.settle()
             session.abort("cut")
             assert ended == [session]
-            told.objects()
+            recorder.objects()

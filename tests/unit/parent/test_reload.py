@@ -11,6 +11,7 @@ import pytest
 from echod.config.settings import Key, keys
 from echod.config.sources import Loaded, load
 from echod.errors import CannotListen, ConfigError
+from echod.log.events import LogOptions
 from echod.net.address import Endpoint
 from echod.parent.reload import LINGER, Change, Configuration, Process
 from echod.systemd.fdstore import DescriptorStore
@@ -121,8 +122,7 @@ def test_terms() -> None:
     assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
     assert (terms.socket_options.keepalive, terms.socket_options.stall) == (9, 7)
     assert (terms.max_connections, terms.max_per_source) == (4, 5)
-    telling = terms.log_options
-    assert (telling.level, telling.form, telling.connections, telling.payload) == ("error", "console", False, True)
+    assert terms.log_options == LogOptions("error", "console", connections=False, payload=True)
 
 
 @pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
@@ -176,11 +176,9 @@ class TestOverruled:
         loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
         start = configuration(lambda: loaded, activated=True).change_to(loaded)
         assert start.overruled == ["host", "port"]
-        assert start.warnings == [
-            f"{file}: host and ECHOD_PORT have no effect, because systemd passed the listening sockets"
-        ]
+        assert start.warnings == [f"{file}: host and ECHOD_PORT are overridden by the sockets that systemd passed"]
         assert Flags(activated=True, host="::1").start.warnings == (
-            ["--host has no effect, because systemd passed the listening sockets"]
+            ["--host is overridden by the sockets that systemd passed"]
         )
 
     def test_nothing_moves(self) -> None:

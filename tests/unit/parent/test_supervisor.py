@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from echod.errors import CannotListen, ConfigError, EchodError
+from echod.log.events import LogOptions
 from echod.net.address import endpoints
 from echod.net.listeners import Listener, open_listeners
 from echod.net.sockopts import SocketOptions
@@ -18,10 +19,10 @@ from echod.parent.pool import WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.shared.counters import Counters
-from echod.shared.terms import LogOptions, ServiceTerms, Timeouts
+from echod.shared.terms import ServiceTerms, Timeouts
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
-from tests.unit.events import Told, telling
+from tests.unit.events import Recorder, recording
 
 TERMS = ServiceTerms(
     1000, Timeouts(1, 2, 3), SocketOptions(4, 5), False, 6, 7, 8, 0, True, LogOptions("info", "json", True, False)
@@ -62,8 +63,8 @@ class Pool:
 class Parent(Supervisor):
     """A supervisor that serves with such a pool, and what it has logged."""
 
-    def __init__(self, told: Told) -> None:
-        self.told = told
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.change = CHANGE
         """What the files say."""
         self.failure: Exception | None = None
@@ -73,11 +74,11 @@ class Parent(Supervisor):
         self.committed = 0
         configuration = SimpleNamespace(reload=self.read, commit=self.commit)
         listeners = open_listeners(endpoints(["127.0.0.1"]), 0, TERMS.socket_options)
-        self.sockets = ListeningSockets(listeners, self.store, told.journal)
+        self.sockets = ListeningSockets(listeners, self.store, recorder.events)
         self.sockets.commit(listeners, TERMS.socket_options)
         self.logged()
         manager = ServiceManager(notifier, self.store, None, hangup_stops=False)
-        super().__init__(CHANGE, "", cast(Configuration, configuration), self.sockets, manager, told.journal)
+        super().__init__(CHANGE, "", cast(Configuration, configuration), self.sockets, manager, recorder.events)
         self.pool = Pool()
         self._pool = cast(WorkerPool, self.pool)
 
@@ -113,7 +114,7 @@ class Parent(Supervisor):
 
     def logged(self) -> list[str]:
         """The names of the events since this was last asked."""
-        return [event["event"] for event in self.told.objects()]
+        return [event["event"] for event in self.recorder.objects()]
 
     def close(self) -> None:
         """Close what the supervisor opened, and the sockets."""
@@ -126,8 +127,8 @@ class Parent(Supervisor):
 def parent() -> Iterator[Parent]:
     """A parent whose workers have just been started."""
     handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
-    with telling(level="info") as told:
-        parent = Parent(told)
+    with recording(level="info") as recorder:
+        parent = Parent(recorder)
         yield parent
         parent.close()
     for signum, handler in handlers.items():
@@ -158,7 +159,7 @@ def test_over_when_every_worker_serves_by_it(serving: Parent) -> None:
     assert (serving.state, serving.pool.steps, serving.committed) == (State.RELOADING, ["read", "serve by"], 1)
     assert serving.logged() == ["config_warning"]
     serving.answer()
-    (event,) = serving.told.objects()
+    (event,) = serving.recorder.objects()
     assert (event["event"], event["changed"]) == ("reloaded", ["limits.drain_timeout"])
     serving.on_answered()
     assert (serving.state, serving.logged()) == (State.SERVING, [])
@@ -188,7 +189,7 @@ def test_requested_again_meanwhile(serving: Parent) -> None:
     serving.answer()
     assert serving.pool.steps == ["read", "serve by"] * 2
     serving.answer()
-    assert [event["changed"] for event in serving.told.objects() if event["event"] == "reloaded"] == (
+    assert [event["changed"] for event in serving.recorder.objects() if event["event"] == "reloaded"] == (
         [["limits.drain_timeout"], ["log.level"]]
     )
     assert len(serving.pool.steps) == 4
@@ -201,7 +202,7 @@ def test_refused(serving: Parent, error: type[EchodError], where: str) -> None:
     problem = error("one thing", "another")
     serving.failure, serving.pool.refusal = (problem, None) if where == "read" else (None, problem)
     serving.signal(signal.SIGHUP)
-    assert [(event["event"], event["problem"]) for event in serving.told.objects()] == (
+    assert [(event["event"], event["problem"]) for event in serving.recorder.objects()] == (
         [("reload_refused", "one thing"), ("reload_refused", "another")]
     )
     assert (serving.state, serving.committed) == (State.SERVING, 0)
@@ -216,7 +217,7 @@ def test_bug(serving: Parent) -> None:
     """A bug in reading the configuration is logged with its traceback, and the workers serve on."""
     serving.failure = RuntimeError("unforeseen")
     serving.signal(signal.SIGHUP)
-    (event,) = serving.told.objects()
+    (event,) = serving.recorder.objects()
     assert (event["event"], event["error"]) == ("bug", "RuntimeError('unforeseen')")
     assert serving.state is State.SERVING
 

@@ -15,9 +15,10 @@ from contextlib import ExitStack, closing
 import pytest
 
 from echod.handover.state import ConnectionState
+from echod.log.events import LogOptions
 from echod.shared.terms import Timeouts
 from echod.worker.session import Session
-from tests.unit.events import Told, telling
+from tests.unit.events import Recorder, recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
 
 IDLE, STALL, LINGER = 100.0, 40.0, 2.0
@@ -39,7 +40,7 @@ class Served:
         level: str = "info",
     ) -> None:
         self.loop = stack.enter_context(closing(HandLoop()))
-        self.told: Told = stack.enter_context(telling(level=level))
+        self.told: Recorder = stack.enter_context(recording(level=level))
         self.closed = 0
         if unix:
             self.client, sock = socket.socketpair()
@@ -54,7 +55,7 @@ class Served:
         sock.setblocking(False)
         buffer = memoryview(bytearray(chunk_size))
         life = ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now)
-        self.session = Session(life, sock, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
+        self.session = Session(life, sock, self.loop, self.told.events, buffer, timeouts, self.on_closed)
 
     def on_closed(self, session: Session) -> None:
         """Count the ends, of which there is one."""
@@ -462,11 +463,10 @@ class TestRenew:
     def test_chunks_are_told_or_not(self, stack: ExitStack) -> None:
         """As the journal wants it now, for a connection that was there before."""
         served = Served(stack, level="info")
-        options = {"form": "json", "connections": True, "payload": False}
         for level, told in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
             served.echo(b"hello")
             served.told.objects()
-            served.told.journal.change(level=level, **options)  # type: ignore[arg-type]
+            served.told.events.change(LogOptions(level, "json", connections=True, payload=False))
             served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
             served.echo(b"again")
             assert [event["event"] for event in served.told.objects()] == told
@@ -492,7 +492,7 @@ class TestHandedOver:
         successor.client, successor.closed = served.client, 0
         loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
         loop.now = served.loop.now
-        successor.session = Session(life, sock, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
+        successor.session = Session(life, sock, loop, successor.told.events, buffer, timeouts, successor.on_closed)
         return successor
 
     def test_counters(self, stack: ExitStack) -> None:
