@@ -16,9 +16,8 @@ from typing import Any
 from echod.log.events import EventLog
 from echod.net import address
 from echod.net.listeners import BACKLOG, Listener
-from echod.net.loop import Loop
+from echod.net.loop import Loop, Timer
 from echod.net.sockopts import reset_on_close
-from echod.net.timers import Timer
 from echod.shared.counters import Counters
 from echod.shared.limits import Limits
 from echod.worker.balance import Balance

@@ -22,9 +22,8 @@ from echod.handover.state import ConnectionState
 from echod.log.events import EventLog
 from echod.net import address
 from echod.net import tcpinfo as queues
-from echod.net.loop import READ, WRITE, Loop
+from echod.net.loop import READ, WRITE, Loop, Timer
 from echod.net.sockopts import reset_on_close
-from echod.net.timers import Timer
 from echod.shared.terms import Timeouts
 from echod.worker.relay import Relay
 from echod.worker.stall import Stall

@@ -37,8 +37,9 @@ class Served:
         unix: bool = False,
         chunk_size: int = 1 << 16,
         level: str = "info",
+        time: float = 1000.0,
     ) -> None:
-        self.loop = stack.enter_context(closing(HandLoop()))
+        self.loop = stack.enter_context(closing(HandLoop(time=time)))
         self.told: Told = stack.enter_context(telling(level=level))
         self.closed = 0
         if unix:
@@ -89,7 +90,7 @@ class Served:
             try:
                 self.client.send(bytes(1 << 16))
             except BlockingIOError:
-                quiet = 0 if self.loop.turn(wait=False) else quiet + 1
+                quiet = 0 if self.loop.turn(0) else quiet + 1
         self.client.settimeout(DEADLINE)
 
     def reason(self) -> str:
@@ -485,13 +486,12 @@ class TestHandedOver:
         assert served.session.sock.fileno() == -1
         assert served.loop.due_in() is None
         assert "connection_closed" not in [event["event"] for event in served.told.objects()]
-        successor = Served(stack, timeouts=timeouts)
+        successor = Served(stack, timeouts=timeouts, time=served.loop.now)
         successor.session.abort("cut")
         successor.told.written()
         successor.client.close()
         successor.client, successor.closed = served.client, 0
         loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
-        loop.now = served.loop.now
         successor.session = Session(life, sock, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
         return successor
 
