@@ -126,9 +126,7 @@ class Loop:
     `clock` returns seconds that never go back; a test passes one that it moves by hand.
     """
 
-    def __init__(
-        self, on_bug: Callable[[int, Exception], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, on_bug: Callable[[int, Exception], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.now = clock()
         """Seconds of the clock, which is read once a turn."""

@@ -26,9 +26,10 @@ from echod.parent.slot import WorkerSlot
 from echod.shared import messages
 from echod.shared.counters import Counters, Totals
 from echod.shared.limits import Limits
+from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
-from echod.worker.balance import open_bell
-from echod.worker.process import Worker, enter
+from echod.worker.balance import open_wakeup
+from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
 """Seconds that a worker may take to have its last events written."""
@@ -79,7 +80,7 @@ class WorkerPool:
         self._owner = owner
         self._slots = [WorkerSlot(number) for number in range(workers)]
         self._shares = PendingConnections(self.counters, self.limits)
-        self._bells: list[int] = []
+        self._wakeups: list[int] = []
         self._keepers: list[CopyHolder] = []
         self.ready = False
         """Whether each worker accepts, or has."""
@@ -88,7 +89,7 @@ class WorkerPool:
         """Whether what a worker that is dead has left goes on somewhere."""
         try:
             for _ in self._slots:
-                self._bells.append(open_bell())
+                self._wakeups.append(open_wakeup())
                 self._keepers.append(CopyHolder(self.room // workers, loop))
         except OSError:
             self._free()
@@ -180,8 +181,8 @@ class WorkerPool:
     def _free(self) -> None:
         for keeper in self._keepers:
             keeper.close()
-        for bell in self._bells:
-            os.close(bell)
+        for wakeup in self._wakeups:
+            os.close(wakeup)
         self.limits.close()
 
     def _make_room(self) -> None:
@@ -197,7 +198,7 @@ class WorkerPool:
             with keeper.open() as its_copies, self._signals.held_back():
                 its_orders = slot.fork()
                 if its_orders is not None:
-                    enter(parent)
+                    enter(parent, slot.number)
                     self._become_worker(slot.number, its_orders, its_copies)
         except OSError as error:
             keeper.hang_up()
@@ -216,14 +217,9 @@ class WorkerPool:
         try:
             share, copied = self._shares.take(number), self._keepers[number].most
             self._shed()
-            listeners, terms, counters, limits, bells = (
-                self.listeners,
-                self.terms,
-                self.counters,
-                self.limits,
-                self._bells,
-            )
-            Worker(number, listeners, terms, events, counters, limits, bells, orders, copies_, share, copied).run()
+            assignment = Assignment(number, self.listeners, self.terms, share, copied)
+            shared = PoolMemory(self.counters, self.limits, self._wakeups)
+            Worker(assignment, shared, Channels(orders, copies_), events).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             events.bug_of(error)

@@ -3,6 +3,7 @@
     terms     the terms by which workers serve
     counters  counters in shared memory, one row per worker
     limits    who may connect, counted over all workers
+    memory    all that the workers of a pool share
 
 No code here waits, forks or knows which process it runs in.
 """

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from echod.handover import queue as handover
 from echod.handover import state as life
-from echod.handover.queue import TakenOver, quotas, receive, send
+from echod.handover.queue import Connection, TakenOver, quotas, receive, send
 from echod.handover.state import ConnectionState
 from echod.shared.terms import Timeouts
 from echod.worker.session import Session
@@ -390,7 +390,8 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
             ended: list[Session] = []
             timeouts = Timeouts(1.0, 1.0, 1.0)
             one = lives._replace(name=lives.name or "1.1")
-            session = Session(one, sock, loop, told.journal, memoryview(bytearray(9)), timeouts, ended.append)
+            connection = Connection(sock, one)
+            session = Session(connection, loop, told.journal, memoryview(bytearray(9)), timeouts, ended.append)
             loop.settle()
             session.abort("cut")
             assert ended == [session]

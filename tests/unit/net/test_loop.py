@@ -18,6 +18,7 @@ from tests.unit.hand_loop import DEADLINE, raises
 
 EPOLLEXCLUSIVE = 1 << 28
 
+
 @pytest.fixture
 def loop() -> Iterator[Loop]:
     """A loop that is closed again."""

@@ -9,14 +9,15 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
 
+from echod.handover.queue import Connection
 from echod.handover.state import ConnectionState
 from echod.shared.terms import Timeouts
-from echod.worker.session import Session
+from echod.worker.session import TRANSITIONS, Session, State
 from tests.unit.events import Told, telling
 from tests.unit.hand_loop import DEADLINE, HandLoop
 
@@ -24,6 +25,16 @@ IDLE, STALL, LINGER = 100.0, 40.0, 2.0
 TIMEOUTS = Timeouts(IDLE, STALL, LINGER)
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER so that closing resets the connection (socket(7))."""
+
+
+class Recorded(Session):
+    """A session that keeps its changes of state, and fails the test by one that the table of transitions lacks."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_state" and hasattr(self, "_state"):
+            assert value in TRANSITIONS[self._state], f"{self._state} is followed by {value}"
+            self.changes = [*getattr(self, "changes", []), (self._state, value)]
+        super().__setattr__(name, value)
 
 
 class Served:
@@ -54,8 +65,8 @@ class Served:
         self.client.settimeout(DEADLINE)
         sock.setblocking(False)
         buffer = memoryview(bytearray(chunk_size))
-        life = ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now)
-        self.session = Session(life, sock, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
+        connection = Connection(sock, ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now))
+        self.session = Recorded(connection, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
 
     def on_closed(self, session: Session) -> None:
         """Count the ends, of which there is one."""
@@ -257,6 +268,49 @@ def test_idle_and_blocked(stack: ExitStack) -> None:
         served.drain_client()
 
 
+def take_all(served: Served) -> None:
+    """Have the client read until the session has nothing pending."""
+    while served.session._state is State.WRITING:
+        served.client.recv(1 << 16)
+        served.loop.settle()
+
+
+def end_client(served: Served) -> None:
+    """Have the client end its side."""
+    served.client.shutdown(socket.SHUT_WR)
+    served.loop.settle()
+
+
+TO_REACH: dict[State, Callable[[Served], None]] = {
+    State.READING: lambda served: None,
+    State.WRITING: Served.stuff,
+    State.LINGERING: lambda served: served.session.drain(),
+    State.CLOSED: lambda served: served.session.abort("cut"),
+}
+"""How a new session comes to each state, and from there to each next one."""
+TO_CHANGE: dict[tuple[State, State], Callable[[Served], None]] = {
+    (State.READING, State.WRITING): Served.stuff,
+    (State.READING, State.LINGERING): lambda served: served.loop.pass_time(IDLE),
+    (State.READING, State.CLOSED): end_client,
+    (State.WRITING, State.READING): take_all,
+    (State.WRITING, State.CLOSED): lambda served: served.session.hand_over(),
+    (State.LINGERING, State.CLOSED): lambda served: served.loop.pass_time(LINGER),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(before, after) for before in TRANSITIONS for after in TRANSITIONS[before]]
+)
+def test_transitions(stack: ExitStack, before: State, after: State) -> None:
+    """Each transition in the table happens; that no other does, every test of this module asserts."""
+    served = Served(stack, unix=True)
+    TO_REACH[before](served)
+    assert served.session._state is before
+    TO_CHANGE[before, after](served)
+    assert (before, after) in served.session.changes
+    served.session.abort("cut")
+
+
 def test_abort(stack: ExitStack) -> None:
     """An abort is a reset, once, whatever is asked for afterwards."""
     served = Served(stack)
@@ -264,6 +318,7 @@ def test_abort(stack: ExitStack) -> None:
     served.session.abort("bug")
     served.session.abort("cut")
     served.session.drain()
+    served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
     assert served.reason() == "bug"
     with pytest.raises(ConnectionResetError):
         served.client.recv(1)
@@ -480,8 +535,8 @@ class TestHandedOver:
     def follow(self, served: Served, stack: ExitStack, timeouts: Timeouts = TIMEOUTS) -> Served:
         """Hand the connection over to another session, by a loop of its own."""
         sock = stack.enter_context(served.session.sock.dup())
-        life = served.session.snapshot()
-        served.session.leave()
+        state = served.session.snapshot()
+        served.session.hand_over()
         assert served.closed == 1
         assert served.session.sock.fileno() == -1
         assert served.loop.due_in() is None
@@ -492,7 +547,8 @@ class TestHandedOver:
         successor.client.close()
         successor.client, successor.closed = served.client, 0
         loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
-        successor.session = Session(life, sock, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
+        connection = Connection(sock, state)
+        successor.session = Recorded(connection, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
         return successor
 
     def test_counters(self, stack: ExitStack) -> None:
