@@ -257,7 +257,7 @@ class Supervisor:
         if not self._restarts:
             self._notifier.discard(lastgood.STORED_AS)
         for listener in self._listeners:
-            listener.leave() if leaves else listener.close()
+            listener.release() if leaves else listener.close()
         if queue is not None:
             self._queue = queue
             crew.hand_over(queue.fileno())
@@ -281,7 +281,7 @@ class Supervisor:
         if self._queue is not None:
             self._queue.close()
         for listener in self._listeners:
-            listener.leave()
+            listener.release()
         self._events.sink.detach()
         self._signals.close()
         self._loop.close()

@@ -44,7 +44,7 @@ def once(loop: Loop) -> None:
 
 
 def test_a_callback_is_called_while_its_descriptor_is_ready(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """Once a turn, until it has read; then another one's turn comes."""
+    """Once a turn, for as long as the descriptor has something to read."""
     (reads, writes), (other, _), _ = pipes
     called: list[str] = []
     loop.watch(reads, READ, lambda: called.append("read"))
@@ -59,7 +59,7 @@ def test_a_callback_is_called_while_its_descriptor_is_ready(loop: Loop, pipes: l
 
 
 def test_rewatch_changes_what_is_waited_for(loop: Loop) -> None:
-    """Readable, then writable, then readable again by another callback."""
+    """Readable, then writable, then readable again with another callback."""
     here, there = socket.socketpair()
     with here, there:
         called: list[str] = []
@@ -93,8 +93,8 @@ def test_an_error_is_an_event_whatever_is_waited_for(loop: Loop) -> None:
     assert errors == [ConnectionResetError]
 
 
-def test_who_was_unwatched_in_this_turn_is_not_called(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """Of three that are ready, each unwatches the others: only one is called."""
+def test_a_descriptor_unwatched_in_this_turn_is_not_called(loop: Loop, pipes: list[tuple[int, int]]) -> None:
+    """Three are ready, and each unwatches the others: only one is called."""
     fds = [reads for reads, _ in pipes]
     called: list[int] = []
 
@@ -132,7 +132,7 @@ def test_a_reused_descriptor_gets_no_readiness_of_the_old_one(loop: Loop, pipes:
 
 
 def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> None:
-    """The owner of the loop is told which descriptor it was, and the rest of the turn goes on."""
+    """The owner of the loop gets the descriptor and the error, and the rest of the turn goes on."""
     bugs: list[tuple[int, str]] = []
     called: list[int] = []
     with closing(Loop(lambda fd, error: bugs.append((fd, repr(error))))) as loop:
@@ -150,7 +150,7 @@ def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> Non
 
 
 def test_what_the_owner_raises_ends_the_loop(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """For it is the owner who decides."""
+    """The owner decides what a bug ends."""
     reads, _ = pipes[0]
     loop.watch(reads, READ, partial(int, "no number"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no number"):
@@ -158,7 +158,7 @@ def test_what_the_owner_raises_ends_the_loop(loop: Loop, pipes: list[tuple[int, 
 
 
 def test_descriptors_come_before_timers(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """A client whose bytes have come is not idle, even if its time-out is due in the same turn."""
+    """A client whose bytes have arrived is not idle, even if its time-out is due in the same turn."""
     order: list[str] = []
     loop.call_later(0, lambda now: order.append("timer"))
     loop.watch(pipes[0][0], READ, lambda: order.append("descriptor"))
@@ -167,7 +167,7 @@ def test_descriptors_come_before_timers(loop: Loop, pipes: list[tuple[int, int]]
 
 
 def test_the_clock_is_read_once_a_turn(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """All callbacks of a turn are told the same time, and the next turn's is not before it."""
+    """All callbacks of a turn see the same time, and the next turn's time is not earlier."""
     times: list[float] = []
     for reads, _ in pipes:
         loop.watch(reads, READ, lambda: times.append(loop.now))
@@ -180,7 +180,7 @@ def test_the_clock_is_read_once_a_turn(loop: Loop, pipes: list[tuple[int, int]])
 
 
 def test_a_timer_is_not_early(loop: Loop) -> None:
-    """It is called with a time that is at least the one asked for, and the loop waits till then by itself."""
+    """The loop waits until a timer is due, and calls it with a time that is not before that."""
     started, called = loop.now, list[float]()
     loop.call_later(0.01, called.append)
     loop.call_later(0.02, lambda now: loop.stop())
@@ -188,8 +188,8 @@ def test_a_timer_is_not_early(loop: Loop) -> None:
     assert called[0] >= started + 0.01
 
 
-def test_a_timer_can_be_taken_back(loop: Loop) -> None:
-    """And does not wake the loop."""
+def test_a_cancelled_timer_is_not_called(loop: Loop) -> None:
+    """The loop does not wake for it either."""
     loop.call_later(0, raises_if_called).cancel()
     loop.call_later(0, lambda now: loop.stop())
     loop.run()
@@ -201,7 +201,7 @@ def raises_if_called(now: float) -> None:
 
 
 def test_stop_lets_the_turn_end(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """Whoever is ready in the same turn is served still."""
+    """The other descriptors that are ready in the same turn are still served."""
     called: list[int] = []
 
     def on_readable(fd: int) -> None:
@@ -215,7 +215,7 @@ def test_stop_lets_the_turn_end(loop: Loop, pipes: list[tuple[int, int]]) -> Non
 
 
 def test_a_listener_is_shared_exclusively(loop: Loop) -> None:
-    """The kernel knows: a connection wakes one of the processes that wait for it (EPOLLEXCLUSIVE)."""
+    """A connection wakes only one of the processes that wait for it: the kernel has EPOLLEXCLUSIVE for the listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         loop.watch_exclusive(listener.fileno(), loop.stop)
         info = Path(f"/proc/self/fdinfo/{loop._poller.fileno()}").read_text()
@@ -239,26 +239,26 @@ delays = st.one_of(st.integers(0, 5), st.just(math.inf))
 
 
 class Model:
-    """Timers as one would write them without a thought to cost: `(when, number)` of those to come."""
+    """The simplest timers, whatever they cost: when each is due, by its number."""
 
     def __init__(self) -> None:
         self.to_come: dict[int, float] = {}
         self.added = 0
 
     def add(self, when: float) -> int:
-        """Add one, and return its number."""
+        """Add a timer, and return its number."""
         self.added += 1
         self.to_come[self.added] = when
         return self.added
 
     def next_due(self, now: float, last: int) -> int | None:
-        """The number of the next to be called, of those up to `last`."""
+        """The number of the next timer to be called, among those up to `last`."""
         due = [(when, number) for number, when in self.to_come.items() if when <= now and number <= last]
         return min(due)[1] if due else None
 
 
 class AgainstModel(RuleBasedStateMachine):
-    """Every call and its order are those of the model; callbacks add and cancel timers themselves."""
+    """The calls and their order are the model's; callbacks add and cancel timers themselves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ class AgainstModel(RuleBasedStateMachine):
 
         def callback(now: float) -> None:
             self.called.append((number, now))
-            # Here, and not before: the model must not know who is next until this one has acted.
+            # Not earlier: the model must not know the next one until this one has acted.
             assert self.model.next_due(self.now, self.last) == number
             del self.model.to_come[number]
             then()
@@ -287,34 +287,34 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(delay=delays)
     def add(self, delay: float) -> None:
-        """Add one that does nothing."""
+        """Add a timer that does nothing."""
         self._add(delay, lambda: None)
 
     @rule(delay=delays, delay_of_next=delays)
     def add_one_that_adds(self, delay: float, delay_of_next: float) -> None:
-        """Add one that adds another."""
+        """Add a timer that adds another."""
         self._add(delay, lambda: self._add(delay_of_next, lambda: None))
 
     @rule(delay=delays, number=st.integers(1, 60))
     def add_one_that_cancels(self, delay: float, number: int) -> None:
-        """Add one that cancels another, or itself."""
+        """Add a timer that cancels another, or itself."""
         self._add(delay, lambda: self._cancel(number))
 
     @rule(number=st.integers(1, 60))
     def cancel(self, number: int) -> None:
-        """Cancel one, whether it was called already or not."""
+        """Cancel a timer, which may have been called already."""
         self._cancel(number)
 
     @rule(count=st.integers(65, 200), delay=delays)
     def add_and_cancel_many(self, count: int, delay: float) -> None:
-        """Enough for the heap to be built anew."""
+        """Enough for the heap to be rebuilt."""
         for timer in [self.timers.add(self.now + delay, lambda now: None) for _ in range(count)]:
             timer.cancel()
         self.model.added += count
 
     @rule(seconds=st.integers(0, 4))
     def run_due(self, seconds: int) -> None:
-        """Let time go by."""
+        """Let time pass."""
         self.now += seconds
         self.last = self.model.added
         self.timers.run_due(self.now)
@@ -324,12 +324,12 @@ class AgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def as_many_as_the_model_has(self) -> None:
-        """The dead are not counted."""
+        """Cancelled timers are not counted."""
         assert len(self.timers) == len(self.model.to_come)
 
     @invariant()
     def the_wait_is_until_the_next(self) -> None:
-        """Nor waited for."""
+        """Cancelled timers are not waited for."""
         soonest = min(self.model.to_come.values(), default=math.inf)
         assert self.timers.wait(self.now) == (None if math.isinf(soonest) else max(0.0, soonest - self.now))
 
@@ -339,8 +339,8 @@ TestAgainstModel.settings = settings(max_examples=50, stateful_step_count=40)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30))
-def test_equals_come_in_the_order_in_which_they_were_added(whens: list[int]) -> None:
-    """Sooner first; at the same time, older first."""
+def test_timers_due_together_are_called_in_the_order_of_adding(whens: list[int]) -> None:
+    """Sooner timers first; of those due at the same time, older ones first."""
     timers, called = Timers(), list[tuple[int, int]]()
     for number, when in enumerate(whens):
         timers.add(when, lambda now, entry=(when, number): called.append(entry))  # type: ignore[misc]
@@ -348,7 +348,7 @@ def test_equals_come_in_the_order_in_which_they_were_added(whens: list[int]) -> 
     assert called == sorted((when, number) for number, when in enumerate(whens))
 
 
-def test_cancelled_ones_do_not_accumulate() -> None:
+def test_cancelled_timers_do_not_accumulate() -> None:
     """A hundred thousand short connections leave no trace of their three-hour timers."""
     timers = Timers()
     kept = timers.add(10800, lambda now: None)
@@ -360,7 +360,7 @@ def test_cancelled_ones_do_not_accumulate() -> None:
 
 
 def test_nothing_is_called_before_its_time() -> None:
-    """`now` is what `run_due` is told, and what the callback is told; no clock is looked at."""
+    """`run_due` passes its own `now` to the callback, and reads no clock."""
     timers, called = Timers(), list[float]()
     timers.add(1e9, called.append)
     timers.run_due(1e9 - 1)
@@ -369,8 +369,8 @@ def test_nothing_is_called_before_its_time() -> None:
     assert called == [1e9]
 
 
-def test_one_added_by_a_callback_waits_for_the_next_turn() -> None:
-    """Even if it is due: a timer that adds itself does not keep the loop from its descriptors."""
+def test_a_timer_added_by_a_callback_waits_for_the_next_turn() -> None:
+    """It waits even if it is due: a timer that adds itself again does not keep the loop from its descriptors."""
     timers, called = Timers(), list[float]()
 
     def again(now: float) -> None:
@@ -384,8 +384,8 @@ def test_one_added_by_a_callback_waits_for_the_next_turn() -> None:
     assert timers.wait(2.0) == 0.0
 
 
-def test_cancelling_twice_or_too_late_is_nothing() -> None:
-    """After it was called, and again; what it held is let go."""
+def test_cancelling_twice_or_too_late_does_nothing() -> None:
+    """A timer may be cancelled after its call, and again."""
     timers, called = Timers(), list[float]()
     timer = timers.add(0, called.append)
     timers.run_due(0)
@@ -394,8 +394,8 @@ def test_cancelling_twice_or_too_late_is_nothing() -> None:
     assert (len(timers), called) == (0, [0])
 
 
-def test_one_that_is_taken_back_in_its_own_turn_is_not_called() -> None:
-    """By another that is due with it, and comes first."""
+def test_a_timer_cancelled_in_its_own_turn_is_not_called() -> None:
+    """Another timer, due at the same time and called first, cancels it."""
     timers, called = Timers(), list[float]()
     victims: list[Timer] = []
     timers.add(0, lambda now: victims[0].cancel())
@@ -404,8 +404,8 @@ def test_one_that_is_taken_back_in_its_own_turn_is_not_called() -> None:
     assert (called, len(timers), timers.wait(0)) == ([], 0, None)
 
 
-def test_one_that_raises_does_not_take_the_others_along() -> None:
-    """The error gets out; the rest is called at the next turn."""
+def test_a_timer_that_raises_does_not_cancel_the_others() -> None:
+    """The error is raised, and the others are called in the next turn."""
     timers, called = Timers(), list[float]()
     timers.add(0, lambda now: 1 // 0)  # type: ignore[arg-type]
     timers.add(0, called.append)
