@@ -131,6 +131,26 @@ def test_a_reused_descriptor_gets_no_readiness_of_the_old_one(loop: Loop, pipes:
     assert called == ["old"]
 
 
+def test_a_descriptor_watched_in_a_turn_is_served_from_the_next(loop: Loop, pipes: list[tuple[int, int]]) -> None:
+    """Until then it can be watched otherwise, or no more, like any other."""
+    (first, _), (second, _), (third, _) = pipes
+    called: list[str] = []
+
+    def on_first() -> None:
+        called.append("first")
+        loop.unwatch(first)
+        loop.watch(second, READ, lambda: called.append("never"))
+        loop.rewatch(second, READ, lambda: called.append("second"))
+        loop.watch(third, READ, lambda: called.append("third"))
+        loop.unwatch(third)
+
+    loop.watch(first, READ, on_first)
+    once(loop)
+    assert called == ["first"]
+    once(loop)
+    assert called == ["first", "second"]
+
+
 def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> None:
     """The owner of the loop gets the descriptor and the error, and the rest of the turn goes on."""
     bugs: list[tuple[int, str]] = []

@@ -1,7 +1,7 @@
 """relay: whatever a peer does, the bytes that come out are the bytes that went in.
 
-One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: fed whole,
-byte by byte, by a peer that is made up, by several that share a buffer, and by the kernel.
+One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: with bytes
+that arrive all at once or one by one, from a fake peer, from several that share a buffer, and from the kernel.
 """
 
 import errno

@@ -258,6 +258,19 @@ def test_stalled_with_everything_in_the_kernel(stack: ExitStack) -> None:
     assert served.reason() == "stalled"
 
 
+def test_asking_about_a_stall_changes_nothing(stack: ExitStack) -> None:
+    """The answer depends on what was observed and on the time, not on earlier questions."""
+    served = Served(stack)
+    served.stuff()
+    served.loop.pass_time(STALL / 4)
+    now, stall, relay = served.loop.now, served.session._stall, served.session._relay
+    active = relay.active
+    assert [stall.is_over(STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
+    assert not stall.is_over(math.inf, now + STALL)
+    assert relay.active == active
+    served.session.abort("cut")
+
+
 def test_idle_and_blocked(stack: ExitStack) -> None:
     """Without a stall time-out, a client that takes nothing is idle, and is reset, since it is owed bytes."""
     served = Served(stack, timeouts=Timeouts(IDLE, math.inf, LINGER))
@@ -519,13 +532,13 @@ class TestRenew:
         """The level that is set now counts, also for a connection that was accepted before."""
         served = Served(stack, level="info")
         options = {"form": "json", "connections": True, "payload": False}
-        for level, told in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
+        for level, expected in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
             served.echo(b"hello")
             served.told.objects()
             served.told.journal.change(level=level, **options)  # type: ignore[arg-type]
             served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
             served.echo(b"again")
-            assert [event["event"] for event in served.told.objects()] == told
+            assert [event["event"] for event in served.told.objects()] == expected
         served.session.abort("cut")
 
 
