@@ -153,10 +153,10 @@ def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -
 
 @contextlib.contextmanager
 def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
-    """Let new sockets bind where these listen, as 0.0.0.0 on the port of 127.0.0.1; whether they need SO_REUSEPORT.
+    """Let new sockets bind where these listen, such as 0.0.0.0 on the port of 127.0.0.1.
 
-    Both sockets must have that option, and have it only while the new one binds.  Closing the old one first would
-    refuse the clients that connect in between.
+    Yields whether the new sockets need SO_REUSEPORT.  Both the old and the new one must have that option, and have it
+    only while the new one binds.  Closing the old one first would refuse the clients that connect in between.
     """
     internet = [listener.sock for listener in retiring if listener.sock.family != socket.AF_UNIX]
     for sock in internet:
