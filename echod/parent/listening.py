@@ -92,7 +92,7 @@ class ListeningSockets:
     def release(self) -> None:
         """Close this process's descriptors, and leave the files of unix sockets."""
         for listener in self.listeners:
-            listener.leave()
+            listener.release()
 
     def _store_all(self) -> None:
         self._store.put(STORED_AS, [listener.sock.fileno() for listener in self.listeners if not listener.adopted])

@@ -29,9 +29,10 @@ from echod.parent.slot import WorkerSlot
 from echod.shared import messages
 from echod.shared.counters import Counters, Totals
 from echod.shared.limits import Limits
+from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
-from echod.worker.balance import open_bell
-from echod.worker.process import Worker, enter
+from echod.worker.balance import open_wakeup
+from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
 """Seconds that a worker may take to write its last events."""
@@ -101,7 +102,7 @@ class WorkerPool:
         """Whether the connections of a dead worker continue: in its replacement, another pool or another echod."""
         try:
             for _ in self._slots:
-                self._wakeups.append(open_bell())
+                self._wakeups.append(open_wakeup())
                 self._holders.append(CopyHolder(self.room // workers, self._loop))
         except OSError:
             self._free()
@@ -219,7 +220,7 @@ class WorkerPool:
             with holder.open() as copy_socket, self._signals.held_back():
                 commands = slot.fork()
                 if commands is not None:
-                    enter(parent)
+                    enter(parent, slot.number)
                     self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
             holder.hang_up()
@@ -238,16 +239,9 @@ class WorkerPool:
         try:
             connections, copied = self._pending.take(number), self._holders[number].most
             self._drop_parent_resources()
-            listeners, terms, counters, limits, bells = (
-                self.listeners,
-                self.terms,
-                self.counters,
-                self.limits,
-                self._wakeups,
-            )
-            Worker(
-                number, listeners, terms, events, counters, limits, bells, commands, copy_socket, connections, copied
-            ).run()
+            assignment = Assignment(number, self.listeners, self.terms, connections, copied)
+            shared = PoolMemory(self.counters, self.limits, self._wakeups)
+            Worker(assignment, shared, Channels(commands, copy_socket), events).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             events.bug_of(error)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from echod.errors import EX_OK
-from echod.net.timers import Timer
+from echod.net.loop import Timer
 from echod.shared import messages
 
 HUNG = 5

@@ -524,4 +524,4 @@ def test_no_socket() -> None:
     with Daemon(prefix=(sys.executable, "-c", PASSING, "", "1", "0"), pass_fds=(0,), wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1
-        assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is no socket; ")
+        assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is not a socket; ")

@@ -249,7 +249,7 @@ def test_check_config_looks_at_every_host(run: Echod, monkeypatch: pytest.Monkey
     assert (said.code, said.out) == (os.EX_UNAVAILABLE, "")
     first, second, *others = said.sentences
     assert first.startswith("host 'nowhere' does not resolve: Name or service not known; ")
-    assert second.startswith("cannot listen on 192.0.2.1:10000: it is no address of this machine; ")
+    assert second.startswith("cannot listen on 192.0.2.1:10000: this machine does not have that address; ")
     assert "'unix:relative'" in " ".join(others)
     assert "'elsewhere'" in " ".join(others)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echod.handover.queue import take_over
-from echod.handover.state import ConnectionState, TakenOver
+from echod.handover.state import Connection, ConnectionState, TakenOver
 from echod.shared.terms import Timeouts
 from echod.worker.session import Session
 from tests.unit.events import recording
@@ -223,7 +223,9 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
             ended: list[Session] = []
             timeouts = Timeouts(1.0, 1.0, 1.0)
             one = state._replace(name=state.name or "1.1")
-            session = Session(one, sock, loop, recorder.events, memoryview(bytearray(9)), timeouts, ended.append)
+            session = Session(
+                Connection(sock, one), loop, recorder.events, memoryview(bytearray(9)), timeouts, ended.append
+            )
             loop.settle()
             session.abort("cut")
             assert ended == [session]
