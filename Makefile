@@ -76,7 +76,7 @@ install: wheels ## install echod as a service, and echoc: as root, or into DESTD
 uninstall: ## take out again what install has put into place, but not a configuration that was changed
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh uninstall
 
-docs: ## write what man pages, README.md, etc/echod.toml and completions repeat of the code
+docs: ## update what the man pages, README.md and etc/echod.toml repeat of the code
 	$(venv) $(RUNTIME)
 	PYTHONPATH=packaging $(python) -m generate
 

@@ -3,9 +3,6 @@
 documents.py    every file in which something is repeated, as it should be
 pages.py        the blocks of the man pages
 tables.py       README.md's tables, and etc/echod.toml
-completions.py  what bash and zsh complete, of both programs
-bash.py         that, for bash
-zsh.py          that, for zsh
 schema.py       the fields of what `echoc --json` prints
 arguments.py    what a parser's argument is called, takes and means
 facts.py        events, levels, exit statuses

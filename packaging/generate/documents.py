@@ -1,14 +1,12 @@
 """Every file in which something is repeated of the code, as it should be.
 
 In a man page that is what stands between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md two
-tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.  What
-a shell reads to complete command lines is written whole.
+tables, known by their first lines; in etc/echod.toml all below the first paragraph.  The rest is kept as it is.
 """
 
 from pathlib import Path
 
-from generate import bash, pages, tables, zsh
-from generate.completions import programs
+from generate import pages, tables
 
 PACKAGING = Path(__file__).parents[1]
 ROOT = PACKAGING.parent
@@ -22,9 +20,6 @@ def documents() -> dict[Path, str]:
     found = {path: pages.page(path.read_text()) for path in PAGES}
     found[README] = tables.readme(README.read_text())
     found[SAMPLE] = tables.sample(SAMPLE.read_text())
-    for program in programs():
-        found[PACKAGING / "completions" / "bash" / program.name] = bash.script(program)
-        found[PACKAGING / "completions" / "zsh" / f"_{program.name}"] = zsh.script(program)
     return found
 
 
