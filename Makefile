@@ -20,7 +20,7 @@ PREFIX  = /usr/local
 DESTDIR =
 WHEELS  = build/wheels/$(MACHINE)
 
-.PHONY: run test test-system style types cover bench wheel wheels deb install uninstall docs pins clean help
+.PHONY: run test test-system style types cover bench test-wheel wheels deb install uninstall docs pins clean help
 
 run: ## run echod in the foreground on localhost:10000; Ctrl-C stops it
 	$(venv) $(RUNTIME)
@@ -60,11 +60,11 @@ bench: ## compare the cost of an echo with that of other servers
 	$(venv) $(RUNTIME) bench
 	$(python) tests/bench/run.py
 
-wheel: ## build the wheel into dist/ and run the tests against it, away from this checkout
+test-wheel: ## build the source archive and the wheel into dist/, and run the tests against the wheel
 	$(venv)
-	@sh $(PINS)/wheel.sh $(python) $(SHARES)
+	@sh $(PINS)/test-wheel.sh $(python) $(SHARES)
 
-wheels: ## fetch all that deb and install need of a network, into build/wheels/
+wheels: ## download what deb and install need (echod's dependencies) into build/wheels/
 	@sh packaging/wheels.sh $(VENV) $(WHEELS) $(MACHINE)
 
 deb: wheels ## build the Debian packages of echod and echoc into dist/

@@ -58,7 +58,7 @@ FILES = ("message.txt", "settings.toml")
 
 
 class Shell:
-    """A shell in a directory with a few files, and with a hosts file that has one host twice and multicast addresses."""
+    """A shell in a directory with a few files; its hosts file names one host twice, and multicast addresses."""
 
     def __init__(self, argv: list[str], home: Path) -> None:
         self._home = home
