@@ -165,6 +165,46 @@ def test_purging_leaves_nothing(fresh: Machine, packages: list[Path]) -> None:
     assert fresh.run("systemctl", "cat", UNIT, check=False).returncode != 0
 
 
+def test_purging_leaves_no_dangling_link(fresh: Machine, packages: list[Path]) -> None:
+    """The links by which an administrator enabled instances, the socket and the drop-ins go with the package."""
+    before = files(fresh)
+    package.install(fresh, packages)
+    fresh.write("/etc/echod/lab.toml", "port = 10002\n")
+    fresh.run("systemctl", "enable", "--now", "echod@lab")
+    fresh.run("systemctl", "enable", "echod.socket")
+    fresh.run("mkdir", "/etc/systemd/system/echod.service.d", "/etc/systemd/system/echod@lab.service.d")
+    for directory in ("echod.service.d", "echod@lab.service.d"):
+        for name in ("privileged-port.conf", "socket-activated.conf"):
+            fresh.run("ln", "-s", f"/usr/share/echod/{name}", f"/etc/systemd/system/{directory}/")
+    fresh.run("apt-get", "purge", "--yes", "echod", "echoc")
+    # What somebody wrote stays, and systemctl made this directory.
+    assert files(fresh) - before - {"/etc/systemd/system/sockets.target.wants"} == {"/etc/echod", "/etc/echod/lab.toml"}
+
+
+def test_purging_keeps_what_still_leads_somewhere(fresh: Machine, packages: list[Path]) -> None:
+    """An instance of another installation, as by make install, stays enabled; so does a drop-in that somebody wrote."""
+    package.install(fresh, packages)
+    unit = "/usr/local/lib/systemd/system/echod@.service"
+    link = "/etc/systemd/system/multi-user.target.wants/echod@lab.service"
+    drop_in = "/etc/systemd/system/echod.service.d/privileged-port.conf"
+    fresh.run("install", "-D", "-m", "644", "/usr/lib/systemd/system/echod@.service", unit)
+    fresh.run("ln", "-s", unit, link)
+    fresh.write(drop_in, "[Service]\n")
+    fresh.run("apt-get", "purge", "--yes", "echod", "echoc")
+    assert fresh.output("readlink", link) == unit
+    assert fresh.output("cat", drop_in) == "[Service]"
+
+
+def test_a_package_comes_and_goes_without_a_warning(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """dpkg, debhelper's scripts and systemd have nothing to warn of, from the installation to the purge."""
+    said = package.install(fresh, packages)
+    said += package.install(fresh, newer)
+    for step in ("remove", "purge"):
+        done = fresh.run("apt-get", step, "--yes", "echod", "echoc")
+        said += done.stdout + done.stderr
+    assert [line for line in said.splitlines() if "warn" in line.lower()] == []
+
+
 def edit(machine: Machine) -> None:
     """A local change of the configuration file."""
     machine.write(CONFIG, f"port = {NEW_PORT}\n")

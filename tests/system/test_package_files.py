@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,37 @@ def test_the_daemon_and_the_client_share_no_file(packages: list[Path]) -> None:
     files = {name for name in listing(packages, "echoc") if not name.endswith("/")}
     assert not files & set(listing(packages, "echod"))
     assert "./usr/bin/echoc" in files
+
+
+def test_the_units_are_where_every_release_reads_them(packages: list[Path]) -> None:
+    """In /usr/lib, whichever release built the package: in Debian 13 /lib is a link, and dpkg warns of files in it."""
+    names = listing(packages, "echod")
+    assert "./usr/lib/systemd/system/echod.service" in names
+    assert [name for name in names if name.startswith("./lib")] == []
+
+
+def test_the_packages_name_their_home(packages: list[Path]) -> None:
+    """apt show prints the home page, and the source package names the repository; both are those of the wheel."""
+    urls = tomllib.loads((package.CHECKOUT / "pyproject.toml").read_text())["project"]["urls"]
+    for path in packages:
+        command = ("dpkg-deb", "--field", path, "Homepage")
+        shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=package.BUILD_TIMEOUT)
+        assert shown.stdout.strip() == urls["Homepage"]
+    source = (package.CHECKOUT / "packaging/debian/control").read_text()
+    assert f"Vcs-Browser: {urls['Homepage']}\n" in source
+    assert f"Vcs-Git: {urls['Source']}\n" in source
+
+
+def test_the_documentation_is_there(packages: list[Path]) -> None:
+    """Each package has two changelogs, its own and the program's; echod's has README.Debian and the drop-ins too."""
+    for name in ("echod", "echoc"):
+        found = {path.removesuffix(".gz") for path in listing(packages, name)}
+        assert {f"./usr/share/doc/{name}/changelog", f"./usr/share/doc/{name}/CHANGELOG.md"} <= found
+    names = listing(packages, "echod")
+    assert "./usr/share/doc/echod/README.Debian" in names
+    for example in ("echod.toml", "privileged-port.conf", "socket-activated.conf"):
+        assert f"./usr/share/doc/echod/examples/{example}" in names
+        assert f"./usr/share/echod/{example}" in names
 
 
 def listing(packages: list[Path], name: str) -> list[str]:
