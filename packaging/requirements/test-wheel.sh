@@ -1,6 +1,6 @@
 #!/bin/sh
-# test-wheel.sh PYTHON SHARES: build the source archive and from it the wheel, both into dist/, and run the tests against
-# the wheel in SHARES processes.
+# test-wheel.sh PYTHON SHARES: build the source archive and from it the wheel, both into dist/, and run the tests
+# against the wheel in SHARES processes.
 #
 # The tests run outside the checkout, where `import echod` can find nothing but the wheel in its own environment.
 set -eu

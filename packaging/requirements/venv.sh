@@ -70,7 +70,7 @@ END
     done
 }
 
-# Without isolation: hatchling and setuptools, which build, are those of build.txt. With it pip would download the newest.
+# Without isolation: hatchling and setuptools, which build, are those of build.txt. With it pip downloads the newest.
 pip_install() {
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install \
         --no-build-isolation --use-pep517 "$@"

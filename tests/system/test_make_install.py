@@ -12,6 +12,8 @@ from tests.system.service import CONFIG, UNIT, Service
 from tests.system.test_package import completion, files
 
 SOURCE = "/root/echod"
+COLUMNS = 100
+"""Of a line in a unit, which is read in terminals."""
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_a_lost_wheel_is_noticed(unpacked: Machine) -> None:
     wheels = f"WHEELS={SOURCE}/build/wheels/{package.WHEELS.name}"
     done = unpacked.run("env", wheels, "sh", f"{SOURCE}/packaging/install.sh", "install", check=False)
     assert done.returncode == 1
-    assert "is not complete; run make wheels" in done.stderr
+    assert "is incomplete; run make wheels" in done.stderr
     assert unpacked.run("test", "-e", "/usr/local/lib/echod", check=False).returncode == 1
 
 
@@ -141,7 +143,7 @@ def test_a_second_time_it_leaves_running_what_would_not_start(unpacked: Machine)
     before = Service(unpacked).parent
     done = unpacked.run("make", "-C", SOURCE, "install", check=False)
     assert done.returncode != 0
-    assert "the old one goes on running" in done.stderr
+    assert "the old version keeps running" in done.stderr
     assert Service(unpacked).parent == before
     assert Service(unpacked).echoes()
 
@@ -161,7 +163,7 @@ def test_uninstalling_keeps_what_somebody_wrote(unpacked: Machine) -> None:
     """A changed configuration stays, and make says so."""
     make(unpacked, "install")
     unpacked.write(CONFIG, "port = 10001\n")
-    assert f"{CONFIG} was changed, and is kept" in make(unpacked, "uninstall")
+    assert f"kept {CONFIG}, because it was changed" in make(unpacked, "uninstall")
     assert unpacked.output("cat", CONFIG) == "port = 10001"
 
 
@@ -170,7 +172,7 @@ def test_uninstalling_from_the_wrong_place_takes_nothing(unpacked: Machine) -> N
     make(unpacked, "install")
     done = unpacked.run("make", "-C", SOURCE, "uninstall", "PREFIX=/opt/echo", check=False)
     assert done.returncode != 0
-    assert "nothing is installed in /opt/echo" in done.stderr
+    assert "echod is not installed in /opt/echo" in done.stderr
     assert Service(unpacked).echoes()
 
 
@@ -192,19 +194,42 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
     ):
         assert (staged / name).is_file(), name
     assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()
+    for unit in (staged / "usr/lib/systemd/system").iterdir():
+        assert max(map(len, unit.read_text().splitlines())) <= COLUMNS, unit
     subprocess.run((*arguments, "uninstall"), check=True, timeout=RUN_TIMEOUT)
     assert [name for _, _, names in os.walk(staged) for name in names] == []
+
+
+def test_every_module_is_installed(packages: list[Path], tmp_path: Path) -> None:
+    """The daemon's library has all of echod/ but the client, the client's the client: new packages are found too."""
+    source = package.copy_checkout(tmp_path / "source")
+    for name in ("scratch/__init__.py", "scratch/deep/module.py", "client/scratch/deep/module.py"):
+        (source / "echod" / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / "echod" / name).write_text('"""A module."""\n')
+    environment = os.environ | {"WHEELS": str(package.WHEELS), "DESTDIR": str(tmp_path / "staged"), "PREFIX": "/usr"}
+    command = ("sh", str(source / "packaging/install.sh"), "install")
+    subprocess.run(command, check=True, timeout=RUN_TIMEOUT, env=environment)
+    every = modules(source / "echod")
+    client = {name for name in every if name.startswith("client/")}
+    assert {"client/scratch/deep/module.py", "client/load/plan.py"} <= client
+    assert modules(tmp_path / "staged/usr/lib/echod/echod") == every - client
+    assert modules(tmp_path / "staged/usr/lib/echoc/echod") == client | {"__init__.py"}
+
+
+def modules(directory: Path) -> set[str]:
+    """The paths of all modules below a directory, relative to it."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*.py")}
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("PREFIX=usr",), "PREFIX=usr is not absolute; say a path like /usr/local"),
-        (("PREFIX=/home/me",), "PREFIX=/home/me is in a home, where the service sees nothing"),
-        (("PREFIX=/root",), "PREFIX=/root is in a home, where the service sees nothing"),
-        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service sees nothing"),
-        (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 is not to be found"),
-        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot name"),
+        (("PREFIX=usr",), "PREFIX=usr must be an absolute path, such as /usr/local"),
+        (("PREFIX=/home/me",), "PREFIX=/home/me is in a home directory, which the service cannot see"),
+        (("PREFIX=/root",), "PREFIX=/root is in a home directory, which the service cannot see"),
+        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service cannot see it"),
+        (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 does not exist"),
+        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot contain"),
     ],
 )
 def test_a_bad_place_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str, packages: list[Path]) -> None:

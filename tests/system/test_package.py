@@ -127,14 +127,14 @@ def pickier(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_a_version_that_refuses_the_configuration_is_not_started(
     fresh: Machine, packages: list[Path], pickier: list[Path]
 ) -> None:
-    """The old one goes on running, with its clients; apt says so, and the journal says what is wrong and where."""
+    """The old one keeps running, with its clients; apt says so, and the journal says what is wrong and where."""
     package.install(fresh, packages)
     fresh.edit_unit(UNIT, "[Service]\nEnvironment=ECHOD_PORT=30000\n")
     fresh.run("systemctl", "restart", UNIT)
     service = Service(fresh)
     before = service.parent
     said = package.install(fresh, pickier)
-    assert "so it goes on with the old version" in said
+    assert "so the old version keeps running" in said
     assert f"then: systemctl restart {UNIT}" in said
     assert service.parent == before
     assert service.echoes(port=30000)
