@@ -119,7 +119,7 @@ def pickier(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     """A next version to which a port above 20000 is wrong."""
 
     def change(source: Path) -> None:
-        package.substitute(source / "echod/kinds.py", "Field(ge=0, le=65535)", "Field(ge=0, le=20000)")
+        package.substitute(source / "echod/config/types.py", "Field(ge=0, le=65535)", "Field(ge=0, le=20000)")
 
     return package.build(tmp_path_factory.mktemp("pickier"), "0.2.0", change)
 
