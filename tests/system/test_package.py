@@ -12,7 +12,7 @@ NEW_PORT = 10001
 
 
 def test_installing_leaves_a_running_service(fresh: Machine, packages: list[Path]) -> None:
-    """Without a network and a question, apt leaves echod enabled, running and echoing on both loopback addresses."""
+    """Without a network or a question, apt leaves echod enabled, running and echoing on both loopback addresses."""
     package.install(fresh, packages)
     assert fresh.output("systemctl", "is-active", UNIT) == "active"
     assert fresh.output("systemctl", "is-enabled", UNIT) == "enabled"
@@ -23,7 +23,7 @@ def test_installing_leaves_a_running_service(fresh: Machine, packages: list[Path
 
 
 def test_the_client_works_alone(fresh: Machine, packages: list[Path]) -> None:
-    """echoc's package needs nothing of echod's, has its modules compiled, and takes them along when it goes."""
+    """The package echoc does not need the package echod, compiles its modules, and removes them at a purge."""
     before = files(fresh)
     package.install(fresh, [path for path in packages if path.name.startswith("echoc_")])
     assert fresh.output("echoc", "--version") == f"echoc {package.VERSION}"
@@ -33,7 +33,7 @@ def test_the_client_works_alone(fresh: Machine, packages: list[Path]) -> None:
 
 
 def test_the_client_heeds_no_python_variables(fresh: Machine, packages: list[Path]) -> None:
-    """Another module of the name of one of its own, or of Python's, does not get in by the environment."""
+    """The environment cannot replace a module of echoc or of Python by another one of the same name."""
     package.install(fresh, packages)
     for name in ("echod", "socket", "sitecustomize"):
         fresh.write(f"/root/others/{name}.py", "raise SystemExit('not me')\n")
@@ -42,13 +42,13 @@ def test_the_client_heeds_no_python_variables(fresh: Machine, packages: list[Pat
 
 
 def test_bash_finds_the_completions(machine: Machine) -> None:
-    """With the package bash-completion they are there as soon as a name has been typed."""
+    """With the package bash-completion, they are loaded as soon as the name of the command has been typed."""
     assert completion(machine, "echod") == "complete -F _echod echod"
     assert completion(machine, "echoc") == "complete -F _echoc echoc"
 
 
 def completion(machine: Machine, name: str) -> str:
-    """How bash completes the arguments of a command, once what looks for that has looked."""
+    """How bash completes the arguments of a command, after bash-completion has looked for its file."""
     look = 'source /usr/share/bash-completion/bash_completion; set -- $(complete -p -D); "$3"'
     return machine.output("bash", "-c", f"{look} {name}; complete -p {name}")
 
@@ -61,7 +61,7 @@ def test_nobody_is_made_for_it(fresh: Machine, packages: list[Path]) -> None:
 
 
 def test_an_installation_survives_a_taken_port(fresh: Machine, packages: list[Path]) -> None:
-    """If the service can't start, the package is installed all the same, and status says why, between two tries."""
+    """If the service cannot start, the package is installed nevertheless; between two attempts the status says why."""
     taken = f"--socket-property=ListenStream=127.0.0.1:{PORT}"
     fresh.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
     package.install(fresh, packages)
@@ -70,7 +70,7 @@ def test_an_installation_survives_a_taken_port(fresh: Machine, packages: list[Pa
 
 
 def test_an_upgrade_restarts_what_runs(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """After an upgrade the new version serves, and an edited configuration is as it was."""
+    """After an upgrade the new version serves, and an edited configuration is unchanged."""
     package.install(fresh, packages)
     edit(fresh)
     fresh.run("systemctl", "restart", UNIT)
@@ -81,7 +81,7 @@ def test_an_upgrade_restarts_what_runs(fresh: Machine, packages: list[Path], new
 
 
 def test_a_downgrade_restarts_what_runs(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """The way back works too."""
+    """A downgrade works as an upgrade does: the older version serves."""
     package.install(fresh, newer)
     package.install(fresh, packages, "--allow-downgrades")
     assert running_version(fresh) == package.VERSION
@@ -89,7 +89,7 @@ def test_a_downgrade_restarts_what_runs(fresh: Machine, packages: list[Path], ne
 
 
 def test_an_upgrade_starts_nothing_that_was_stopped(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """A service that an administrator has stopped stays so."""
+    """A service that an administrator has stopped stays stopped."""
     package.install(fresh, packages)
     fresh.run("systemctl", "stop", UNIT)
     package.install(fresh, newer)
@@ -97,7 +97,7 @@ def test_an_upgrade_starts_nothing_that_was_stopped(fresh: Machine, packages: li
 
 
 def test_an_upgrade_without_room_in_run(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """Where systemd refuses to read its units again, the package is upgraded all the same, and the service goes on."""
+    """If systemd refuses to reload its units, the package is upgraded nevertheless, and the service keeps running."""
     package.install(fresh, packages)
     fresh.run("mount", "-o", "remount,size=10M", "/run")
     package.install(fresh, newer)
@@ -116,7 +116,7 @@ def test_an_upgrade_restarts_the_instances(fresh: Machine, packages: list[Path],
 
 @pytest.fixture(scope="session")
 def pickier(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A next version to which a port above 20000 is wrong."""
+    """A next version that does not accept a port above 20000."""
 
     def change(source: Path) -> None:
         package.substitute(source / "echod/config/types.py", "Field(ge=0, le=65535)", "Field(ge=0, le=20000)")
@@ -142,7 +142,7 @@ def test_a_version_that_refuses_the_configuration_is_not_started(
 
 
 def test_removing_stops_it_and_keeps_the_configuration(fresh: Machine, packages: list[Path]) -> None:
-    """Nothing listens any more; the edited configuration waits, and a reinstallation serves by it, instances too."""
+    """A removal stops everything and keeps the edited configuration; a new installation serves it, instances too."""
     package.install(fresh, packages)
     edit(fresh)
     fresh.write("/etc/echod/blue.toml", "port = 10002\n")
@@ -156,7 +156,7 @@ def test_removing_stops_it_and_keeps_the_configuration(fresh: Machine, packages:
 
 
 def test_purging_leaves_nothing(fresh: Machine, packages: list[Path]) -> None:
-    """After purge every file of the machine is one that was there before."""
+    """After a purge the machine has no file that it did not have before."""
     before = files(fresh)
     package.install(fresh, packages)
     edit(fresh)
@@ -211,7 +211,7 @@ def edit(machine: Machine) -> None:
 
 
 def running_version(machine: Machine, unit: str = UNIT) -> str:
-    """The version that the unit's process said it is when it started."""
+    """The version that the unit's process logged at its start."""
     return str(next(event["version"] for event in Service(machine, unit).events() if event["event"] == "starting"))
 
 
