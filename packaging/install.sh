@@ -1,17 +1,17 @@
 #!/bin/sh
-# install.sh install|uninstall: put echod and echoc into the system, or take them out again.
+# install.sh install|uninstall: install echod and echoc, or remove them.
 #
 # From the environment:
-#   PREFIX   where to, /usr/local if not said; configuration is in /etc all the same
-#   DESTDIR  a directory to put everything below, as packages are made; then nothing is started, stopped or compiled
-#   WHEELS   what wheels.sh has filled; for `install`
-#   PYTHON   the interpreter to run on; /usr/bin/python3 if not said
+#   PREFIX   the directory to install into (default: /usr/local); the configuration is in /etc in any case
+#   DESTDIR  a directory in place of /, to build packages; then nothing is started, stopped or compiled
+#   WHEELS   the directory that wheels.sh has filled (`install` only)
+#   PYTHON   the interpreter that runs echod and echoc (default: /usr/bin/python3)
 #
-# Without DESTDIR, and where systemd runs: `install` leaves a running service the first time, and later restarts what
-# runs, unless the new version refuses the present configuration; `uninstall` stops it. A configuration that somebody
-# has changed is kept.
+# Without DESTDIR, and where systemd runs: the first `install` starts the service; a later one restarts the units that
+# run, unless the new version does not accept the present configuration; `uninstall` stops them. A configuration that
+# was changed is kept.
 set -eu
-umask 022  # what is installed is for all to read, whoever installs it
+umask 022  # all users can read what is installed, whatever the caller's umask is
 
 fail() {
     echo "echod: $*" >&2
@@ -25,7 +25,7 @@ root=${root%/}
 staged=${DESTDIR:+yes}
 interpreter=${PYTHON:-/usr/bin/python3}
 
-# Where things are at run time; "$root" goes before each when they are put there.
+# Paths at run time; "$root" precedes each of them during the installation.
 bin=$prefix/bin
 lib=$prefix/lib/echod
 client_lib=$prefix/lib/echoc
@@ -38,40 +38,41 @@ functions=$prefix/share/zsh/site-functions
 config=/etc/echod.toml
 case $prefix in
     /usr | /usr/local) units=$prefix/lib/systemd/system ;;
-    *) units=/etc/systemd/system ;;  # systemd looks nowhere else that is the administrator's
+    *) units=/etc/systemd/system ;;  # systemd reads no other directory of the administrator's
 esac
 
-# check_place VARIABLE PATH: the service must be able to see it, and a unit and a #! line to name it.
+# check_place VARIABLE PATH: fail unless the service can see the path, and a unit and a #! line can name it.
 check_place() {
     case $2/ in
-        [!/]*) fail "$1=$2 is not absolute; say a path like /usr/local" ;;
-        *[!-A-Za-z0-9_./+]*) fail "$1=$2 has characters that a unit cannot name; say a path like /usr/local" ;;
-        /home/* | /root/* | /run/user/*) fail "$1=$2 is in a home, where the service sees nothing; say a path like /usr/local" ;;
+        [!/]*) fail "$1=$2 must be an absolute path, such as /usr/local" ;;
+        *[!-A-Za-z0-9_./+]*) fail "$1=$2 has characters that a unit cannot contain; choose a path like /usr/local" ;;
+        /home/* | /root/* | /run/user/*)
+            fail "$1=$2 is in a home directory, which the service cannot see; choose a path like /usr/local" ;;
         /tmp/* | /var/* | /dev/* | /proc/* | /sys/* | /run/* | /boot/*)
-            fail "$1=$2 is where the service sees nothing, or nothing that lasts; say a path like /usr/local" ;;
+            fail "$1=$2 is where the service cannot see it, or it will not last; choose a path like /usr/local" ;;
     esac
 }
 
 check() {
     check_place PREFIX "$prefix"
     [ "$staged" ] || [ "$(id -u)" = 0 ] ||
-        fail "only root can write to $prefix and /etc; sudo make $1, or say DESTDIR=directory"
+        fail "only root can write to $prefix and /etc: sudo make $1, or set DESTDIR"
 }
 
 check_python() {
-    interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON is not to be found; say a path like /usr/bin/python3"
+    interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON does not exist; choose one like /usr/bin/python3"
     check_place PYTHON "$interpreter"
-    # Not where it is to run on another machine, as a package is.
+    # With DESTDIR the interpreter of another machine will run it.
     [ "$staged" ] || "$interpreter" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||
-        fail "$interpreter is no Python from 3.11 to 3.14; say another: make install PYTHON=/path/to/python3"
+        fail "$interpreter is not Python 3.11 to 3.14; choose another: make install PYTHON=/path/to/python3"
     case $interpreter in
-        /usr/bin/*) python_lib= ;;  # it and its libraries are in ExecPaths= already
+        /usr/bin/*) python_lib= ;;  # the interpreter and its libraries are in ExecPaths= already
         *) python_lib=" -$("$interpreter" -c 'import sys; print(sys.base_prefix)')/lib" ;;
     esac
 }
 
-# The units as they are for this place: their paths, written for /usr, are looked up here, and where the service is to
-# see something is not made inaccessible.
+# Print a unit or drop-in with the paths of this installation in place of those below /usr. A directory that the service
+# needs is taken out of InaccessiblePaths=.
 unit() {
     top=$(echo "$prefix" | cut -d / -f 2)
     python_top=$(echo "$interpreter" | cut -d / -f 2)
@@ -80,18 +81,18 @@ unit() {
         -e "/^InaccessiblePaths=/s# -/\($top\|$python_top\)\( \|\$\)#\2#" -e "/^ExecPaths=/s|\$|$python_lib|" "$1"
 }
 
-# One service of many, each with its configuration: the same unit, and no second copy of it to keep true.
+# Turn echod.service into the template echod@.service, whose instances read /etc/echod/NAME.toml.
 instance() {
     sed -e '/^Description=/s|$|, %i|' -e "s|$bin/echod\$|& --config /etc/echod/%i.toml|" \
         -e "s|$bin/echod --check-config|& --config /etc/echod/%i.toml|" \
-        -e '1s|.*|# echod@NAME under systemd 252 or newer, one for each /etc/echod/NAME.toml: echod.service, made into a template.|'
+        -e '1s|.*|# echod@NAME.service, for systemd 252 or newer: echod.service, configured by /etc/echod/NAME.toml.|'
 }
 
 put() {
     install -D -m "$1" "$2" "$root$3"
 }
 
-# Both beside the old ones first, and then in their places: a full disk must not take away what runs.
+# Fill the new libraries beside the old ones before replacing any: a full disk must not remove what runs.
 put_libraries() {
     fill_daemon "$root$lib.new"
     fill_client "$root$client_lib.new"
@@ -104,38 +105,42 @@ put_libraries() {
     done
 }
 
+# put_modules DIRECTORY TEST...: install the modules of echod/ that find(1) selects by TEST, in the same subdirectories.
+put_modules() {
+    into=$1
+    shift
+    (cd "$source/echod" && find . -name '*.py' "$@") | while read -r module; do
+        install -D -m 644 "$source/echod/$module" "$into/$module"
+    done
+}
+
 fill_daemon() {
     rm -rf "$1"
     mkdir -p "$1/echod"
     for wheel in "$WHEELS"/*.whl; do
         "$interpreter" -m zipfile -e "$wheel" "$1"
     done
-    # What pip alone reads; the licences are in the copyright file. What stays says which versions these are, and of
-    # what the compiled module was made.
+    # Only pip reads these files; the licences are in the copyright file. METADATA has the versions, and sboms/ what the
+    # compiled module was made of.
     rm -rf "$1"/*.dist-info/licenses
     find "$1" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
-    (cd "$source/echod" && find . -name '*.py' ! -path './client/*') | while read -r module; do
-        install -D -m 644 "$source/echod/$module" "$1/echod/$module"
-    done
+    put_modules "$1/echod" ! -path './client/*'
     for name in announce-restart ask-reload back-off; do
         install -m 755 "$source/packaging/systemd/$name" "$1"
     done
 }
 
-# A library of its own, so that either can be there without the other. Not one file, a zip archive: Python would compile
-# that anew at each start, which takes longer than the rest of it.
+# A library of its own, so that either program can be installed without the other. Not a zip archive, which Python would
+# compile at each start; that takes longer than the rest of the start.
 fill_client() {
     rm -rf "$1"
     mkdir -p "$1/echod"
-    install -m 644 "$source/echod/__init__.py" "$1/echod"
-    (cd "$source/echod" && find client -name '*.py') | while read -r module; do
-        install -D -m 644 "$source/echod/$module" "$1/echod/$module"
-    done
+    put_modules "$1/echod" \( -path './client/*' -o -path ./__init__.py \)
 }
 
 # put_command NAME LIBRARY MODULE
 put_command() {
-    # -I and -S: nothing but these modules and Python's own; what else is installed for it cannot do harm here.
+    # -I and -S: only these modules and Python's own; other packages that are installed for Python cannot interfere.
     cat >"$scratch/$1" <<END
 #!$interpreter -IS
 import sys
@@ -143,7 +148,7 @@ sys.path.insert(0, "$2")
 try:
     from $3 import main
     sys.exit(main())
-except KeyboardInterrupt:  # while it is read, before it can say so itself
+except KeyboardInterrupt:  # during the import, before main() can handle it
     sys.exit(130)
 END
     put 755 "$scratch/$1" "$bin/$1"
@@ -182,7 +187,7 @@ is_ours() {
 
 install_all() {
     check_python
-    sh "$source/packaging/wheels.sh" --check "${WHEELS-}" || fail "WHEELS=${WHEELS-} is not complete; run make wheels"
+    sh "$source/packaging/wheels.sh" --check "${WHEELS-}" || fail "WHEELS=${WHEELS-} is incomplete; run make wheels"
     first=yes
     ! is_ours || first=
     scratch=$(mktemp -d)
@@ -197,10 +202,10 @@ install_all() {
     [ "$staged" ] || start
 }
 
-# What runs is asked by its reload whether its configuration is right for the new version; if not, it goes on as it is,
-# and systemctl has said why.
+# A reload of each running unit first checks its configuration with the new version. If that fails, systemctl prints the
+# reason, and the old version keeps running.
 start() {
-    [ -d /run/systemd/system ] || { echo "echod: installed; systemd does not run here, so nothing is started"; return; }
+    [ -d /run/systemd/system ] || { echo "echod: installed, but not started: systemd does not run here"; return; }
     systemctl daemon-reload
     [ -z "$first" ] || systemctl --quiet is-active echod.service || { systemctl enable --now echod.service; return; }
     kept=
@@ -209,7 +214,7 @@ start() {
         if systemctl reload "$unit"; then systemctl restart "$unit"; else kept="$kept $unit"; fi
     done
     [ -z "$kept" ] ||
-        fail "the new version was not put to work, and the old one goes on running:$kept; mend what is told above, then: systemctl restart$kept"
+        fail "the old version keeps running:$kept; correct the problem printed above, then: systemctl restart$kept"
 }
 
 stop() {
@@ -221,16 +226,16 @@ stop() {
 }
 
 uninstall_all() {
-    is_ours || fail "nothing is installed in $root$prefix; say where: make uninstall PREFIX=directory"
+    is_ours || fail "echod is not installed in $root$prefix; choose another: make uninstall PREFIX=directory"
     manages=
     [ "$staged" ] || [ ! -d /run/systemd/system ] || manages=yes
     [ -z "$manages" ] || stop
     if dpkg-query --search "$root$config" >/dev/null 2>&1; then
-        echo "echod: $config belongs to the Debian package echod, and is kept; to have that serve: systemctl enable --now echod"
+        echo "echod: kept $config, which belongs to the Debian package; to start that: systemctl enable --now echod"
     elif cmp -s "$root$share/echod.toml" "$root$config"; then
         rm -f "$root$config"
     elif [ -e "$root$config" ]; then
-        echo "echod: $root$config was changed, and is kept"
+        echo "echod: kept $root$config, because it was changed"
     fi
     rm -f "$root$bin/echod" "$root$bin/echoc"
     rm -f "$root$completions/echod" "$root$completions/echoc" "$root$functions/_echod" "$root$functions/_echoc"

@@ -1,19 +1,24 @@
 #!/bin/sh
-# wheels.sh VENV DIRECTORY MACHINE: fill DIRECTORY with the wheels that echod runs on, as pinned in requirements/, for
-# every Python that it supports on this kind of machine (x86_64, aarch64). VENV is the environment whose pip does it.
-# wheels.sh --check DIRECTORY: succeed if it has been filled by these pins, and nothing has been lost since.
+# wheels.sh VENV DIRECTORY MACHINE: fill DIRECTORY with the wheels that echod needs, as pinned in requirements/, for
+# each supported Python on this kind of machine (x86_64, aarch64). VENV is the environment whose pip is used.
+# wheels.sh --check DIRECTORY: succeed if it was filled from these pins, and is still complete.
 #
-# This is all that an installation needs of a network: where DIRECTORY is right already nothing is downloaded, and no
-# environment made. DIRECTORY/complete tells by contents, not times, so it may come from another machine.
+# An installation needs a network for nothing else: if DIRECTORY is complete, nothing is downloaded and no environment
+# is made. DIRECTORY/complete compares contents, not times, so the directory may come from another machine.
 #
-# One package for 3.11 to 3.14 costs three more copies of the one compiled module, and lives through the distribution's
-# upgrade to another Python.
+# One package for Python 3.11 to 3.14 costs three more copies of the one compiled module, and keeps working after an
+# upgrade of the distribution to another Python.
 set -eu
 
 versions="3.11 3.12 3.13 3.14"
 
 here=$(dirname "$0")
 pins=$here/requirements
+
+fail() {
+    echo "echod: $*" >&2
+    exit 1
+}
 
 pinned() {
     (cd "$here" && sha256sum wheels.sh requirements/runtime.txt requirements/build.txt)
@@ -40,19 +45,20 @@ pip() {
 ! is_complete "$directory" || exit 0
 
 sh "$pins/venv.sh" "$venv"
-echo "echod: fetching the wheels for $machine into $directory"
+echo "echod: downloading the wheels for $machine into $directory"
 rm -rf "$directory"
 mkdir -p "$directory"
 for version in $versions; do
-    # --no-deps: the pins name everything, and only so does pip take a source archive, which sdnotify is, for another
+    # --no-deps: the pins name everything. Without it pip takes no source archive, such as that of sdnotify, for another
     # Python than its own.
     pip download --no-deps --no-build-isolation --use-pep517 --require-hashes -r "$pins/runtime.txt" \
         --python-version "$version" --platform "manylinux_2_17_$machine" --dest "$directory" ||
-        { echo "echod: pip could not fetch the wheels for Python $version on $machine" >&2; exit 1; }
+        fail "pip could not download the wheels for Python $version on $machine; its message above says why"
 done
 for archive in "$directory"/*.tar.gz; do
-    # By the pinned setuptools beside pip; an isolated build would fetch the newest. The archive's hash was checked.
-    pip wheel --no-deps --no-index --no-build-isolation --use-pep517 --wheel-dir "$directory" "$archive"
+    # Built by the pinned setuptools; an isolated build would download the newest. The hash of the archive was checked.
+    pip wheel --no-deps --no-index --no-build-isolation --use-pep517 --wheel-dir "$directory" "$archive" ||
+        fail "pip could not build a wheel of $archive; its message above says why"
     rm "$archive"
 done
 pinned >"$directory/pinned"

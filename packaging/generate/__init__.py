@@ -3,9 +3,6 @@
 documents.py    every file that repeats something from the code
 pages.py        the blocks of the man pages
 samples.py      README.md's sample of a status, and etc/echod.toml
-completions.py  what bash and zsh complete, of both programs
-bash.py         that, for bash
-zsh.py          that, for zsh
 arguments.py    names, values and meaning of a parser's arguments
 facts.py        events, levels, exit statuses, and samples of what echod says
 mdoc.py         text -> mdoc(7)

@@ -1,14 +1,12 @@
 """Every file that repeats something from the code, with its right text.
 
 In a man page that is the text between `.\\" begin generated: NAME` and `.\\" end generated`; in README.md what it shows
-of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand, and kept.  The
-files for the completion of command lines are generated whole.
+of `systemctl status`; in etc/echod.toml all below the first paragraph.  The rest is written by hand, and kept.
 """
 
 from pathlib import Path
 
-from generate import bash, pages, samples, zsh
-from generate.completions import programs
+from generate import pages, samples
 
 PACKAGING = Path(__file__).parents[1]
 ROOT = PACKAGING.parent
@@ -22,9 +20,6 @@ def documents() -> dict[Path, str]:
     found = {path: pages.page(path.read_text()) for path in PAGES}
     found[README] = samples.readme(README.read_text())
     found[SAMPLE] = samples.sample(SAMPLE.read_text())
-    for program in programs():
-        found[PACKAGING / "completions" / "bash" / program.name] = bash.script(program)
-        found[PACKAGING / "completions" / "zsh" / f"_{program.name}"] = zsh.script(program)
     return found
 
 

@@ -3,10 +3,10 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from echod import errors
-from echod.config.settings import Key, Settings, keys
+from echod.config.settings import Key, keys
 from echod.log.events import EventLog
 from echod.parent.status import serving
 from echod.shared.counters import Totals
@@ -66,22 +66,6 @@ def statuses() -> Iterator[tuple[int, str]]:
 def settings() -> dict[str, Key]:
     """The settings of echod by their flags."""
     return {key.flag: key for key in keys()}
-
-
-def choices(key: Key) -> tuple[str, ...]:
-    """The words that a setting may be: all of them, or those beside numbers."""
-    found: Any = Settings
-    for name in key.path:
-        found = found.model_fields[name].annotation
-    return ("true", "false") if found is bool else tuple(_words(found))
-
-
-def _words(annotation: Any) -> Iterator[str]:
-    for argument in get_args(annotation):
-        if isinstance(argument, str):
-            yield argument
-        else:
-            yield from _words(argument)
 
 
 def _levels(level: int | Callable[..., int]) -> str:

@@ -1,12 +1,12 @@
 #!/bin/sh
 # venv.sh DIRECTORY [SET...]: make DIRECTORY a virtual environment with echod and the pinned SETs (SET.txt here).
 #
-# From the environment: PYTHON, the interpreter to use (otherwise the first one that will do), and ECHOD, what pip
-# installs as echod (otherwise this checkout, editable).
+# From the environment: PYTHON, the interpreter to use (default: the first suitable one on PATH), and ECHOD, what pip
+# installs as echod (default: this checkout, editable).
 #
-# It compares contents, not times: DIRECTORY/pins.stamp says in lines what was installed. While the environment is
-# being changed it has no stamp, so one whose making was interrupted is made anew, as is one that no longer fits.
-# Nothing is downloaded but what the pins name, and only if its hash is theirs; from where is pip's configuration.
+# The script compares contents, not times: DIRECTORY/pins.stamp lists what was installed. An environment has no stamp
+# while it is being changed, so an interrupted one is made again, as is one that no longer matches.
+# pip downloads only what the pins name, and checks the hashes; pip's own configuration says where from.
 set -eu
 
 fail() {
@@ -22,7 +22,7 @@ makes_venvs() {
     "$1" -c 'import ensurepip, venv' 2>/dev/null
 }
 
-# Sets `python`. To be on PATH is not enough: pyenv has commands there for versions that are not chosen.
+# Sets `python`. A command on PATH is not enough: pyenv has commands there for versions that are not selected.
 find_python() {
     new_enough=
     if [ "${PYTHON-}" ]; then set -- "$PYTHON"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi
@@ -30,7 +30,7 @@ find_python() {
         is_new_enough "$python" || continue
         new_enough=${new_enough:-$python}
         makes_venvs "$python" || continue
-        # Where $venv is activated, python3 is the very one that is about to be removed.
+        # If $venv is activated, python3 is the interpreter that is about to be removed.
         python=$("$python" -c 'import sys; print(sys._base_executable)')
         return
     done
@@ -39,14 +39,14 @@ find_python() {
     elif [ "${PYTHON-}" ]; then
         fail "PYTHON=$PYTHON is not a Python 3.11 or newer"
     fi
-    fail "there is no Python 3.11 or newer on PATH; install one, or say where it is: make PYTHON=/path/to/python3"
+    fail "found no Python 3.11 or newer on PATH; install one, or name it: make PYTHON=/path/to/python3"
 }
 
 identity() {
     "$1" -c 'import sys; print("python", sys.base_prefix, *sys.version_info)' 2>/dev/null
 }
 
-# What the stamp must say, whatever the sets. The directories, because an environment's scripts name their own.
+# What the stamp must contain for any sets. The directories, because the scripts in an environment name its directory.
 base() {
     echo "echod ${ECHOD:-.} in $venv of $root"
     identity "$venv/bin/python" || echo "no python"
@@ -57,7 +57,7 @@ has() {
     [ -f "$stamp" ] && grep -Fxq -e "$1" "$stamp"
 }
 
-# Nothing has to be removed: the base is there, by the Python that was asked for, and no set with other pins.
+# The environment can be kept: its base and its Python are the right ones, and it has no set with other pins.
 is_sound() {
     while IFS= read -r line; do
         has "$line" || return 1
@@ -70,19 +70,20 @@ END
     done
 }
 
-# Without isolation the sdnotify archive is built by the pinned setuptools; otherwise pip would fetch the newest.
+# Without isolation: hatchling and setuptools, which build, are those of build.txt. With it pip downloads the newest.
 pip_install() {
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install \
         --no-build-isolation --use-pep517 "$@"
 }
 
+# Each step says itself that it failed: in a function that is called as `make_base || fail`, `set -e` has no effect, and
+# the steps after a failed download would run as well.
 make_base() {
-    pip_install --require-hashes -r "$pins/build.txt"
-    if [ "${ECHOD-}" ]; then
-        pip_install --no-deps "$ECHOD"
-    else
-        pip_install --no-deps --editable .
-    fi
+    "$python" -m venv "$venv" || fail "$python could not make $venv"
+    pip_install --require-hashes -r "$pins/build.txt" ||
+        fail "pip could not install the packages of $pins/build.txt; its message above says why"
+    if [ "${ECHOD-}" ]; then set -- "$ECHOD"; else set -- --editable .; fi
+    pip_install --no-deps "$@" || fail "pip could not install echod itself; its message above says why"
 }
 
 [ $# -gt 0 ] || fail "usage: venv.sh DIRECTORY [SET...]"
@@ -93,7 +94,7 @@ root=$(pwd)
 pins=packaging/requirements
 stamp=$venv/pins.stamp
 
-# Two at once, as from `make run` and `make test` in two terminals, take turns. The lock is this file.
+# Two runs at once, as from `make run` and `make test` in two terminals, take turns. This file is the lock.
 exec 9<"$pins/venv.sh"
 flock -n 9 || { echo "echod: waiting for another make"; flock 9; }
 
@@ -101,8 +102,7 @@ if ! is_sound "$@"; then
     find_python
     echo "echod: making $venv with $("$python" --version)"
     rm -rf "$venv"
-    "$python" -m venv "$venv" || fail "$python could not make $venv"
-    make_base || fail "pip could not install into $venv"
+    make_base
     base >"$stamp.new"
     mv "$stamp.new" "$stamp"
 fi
@@ -110,13 +110,13 @@ fi
 for set; do
     line=$(sha256sum "$pins/$set.txt")
     ! has "$line" || continue
-    echo "echod: installing the pinned packages of $set (the first time this takes a while)"
+    echo "echod: installing the pinned packages of $set (this can take a minute)"
     mv "$stamp" "$stamp.new"
     if pip_install --require-hashes -r "$pins/$set.txt"; then
         echo "$line" >>"$stamp.new"
         mv "$stamp.new" "$stamp"
     else
-        mv "$stamp.new" "$stamp"  # pip changes nothing before it has everything: what was there is still good
-        fail "pip could not install what $pins/$set.txt names"
+        mv "$stamp.new" "$stamp"  # pip downloads everything before it changes anything: the environment is as before
+        fail "pip could not install the packages of $pins/$set.txt; its message above says why"
     fi
 done

@@ -15,7 +15,7 @@ WHEELS = CHECKOUT / "build/wheels" / MACHINE
 """What `make wheels` has filled, before these tests began."""
 
 BUILD_TIMEOUT = 500.0  # seconds
-PARTS = ("echod", "etc", "packaging", "Makefile", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("echod", "etc", "packaging", "Makefile", "pyproject.toml", "CHANGELOG.md", "README.md", "LICENSE")
 """What is needed of the checkout to build and to install."""
 
 VERSION = "0.1.0"

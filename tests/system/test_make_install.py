@@ -1,4 +1,4 @@
-"""`make install` and `make uninstall`: a system without a package manager of ours."""
+"""`make install` and `make uninstall`: an installation without a package manager."""
 
 import os
 import subprocess
@@ -12,6 +12,8 @@ from tests.system.service import CONFIG, UNIT, Service
 from tests.system.test_package import completion, files
 
 SOURCE = "/root/echod"
+COLUMNS = 100
+"""Of a line in a unit, which is read in terminals."""
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def make(machine: Machine, *arguments: str) -> str:
 
 
 def test_it_leaves_a_running_service(unpacked: Machine) -> None:
-    """make install: enabled, running, echoing, and as well shut in as from the package."""
+    """make install leaves the service enabled, running, echoing, and in the same sandbox as the package does."""
     make(unpacked, "install")
     assert unpacked.output("systemctl", "is-enabled", UNIT) == "enabled"
     assert Service(unpacked).echoes()
@@ -39,7 +41,7 @@ def test_it_leaves_a_running_service(unpacked: Machine) -> None:
 
 
 def test_every_unit_is_right_for_its_place(unpacked: Machine) -> None:
-    """Units and drop-ins name the files below PREFIX: the template and the hardest way serve too."""
+    """Units and drop-ins name the files below PREFIX: the template and the socket-activated service work too."""
     make(unpacked, "install")
     unpacked.write("/etc/echod/blue.toml", "port = 10002\n")
     unpacked.run("systemctl", "start", "echod@blue")
@@ -54,7 +56,7 @@ def test_every_unit_is_right_for_its_place(unpacked: Machine) -> None:
 
 @pytest.mark.parametrize("prefix", ["/usr", "/opt/echo"])
 def test_any_prefix_will_do(unpacked: Machine, prefix: str) -> None:
-    """PREFIX is where everything goes but the configuration, even where the unit sees nothing otherwise."""
+    """PREFIX is the place of everything but the configuration, even where the unit could not see it by default."""
     make(unpacked, "install", f"PREFIX={prefix}")
     assert Service(unpacked).echoes()
     assert unpacked.output(f"{prefix}/bin/echoc", "-m", "a sentence") == "a sentence"
@@ -63,7 +65,7 @@ def test_any_prefix_will_do(unpacked: Machine, prefix: str) -> None:
 
 
 def test_everything_is_compiled(unpacked: Machine) -> None:
-    """No start of echod or echoc has to do that, and those who may not write there could not."""
+    """All modules are compiled at the installation, because a user without write permission could not do it later."""
     make(unpacked, "install")
     for name in ("echod", "echoc"):
         assert unpacked.output("sh", "-c", f"ls /usr/local/lib/{name}/echod/__pycache__/__init__.*.pyc")
@@ -71,13 +73,13 @@ def test_everything_is_compiled(unpacked: Machine) -> None:
 
 
 def test_bash_finds_the_completions(unpacked: Machine) -> None:
-    """Those below /usr/local too."""
+    """bash-completion finds the files below /usr/local too."""
     make(unpacked, "install")
     assert completion(unpacked, "echoc") == "complete -F _echoc echoc"
 
 
 def test_a_second_time_it_restarts_what_runs(unpacked: Machine) -> None:
-    """An update keeps the configuration, and the new files serve."""
+    """An update keeps the configuration, and the service runs from the new files."""
     make(unpacked, "install")
     unpacked.write(CONFIG, "port = 10001\n")
     before = Service(unpacked).parent
@@ -87,7 +89,7 @@ def test_a_second_time_it_restarts_what_runs(unpacked: Machine) -> None:
 
 
 def test_an_instance_is_restarted_too(unpacked: Machine) -> None:
-    """What runs from the template gets the new files like the service itself."""
+    """An update restarts a running instance from the new files, as it does the service itself."""
     make(unpacked, "install")
     unpacked.write("/etc/echod/blue.toml", "port = 10002\n")
     unpacked.run("systemctl", "start", "echod@blue")
@@ -98,7 +100,7 @@ def test_an_instance_is_restarted_too(unpacked: Machine) -> None:
 
 
 def test_a_full_disk_takes_nothing_away(unpacked: Machine) -> None:
-    """With room for one version and not for two, an update fails, and daemon and client are those that were there."""
+    """With room for one version and not for two, an update fails, and the old daemon and client still work."""
     unpacked.run("mount", "-t", "tmpfs", "-o", "size=40M", "tmpfs", "/opt")
     make(unpacked, "install", "PREFIX=/opt/echo")
     done = unpacked.run("make", "-C", SOURCE, "install", "PREFIX=/opt/echo", check=False)
@@ -111,7 +113,7 @@ def test_a_full_disk_takes_nothing_away(unpacked: Machine) -> None:
 
 
 def test_it_starts_nothing_that_was_stopped(unpacked: Machine) -> None:
-    """An update leaves a service stopped that an administrator has stopped."""
+    """An update does not start a service that an administrator has stopped."""
     make(unpacked, "install")
     unpacked.run("systemctl", "disable", "--now", UNIT)
     make(unpacked, "install")
@@ -119,35 +121,35 @@ def test_it_starts_nothing_that_was_stopped(unpacked: Machine) -> None:
 
 
 def test_it_does_not_depend_on_the_umask(unpacked: Machine) -> None:
-    """Installed by somebody careful, it can still be read by the user that the service runs as."""
+    """Installed with the umask 077, the files can still be read by the user of the service."""
     unpacked.run("sh", "-c", f"umask 077 && make -C {SOURCE} install PREFIX=/opt/echo")
     assert Service(unpacked).echoes()
 
 
 def test_a_lost_wheel_is_noticed(unpacked: Machine) -> None:
-    """What was carried over incompletely is not installed."""
+    """An incomplete directory of wheels is not installed."""
     unpacked.run("sh", "-c", f"rm {SOURCE}/build/wheels/*/sdnotify-*.whl")
     wheels = f"WHEELS={SOURCE}/build/wheels/{package.WHEELS.name}"
     done = unpacked.run("env", wheels, "sh", f"{SOURCE}/packaging/install.sh", "install", check=False)
     assert done.returncode == 1
-    assert "is not complete; run make wheels" in done.stderr
+    assert "is incomplete; run make wheels" in done.stderr
     assert unpacked.run("test", "-e", "/usr/local/lib/echod", check=False).returncode == 1
 
 
 def test_a_second_time_it_leaves_running_what_would_not_start(unpacked: Machine) -> None:
-    """With a configuration that is wrong the old process goes on, and make fails with a sentence."""
+    """With an invalid configuration the old process keeps running, and make fails with a sentence."""
     make(unpacked, "install")
     unpacked.write(CONFIG, "prot = 10001\n")
     before = Service(unpacked).parent
     done = unpacked.run("make", "-C", SOURCE, "install", check=False)
     assert done.returncode != 0
-    assert "the old one goes on running" in done.stderr
+    assert "the old version keeps running" in done.stderr
     assert Service(unpacked).parent == before
     assert Service(unpacked).echoes()
 
 
 def test_uninstalling_leaves_nothing(unpacked: Machine) -> None:
-    """make uninstall takes out every file that make install put in, and stops the service first."""
+    """make uninstall stops the service, and removes every file that make install has installed."""
     before = files(unpacked)
     make(unpacked, "install")
     make(unpacked, "uninstall")
@@ -158,24 +160,24 @@ def test_uninstalling_leaves_nothing(unpacked: Machine) -> None:
 
 
 def test_uninstalling_keeps_what_somebody_wrote(unpacked: Machine) -> None:
-    """A changed configuration stays, and make says so."""
+    """A configuration that was changed stays, and make says so."""
     make(unpacked, "install")
     unpacked.write(CONFIG, "port = 10001\n")
-    assert f"{CONFIG} was changed, and is kept" in make(unpacked, "uninstall")
+    assert f"kept {CONFIG}, because it was changed" in make(unpacked, "uninstall")
     assert unpacked.output("cat", CONFIG) == "port = 10001"
 
 
 def test_uninstalling_from_the_wrong_place_takes_nothing(unpacked: Machine) -> None:
-    """With another PREFIX than it was installed by, it says so, and what is installed goes on."""
+    """With another PREFIX than that of the installation, make says so, and the installed service keeps running."""
     make(unpacked, "install")
     done = unpacked.run("make", "-C", SOURCE, "uninstall", "PREFIX=/opt/echo", check=False)
     assert done.returncode != 0
-    assert "nothing is installed in /opt/echo" in done.stderr
+    assert "echod is not installed in /opt/echo" in done.stderr
     assert Service(unpacked).echoes()
 
 
 def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
-    """With DESTDIR everything goes below that, nothing is started, and uninstall empties it again."""
+    """With DESTDIR everything is installed below it, nothing is started, and uninstall removes everything again."""
     staged = tmp_path / "staged"
     arguments = ("make", "--no-print-directory", "-C", str(package.CHECKOUT), f"DESTDIR={staged}", "PREFIX=/usr")
     subprocess.run((*arguments, "install"), check=True, timeout=RUN_TIMEOUT, stdout=subprocess.DEVNULL)
@@ -193,23 +195,46 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
     ):
         assert (staged / name).is_file(), name
     assert "ExecStart=/usr/bin/echod\n" in (staged / "usr/lib/systemd/system/echod.service").read_text()
+    for unit in (staged / "usr/lib/systemd/system").iterdir():
+        assert max(map(len, unit.read_text().splitlines())) <= COLUMNS, unit
     subprocess.run((*arguments, "uninstall"), check=True, timeout=RUN_TIMEOUT)
     assert [name for _, _, names in os.walk(staged) for name in names] == []
+
+
+def test_every_module_is_installed(packages: list[Path], tmp_path: Path) -> None:
+    """The daemon's library has all of echod/ but the client, the client's the client: new packages are found too."""
+    source = package.copy_checkout(tmp_path / "source")
+    for name in ("scratch/__init__.py", "scratch/deep/module.py", "client/scratch/deep/module.py"):
+        (source / "echod" / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / "echod" / name).write_text('"""A module."""\n')
+    environment = os.environ | {"WHEELS": str(package.WHEELS), "DESTDIR": str(tmp_path / "staged"), "PREFIX": "/usr"}
+    command = ("sh", str(source / "packaging/install.sh"), "install")
+    subprocess.run(command, check=True, timeout=RUN_TIMEOUT, env=environment)
+    every = modules(source / "echod")
+    client = {name for name in every if name.startswith("client/")}
+    assert {"client/scratch/deep/module.py", "client/load/plan.py"} <= client
+    assert modules(tmp_path / "staged/usr/lib/echod/echod") == every - client
+    assert modules(tmp_path / "staged/usr/lib/echoc/echod") == client | {"__init__.py"}
+
+
+def modules(directory: Path) -> set[str]:
+    """The paths of all modules below a directory, relative to it."""
+    return {str(path.relative_to(directory)) for path in directory.rglob("*.py")}
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("PREFIX=usr",), "PREFIX=usr is not absolute; say a path like /usr/local"),
-        (("PREFIX=/home/me",), "PREFIX=/home/me is in a home, where the service sees nothing"),
-        (("PREFIX=/root",), "PREFIX=/root is in a home, where the service sees nothing"),
-        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service sees nothing"),
-        (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 is not to be found"),
-        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot name"),
+        (("PREFIX=usr",), "PREFIX=usr must be an absolute path, such as /usr/local"),
+        (("PREFIX=/home/me",), "PREFIX=/home/me is in a home directory, which the service cannot see"),
+        (("PREFIX=/root",), "PREFIX=/root is in a home directory, which the service cannot see"),
+        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service cannot see it"),
+        (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 does not exist"),
+        (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot contain"),
     ],
 )
 def test_a_bad_place_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str, packages: list[Path]) -> None:
-    """Nothing is installed where the service could not run."""
+    """Nothing is installed in a place where the service could not run."""
     command = ("make", "-C", str(package.CHECKOUT), "install", "DESTDIR=/nonexistent/nowhere", *arguments)
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=RUN_TIMEOUT)
     assert done.returncode != 0

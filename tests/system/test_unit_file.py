@@ -1,4 +1,4 @@
-"""The unit file by itself, and what it takes away from a running daemon."""
+"""The unit file itself, and the restrictions of a running daemon."""
 
 from tests.system.machine import Machine
 from tests.system.service import UNIT, Service
@@ -9,13 +9,13 @@ EXPOSURE = 11
 
 
 def test_systemd_accepts_the_units_without_a_warning(machine: Machine) -> None:
-    """systemd-analyze verify has nothing to say about any of the units; there is no man(1) here to look pages up by."""
+    """systemd-analyze verify prints nothing about any of the units (without the man pages: there is no man(1) here)."""
     verified = machine.run("systemd-analyze", "verify", "--man=no", UNIT, "echod@any.service", "echod.socket")
     assert verified.stdout + verified.stderr == ""
 
 
 def test_exposure_stays_as_low_as_it_is(machine: Machine) -> None:
-    """systemd-analyze security rates the unit at no more than what was reached once."""
+    """systemd-analyze security rates the unit no higher than the lowest exposure that was reached."""
     machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={EXPOSURE}", UNIT)
 
 
@@ -28,7 +28,7 @@ def test_enabling_starts_it_at_boot(machine: Machine) -> None:
 
 
 def test_no_process_has_any_privilege(served: Service) -> None:
-    """Parent and workers run as a user of their own, hold no capability and can get none, and are filtered."""
+    """Parent and workers have their own user, no capability, no way to get one, and a filter of system calls."""
     for pid in {served.parent} | served.workers():
         lines = served.machine.output("cat", f"/proc/{pid}/status").splitlines()
         status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
@@ -52,7 +52,7 @@ with socket.socket(socket.AF_UNIX) as client:
 
 
 def test_a_unix_socket_for_all_takes_what_the_unit_says(service: Service) -> None:
-    """The drop-in that the unit's comment describes opens a unix socket to which every user can connect."""
+    """The directives in the comment of UMask= open a unix socket to which every user can connect."""
     service.configure(RuntimeDirectory="echod", UMask="0", Environment="ECHOD_HOST=unix:/run/echod/socket")
     service.start()
     assert service.machine.output("python3", "-c", UNIX_CLIENT) == "b'x'"

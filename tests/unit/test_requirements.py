@@ -67,3 +67,22 @@ def test_the_lower_bounds_are_tested() -> None:
 def test_the_tests_share_no_package_with_echod(name: str) -> None:
     """The test set goes with either set that echod runs on, without moving one of its versions."""
     assert not pins("test.txt").keys() & pins(name).keys()
+
+
+def test_a_package_has_one_version() -> None:
+    """Several sets may name a package, because one environment may have them all: only the lowest set differs."""
+    found: dict[str, Release] = {}
+    for name in PINNED:
+        if name != "lowest.txt":
+            for package, version in pins(name).items():
+                assert found.setdefault(package, version) == version, f"{package} in {name}"
+
+
+def test_the_build_backend_is_pinned() -> None:
+    """The backend of pyproject.toml is in the set that builds, as is setuptools, which builds sdnotify."""
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    match = BOUND.fullmatch(requires[0])
+    assert match
+    assert len(requires) == 1
+    assert pins("build.txt")[match[1]] >= release(match[2])
+    assert "setuptools" in pins("build.txt")
