@@ -399,7 +399,7 @@ def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
     with Daemon(environment={"NOTIFY_SOCKET": name}) as daemon:
         warning = daemon.wait_for("config_warning")
         assert (warning["level"], daemon.words) == ("warning", [])
-        assert warning["message"].startswith("systemd can't be told how things are: NOTIFY_SOCKET: ")
+        assert warning["message"].startswith("systemd cannot be notified: NOTIFY_SOCKET: ")
         assert reason in warning["message"]
         assert "None" not in warning["message"]
         with daemon.connect() as client:
@@ -503,7 +503,7 @@ def test_wrong_socket(make: Callable[[], socket.socket]) -> None:
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as right, make() as wrong, passing(right, wrong) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1
-        assert daemon.words[0].startswith("echod: descriptor 4 (LISTEN_FDS) is no listening ")
+        assert daemon.words[0].startswith("echod: descriptor 4 (LISTEN_FDS) is not a listening ")
         assert "ListenStream=" in daemon.words[0]
 
 
