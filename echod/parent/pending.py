@@ -40,7 +40,7 @@ class PendingConnections:
         """Send to the queue what still waits, as far as there is room."""
         for row, connections in zip(self._rows, self._pending, strict=True):
             count = handover.hand_over_all(queue, connections)
-            row.add_handed_over(count)
+            row.handed_over += count
             row.clients_now -= count
 
     def close_all(self, events: EventLog) -> None:

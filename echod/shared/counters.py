@@ -4,13 +4,12 @@ Each worker has a row of its own and is the only process to write to it, so noth
 store is atomic.  A row outlives its worker: the successor of a dead worker continues its counts.
 """
 
+import ctypes
 import mmap
 from dataclasses import dataclass
 
-_CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE, _HANDED_OVER = range(8)
-_BYTES_LIVE = 8
-_COLUMNS = 16
-"""Columns of a row, rounded up to whole cache lines of 64 bytes: two workers never write to the same line."""
+_CACHE_LINE = 64
+"""Bytes.  A row takes whole lines, so that two workers never write to the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,89 +22,41 @@ class Totals:
     bytes_echoed: int
 
 
-class WorkerCounters:
+class WorkerCounters(ctypes.Structure):
     """One worker's counters, which it alone writes and every process of the pool reads."""
 
-    __slots__ = ("_cells",)
+    clients_now: int
+    """Connections that hold a place, the one being accepted included."""
+    clients_total: int
+    clients_refused: int
+    bytes_echoed: int
+    """Bytes sent back to clients so far."""
+    bytes_live: int
+    """The part of `bytes_echoed` that was sent back on connections still open."""
+    handed_over: int
+    """Connections that the worker has handed over."""
+    ticks: int
+    """Turns of the worker's loop that were ticks: it is alive if this rises."""
+    accepting: int
+    """1 while the worker waits for connections, else 0."""
+    available: int
+    """1 if the worker would accept if it were woken; 0 if it is dead, in a pause or at its end."""
 
-    def __init__(self, cells: memoryview) -> None:
-        self._cells = cells
-
-    @property
-    def clients_now(self) -> int:
-        """Connections that hold a place, the one being accepted included."""
-        return self._cells[_CLIENTS_NOW]
-
-    @clients_now.setter
-    def clients_now(self, value: int) -> None:
-        self._cells[_CLIENTS_NOW] = value
-
-    @property
-    def bytes_echoed(self) -> int:
-        """Bytes sent back to clients so far."""
-        return self._cells[_BYTES_ECHOED]
-
-    @bytes_echoed.setter
-    def bytes_echoed(self, value: int) -> None:
-        self._cells[_BYTES_ECHOED] = value
-
-    @property
-    def bytes_live(self) -> int:
-        """The part of `bytes_echoed` that was sent back on connections still open."""
-        return self._cells[_BYTES_LIVE]
-
-    @bytes_live.setter
-    def bytes_live(self, value: int) -> None:
-        self._cells[_BYTES_LIVE] = value
-
-    @property
-    def ticks(self) -> int:
-        """Ticks of the worker's loop so far."""
-        return self._cells[_TICKS]
-
-    @property
-    def accepting(self) -> bool:
-        """Whether the worker waits for connections at this moment."""
-        return bool(self._cells[_ACCEPTING])
-
-    @accepting.setter
-    def accepting(self, value: bool) -> None:
-        self._cells[_ACCEPTING] = value
-
-    @property
-    def available(self) -> bool:
-        """Whether the worker would accept if it were woken: it is not dead, in a pause or at its end."""
-        return bool(self._cells[_AVAILABLE])
-
-    @available.setter
-    def available(self, value: bool) -> None:
-        self._cells[_AVAILABLE] = value
-
-    @property
-    def handed_over(self) -> int:
-        """Connections that the worker has handed over."""
-        return self._cells[_HANDED_OVER]
-
-    def add_handed_over(self, count: int) -> None:
-        """Count `count` more connections that were handed over."""
-        self._cells[_HANDED_OVER] += count
-
-    def add_client(self) -> None:
-        """Count one more client so far."""
-        self._cells[_CLIENTS_TOTAL] += 1
-
-    def add_refused(self) -> None:
-        """Count one more client refused."""
-        self._cells[_CLIENTS_REFUSED] += 1
-
-    def tick(self) -> None:
-        """Count one more tick: the loop still runs."""
-        self._cells[_TICKS] += 1
+    _fields_ = (
+        ("clients_now", ctypes.c_uint64),
+        ("clients_total", ctypes.c_uint64),
+        ("clients_refused", ctypes.c_uint64),
+        ("bytes_echoed", ctypes.c_uint64),
+        ("bytes_live", ctypes.c_uint64),
+        ("handed_over", ctypes.c_uint64),
+        ("ticks", ctypes.c_uint64),
+        ("accepting", ctypes.c_uint64),
+        ("available", ctypes.c_uint64),
+    )
 
     def vacate(self) -> None:
         """Forget the state of a dead worker: its clients, and whether it accepted; its totals stay."""
-        for column in (_CLIENTS_NOW, _ACCEPTING, _AVAILABLE, _BYTES_LIVE):
-            self._cells[column] = 0
+        self.clients_now = self.bytes_live = self.accepting = self.available = 0
 
 
 class Counters:
@@ -114,11 +65,9 @@ class Counters:
     def __init__(self, workers: int) -> None:
         self.before = Totals(0, 0, 0, 0)
         """The totals from before these workers: of earlier pools, and of the echod before."""
-        self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
-        cells = memoryview(self._memory).cast("Q")
-        self.rows = [
-            WorkerCounters(cells[start : start + _COLUMNS]) for start in range(0, workers * _COLUMNS, _COLUMNS)
-        ]
+        stride = -(-ctypes.sizeof(WorkerCounters) // _CACHE_LINE) * _CACHE_LINE
+        memory = mmap.mmap(-1, workers * stride)
+        self.rows = [WorkerCounters.from_buffer(memory, number * stride) for number in range(workers)]
 
     def clients_now(self) -> int:
         """Connections that hold a place, in all workers together."""
@@ -126,11 +75,10 @@ class Counters:
 
     def totals(self) -> Totals:
         """The sums of all rows, and what was counted before."""
-        sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
-        before = self.before
+        before, rows = self.before, self.rows
         return Totals(
-            sums[_CLIENTS_NOW],
-            before.clients_total + sums[_CLIENTS_TOTAL],
-            before.clients_refused + sums[_CLIENTS_REFUSED],
-            before.bytes_echoed + sums[_BYTES_ECHOED],
+            self.clients_now(),
+            before.clients_total + sum(row.clients_total for row in rows),
+            before.clients_refused + sum(row.clients_refused for row in rows),
+            before.bytes_echoed + sum(row.bytes_echoed for row in rows),
         )

@@ -204,7 +204,7 @@ class Acceptor:
             sock.close()
             self._refuse(address.show(sock.family, sockaddr))
             return True
-        self._row.add_client()
+        self._row.clients_total += 1
         self._on_accepted(sock, sockaddr)
         return True
 
@@ -234,7 +234,7 @@ class Acceptor:
             self._paused_at = self._calm = None
 
     def _refuse(self, peer: str) -> None:
-        self._row.add_refused()
+        self._row.clients_refused += 1
         self._refused += 1
         self._refused_last = peer
         if self._refusals is None:

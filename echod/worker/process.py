@@ -183,7 +183,7 @@ class Worker:
                 break
             for session in batch:
                 session.hand_over()
-            self._row.add_handed_over(len(batch))
+            self._row.handed_over += len(batch)
         self._copies.finish()
         self._commands.send(messages.HANDED_OVER)
         self._drain()
@@ -202,7 +202,7 @@ class Worker:
 
     def _on_tick(self, now: float) -> None:
         self._count()
-        self._row.tick()
+        self._row.ticks += 1
         self._acceptor.on_tick()
         self._copies.look()
         # At multiples of a tick, since the parent looks at the counters half a tick later; never twice in a row.

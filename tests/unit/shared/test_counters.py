@@ -17,13 +17,13 @@ def test_rows_add_up() -> None:
     counters = Counters(2)
     for factor, row in enumerate(counters.rows, 1):
         row.clients_now = 1 * factor
-        row.add_client()
+        row.clients_total += 1
         row.bytes_echoed = 10**12 * factor
-        row.add_refused()
-        row.add_refused()
-        row.tick()
+        row.clients_refused += 1
+        row.clients_refused += 1
+        row.ticks += 1
         row.accepting = True
-        row.add_handed_over(10 * factor)
+        row.handed_over += 10 * factor
     assert [row.handed_over for row in counters.rows] == [10, 20]
     assert counters.clients_now() == 3
     assert counters.totals() == Totals(clients_now=3, clients_total=2, clients_refused=4, bytes_echoed=3 * 10**12)
@@ -37,7 +37,7 @@ def test_what_was_before() -> None:
     """Earlier totals are added, except the clients now, which the rows count themselves."""
     counters = Counters(1)
     counters.before = Totals(1, 20, 300, 4000)
-    counters.rows[0].add_client()
+    counters.rows[0].clients_total += 1
     assert counters.totals() == Totals(0, 21, 300, 4000)
 
 
@@ -48,7 +48,7 @@ def test_a_worker_counts_where_the_parent_sees_it() -> None:
     if not pid:
         counters.rows[1].clients_now = 5
         counters.rows[1].bytes_echoed = 2**60
-        counters.rows[1].add_client()
+        counters.rows[1].clients_total += 1
         os._exit(0)
     assert os.waitpid(pid, 0) == (pid, 0)
     assert counters.totals() == Totals(clients_now=5, clients_total=1, clients_refused=0, bytes_echoed=2**60)
@@ -59,9 +59,9 @@ def test_a_successor_goes_on_counting() -> None:
     counters = Counters(1)
     (row,) = counters.rows
     row.clients_now, row.bytes_echoed, row.accepting, row.available = 7, 1000, True, True
-    row.add_client()
-    row.add_refused()
-    row.tick()
+    row.clients_total += 1
+    row.clients_refused += 1
+    row.ticks += 1
     row.vacate()
     assert counters.totals() == Totals(clients_now=0, clients_total=1, clients_refused=1, bytes_echoed=1000)
     assert (row.accepting, row.available, row.ticks) == (False, False, 1)

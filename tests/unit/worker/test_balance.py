@@ -87,14 +87,14 @@ def test_one_that_would_not_accept_is_left_out(workers: Workers) -> None:
 def test_one_that_hangs_is_left_out(workers: Workers) -> None:
     """A worker without a tick in two looks is left out, whatever its row says, until it ticks again."""
     workers.are((6, 0, 6), accepting=(1, 2))
-    workers.counters.rows[1].tick()
+    workers.counters.rows[1].ticks += 1
     workers.balance.tick()
     workers.balance.tick()
     assert workers.balance.steps_back()
     workers.balance.tick()
     assert not workers.balance.steps_back()
     assert workers.woken() == set()
-    workers.counters.rows[1].tick()
+    workers.counters.rows[1].ticks += 1
     workers.balance.tick()
     assert workers.balance.steps_back()
 
