@@ -158,3 +158,16 @@ def test_few_modules_see_the_settings() -> None:
 def test_a_module_is_not_too_long() -> None:
     """A module that outgrows this has more than one idea."""
     assert {module for module, path in FILES.items() if len(path.read_text().splitlines()) > LINES_MAX} == set()
+
+
+def test_no_function_has_many_parameters() -> None:
+    """Six at most; values that travel together have a name.  An event's parameters are its fields."""
+    found = {
+        f"{module}.{node.name}"
+        for module, path in FILES.items()
+        if module != "log.events"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        if len({argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)} - {"self", "cls"}) > 6
+    }
+    assert found == set()
