@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from tests.bench.servers import Failed, Server, ValueType, on_cpu
+from tests.bench.servers import Failed, Kind, Server, on_cpu
 
 __all__ = ["Case", "Failed", "Plan", "Round", "measure"]
 
@@ -124,7 +124,7 @@ class Load:
         return rest
 
 
-def measure(case: Case, plan: Plan, kinds: Sequence[ValueType], generator: str) -> dict[str, list[Round]]:
+def measure(case: Case, plan: Plan, kinds: Sequence[Kind], generator: str) -> dict[str, list[Round]]:
     """Run all rounds of a case; returns each server's, by its name.
 
     In a round all servers are alive at once, and idle but for the one whose slice it is.  Their order is drawn anew for

@@ -27,7 +27,7 @@ sys.path[0] = str(ROOT)  # in place of this directory: modules are named from th
 
 from tests.bench import load, report, start  # noqa: E402
 from tests.bench.measure import Case, Failed, Plan, measure  # noqa: E402
-from tests.bench.servers import SERVERS, ValueType, compile_program, echod_in  # noqa: E402
+from tests.bench.servers import SERVERS, Kind, compile_program, echod_in  # noqa: E402
 
 GOAL = 1.00
 GOAL_SIZES = (64, 1024)
@@ -126,7 +126,7 @@ def missing(options: argparse.Namespace) -> str:
     return ""
 
 
-def kinds(options: argparse.Namespace, directory: Path) -> list[ValueType]:
+def kinds(options: argparse.Namespace, directory: Path) -> list[Kind]:
     """The servers to compare, compiled where they need it."""
     chosen = [SERVERS[name](directory) for name in options.servers]
     if options.echod_b:

@@ -29,7 +29,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueType:
+class Kind:
     """A server to be compared: `argv` is run in `directory`."""
 
     name: str
@@ -37,17 +37,17 @@ class ValueType:
     directory: Path = HERE
 
 
-def echod_in(checkout: Path, name: str = "echod") -> ValueType:
+def echod_in(checkout: Path, name: str = "echod") -> Kind:
     """One worker of the echod in `checkout`, with its defaults."""
     flags = ("--host=127.0.0.1", "--port=0", "--workers=1", "--log-format=json", "--log-level=info")
-    return ValueType(name, (sys.executable, "-m", "echod", f"--config={os.devnull}", *flags), checkout)
+    return Kind(name, (sys.executable, "-m", "echod", f"--config={os.devnull}", *flags), checkout)
 
 
-SERVERS: dict[str, Callable[[Path], ValueType]] = {
+SERVERS: dict[str, Callable[[Path], Kind]] = {
     "echod": lambda directory: echod_in(ROOT),
-    "asyncio": lambda directory: ValueType("asyncio", (sys.executable, "asyncio_echo.py")),
-    "uvloop": lambda directory: ValueType("uvloop", (sys.executable, "asyncio_echo.py", "uvloop")),
-    "c": lambda directory: ValueType("c", (compile_program("epoll_echo.c", directory),)),
+    "asyncio": lambda directory: Kind("asyncio", (sys.executable, "asyncio_echo.py")),
+    "uvloop": lambda directory: Kind("uvloop", (sys.executable, "asyncio_echo.py", "uvloop")),
+    "c": lambda directory: Kind("c", (compile_program("epoll_echo.c", directory),)),
 }
 """By name, what makes each; the argument is a directory for compiled programs."""
 
@@ -81,7 +81,7 @@ class Server:
     by the server's wake-ups.
     """
 
-    def __init__(self, kind: ValueType, cpu: int | None, log: IO[str]) -> None:
+    def __init__(self, kind: Kind, cpu: int | None, log: IO[str]) -> None:
         self.name = kind.name
         self._log = log
         environment = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
