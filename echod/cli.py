@@ -11,9 +11,10 @@ from typing import NoReturn
 from echod import __version__
 from echod.config.settings import Key, Settings, as_toml, keys
 from echod.config.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
-from echod.daemon import open_journal, serve
+from echod.daemon import open_events, serve
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
-from echod.log.events import EventLog, goes_to_journal
+from echod.log.events import EventLog
+from echod.log.output import goes_to_journal
 from echod.net.address import resolve
 from echod.net.listeners import check_endpoints
 from echod.parent import status
@@ -34,7 +35,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
     except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
-        with open_journal(Settings()) as events:
+        with open_events(Settings()) as events:
             events.bug_of(error)
         code = EX_SOFTWARE
     sys.exit(code)
@@ -52,7 +53,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _look(arguments, read())
         return EX_OK
     try:
-        serve(read, partial(read, again=True), environ)
+        serve(read, environ)
     except EchodError as error:
         # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
         with contextlib.closing(Notifier(environ)) as notifier:
@@ -87,8 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
     """All flags, those of the settings in a group of their own; the man page is made from it too."""
     parser = _Parser(
         prog="echod",
-        description="An echo daemon (RFC 862): sends back every byte that it receives.",
-        epilog="Exit codes: 0 stopped when told to, 64 usage, 69 cannot listen, 70 a bug, 74 output, 78 configuration.",
+        description="Echo daemon (RFC 862): sends back every byte that it receives.",
+        epilog="Exit status: 0 stopped by a signal, 64 usage, 69 cannot listen, 70 bug, 74 output, 78 configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
@@ -100,11 +101,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check-config",
         action="store_true",
-        help="say what is wrong with the configuration, or OK, and exit",
+        help="check the configuration, print its problems or OK, and exit",
     )
-    parser.add_argument("--print-config", action="store_true", help="print the settings in effect as TOML, and exit")
+    parser.add_argument("--print-config", action="store_true", help="print the settings in effect as TOML and exit")
     settings = parser.add_argument_group(
-        "settings", "each is a key of the file, and a variable; flags are the strongest"
+        "settings", "each is also a key of the file and a variable; flags override both"
     )
     for key in keys():
         _add_flag(settings, key)
@@ -160,7 +161,7 @@ def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> N
     These have the default form and level: that others are configured is perhaps just what could not be read.
     """
     if goes_to_journal(_STDERR):
-        with open_journal(Settings()) as events:
+        with open_events(Settings()) as events:
             for problem in problems:
                 event(events, problem=problem)
     else:

@@ -1,26 +1,26 @@
-"""From settings, and from what a predecessor has left, to a running daemon."""
+"""From settings, and from what a predecessor left in systemd's descriptor store, to a running daemon."""
 
 import contextlib
 import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import replace
+from collections.abc import Iterator, MutableMapping
+from typing import Protocol
 
 from echod import __version__
 from echod.config.settings import Settings
 from echod.config.sources import Loaded
 from echod.handover import queue as handover
-from echod.log.events import EventLog, open_sink
-from echod.net.address import endpoints
-from echod.net.listeners import adopt_kept, adopt_listeners, open_listeners
-from echod.parent import last_good as lastgood
-from echod.parent.configuration import Configuration
-from echod.parent.listening import STORED_AS, store
+from echod.log.events import EventLog, LogOptions
+from echod.log.output import open_log_queue
+from echod.net.listeners import adopt_kept, adopt_listeners
+from echod.parent import last_good, listening
+from echod.parent.listening import ListeningSockets
+from echod.parent.reload import Configuration, Process
 from echod.parent.signals import held_back
 from echod.parent.status import failure
-from echod.parent.supervisor import Supervisor
+from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.listen_fds import listen_fds
 from echod.systemd.notify import Notifier, watchdog_seconds
@@ -29,99 +29,87 @@ TICK = 1.0
 """Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
 TICKS_PER_WATCHDOG = 10
 FLUSH = 1.0
-"""Seconds that the last events may take to get out."""
+"""Seconds to write the last events."""
 
 _STDIN = 0
 _STDERR = 2
 
 
-def serve(read: Callable[[], Loaded], read_again: Callable[[], Loaded], environ: MutableMapping[str, str]) -> None:
-    """Serve by what `read` returns, and at a reload `read_again`, until told to stop.
+class Read(Protocol):
+    """Reads the settings from all their sources."""
 
-    Raises `CannotListen`, and what `read` raises, unless a predecessor has left settings to go on by.
+    def __call__(self, *, again: bool = False) -> Loaded:
+        """Raises `ConfigError` with everything that is wrong; `again`, if they were read before."""
+
+
+def serve(read: Read, environ: MutableMapping[str, str]) -> None:
+    """Serve by the settings that `read` returns, and read them again at each reload, until stopped.
+
+    Raises `CannotListen`, and whatever `read` raises, unless a predecessor has left settings to continue with.
     """
     passed = listen_fds(environ)
-    loaded, problems = lastgood.read_or_go_on(read, passed.named(lastgood.STORED_AS))
-    settings = loaded.settings
+    loaded, problems = last_good.read_or_continue(read, passed.named(last_good.STORED_AS))
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
-    fdstore = DescriptorStore(notifier)
-    # A terminal that closes sends SIGHUP (termios(3)), and then the daemon in it is to end.  Looked at now, because
-    # then it is a terminal no more.
+    store = DescriptorStore(notifier)
+    # A terminal that closes sends SIGHUP (termios(3)), which is then to end the daemon.  Checked at startup, because
+    # once it has closed it is no terminal any more.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
-    with open_journal(settings) as events:
-        with held_back([signal.SIGHUP]):  # until it can be handled, however long a name takes to resolve
+    with open_events(loaded.settings) as events:
+        with held_back([signal.SIGHUP]):  # until it can be handled, however long it takes to resolve a name
             events.starting(version=__version__, config_files=loaded.files)
             for problem in problems:
                 events.reload_refused(problem=problem)
             activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)
-            kept = adopt_kept(passed.named(STORED_AS))
-            configuration = Configuration(
-                loaded,
-                read_again,
-                tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
+            kept = adopt_kept(passed.named(listening.STORED_AS))
+            process = Process(
                 descriptors=_raise_descriptor_limit(),
-                adopted=bool(activated),
+                tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
+                activated=bool(activated),
             )
-
-            def take() -> None:
-                configuration.take()
-                lastgood.keep(configuration.settings, fdstore)
-
-            start = replace(configuration.start, refused=failure(problems) if problems else "")
-            for warning in start.warnings:
+            configuration = Configuration(lambda: read(again=True), process, store)
+            change = configuration.change_to(loaded)
+            for warning in change.warnings:
                 events.config_warning(problem=warning)
-            socket_options = start.terms.socket_options
-            listeners = adopt_listeners(activated, socket_options)
-            wanted = [] if listeners else endpoints(settings.host)
-            listeners += open_listeners(wanted, settings.port, socket_options, kept)
-            store(listeners, fdstore, afresh=False)
-            lastgood.keep(settings, fdstore)
-            for listener in listeners:
-                if not listener.retires:
-                    events.listening(address=listener.address, adopted=listener.adopted)
-            # Not before all that may fail: the next start gets the queue as it is then.
-            room = handover.room(len(listeners), start.workers)
-            with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):  # the clients are nowhere else from now on
-                estate = handover.receive(queue, time.monotonic(), restarts=1, room=room)
+            options = change.terms.socket_options
+            sockets = ListeningSockets([*adopt_listeners(activated, options), *kept], store, events)
+            sockets.commit(sockets.plan(change), options)
+            configuration.commit()
+            # From here on the clients' connections are held by this process alone, so a signal must not end it.  They
+            # are taken over last, after all that can fail, so that a failure leaves them in the store.
+            with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):
+                room = handover.room(len(sockets.listeners), change.workers)
+                taken_over = handover.take_over(queue, time.monotonic(), restarts=1, room=room)
                 if queue:
-                    fdstore.remove(handover.STORED_AS)
-                    events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
-                supervisor = Supervisor(
-                    listeners,
-                    start,
-                    configuration.reload,
-                    take,
-                    events,
-                    notifier,
-                    watchdog,
-                    estate.connections,
-                    hangup_stops=at_terminal,
-                )
-        supervisor.run()
+                    store.remove(handover.STORED_AS)
+                    events.taken_over(
+                        count=len(taken_over.connections), forgotten=taken_over.forgotten, lost=taken_over.lost
+                    )
+                manager = ServiceManager(notifier, store, watchdog, hangup_stops=at_terminal)
+                refused = failure(problems) if problems else ""
+                supervisor = Supervisor(change, refused, configuration, sockets, manager, events)
+        supervisor.run(taken_over.connections)
 
 
 @contextlib.contextmanager
-def open_journal(settings: Settings) -> Iterator[EventLog]:
-    """What tells the events of this process; the last of them have `FLUSH` seconds to get out."""
+def open_events(settings: Settings) -> Iterator[EventLog]:
+    """The event log of this process, on standard error or in the journal; the last events have `FLUSH` seconds."""
     log = settings.log
-    sink, output = open_sink(_STDERR)
-    with contextlib.closing(sink):
+    queue, framing = open_log_queue(_STDERR)
+    with contextlib.closing(queue):
         try:
-            yield EventLog(
-                sink, output, level=log.level, form=log.format, connections=log.connections, payload=log.payload
-            )
+            yield EventLog(queue, framing, LogOptions(log.level, log.format, log.connections, log.payload))
         finally:
-            sink.finish(FLUSH)
+            queue.finish(FLUSH)
 
 
 def _raise_descriptor_limit() -> int:
-    """Take as many descriptors as this process may have, and return how many that is."""
+    """Raise the soft limit of descriptors to the hard one, and return the limit in effect."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except OSError:
-            # A service may be forbidden to ask (SystemCallFilter=); then what it was given has to do.
+            # A service may be forbidden to ask (SystemCallFilter=); then the soft limit has to do.
             return soft
     return hard

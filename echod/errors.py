@@ -1,7 +1,7 @@
-"""The ways in which echod gives up, each with its exit code (sysexits.h).
+"""The errors that end echod, each with its exit status (sysexits.h).
 
-An error that a person is known to cause, or can mend, is an `EchodError`: clear sentences and a status.  Whatever else
-reaches the top, an interrupt apart, is told as a bug: it leaves with `EX_SOFTWARE` and its traceback inside the event.
+An error that its user can fix is an `EchodError`, with clear sentences and a status.  Any other exception, except an
+interrupt, is logged as a bug with its traceback, and the exit status is `EX_SOFTWARE`.
 """
 
 import os
@@ -13,11 +13,11 @@ EX_SOFTWARE = os.EX_SOFTWARE
 EX_IOERR = os.EX_IOERR
 EX_CONFIG = os.EX_CONFIG
 EX_INTERRUPTED = 130
-"""What a shell says of a program that SIGINT ended."""
+"""The status that a shell reports for a program ended by SIGINT."""
 
 
 class EchodError(Exception):
-    """One or more sentences for a person, and the status to leave with."""
+    """One or more problems, each a sentence, and the exit status."""
 
     exit_code = EX_SOFTWARE
 
@@ -27,24 +27,24 @@ class EchodError(Exception):
 
 
 class UsageError(EchodError):
-    """The command line is not understood."""
+    """The command line is invalid."""
 
     exit_code = EX_USAGE
 
 
 class ConfigError(EchodError):
-    """The configuration is wrong."""
+    """The configuration is invalid."""
 
     exit_code = EX_CONFIG
 
 
 class CannotListen(EchodError):
-    """No socket can be had for an address: it is in use, not permitted, unknown, or not ours."""
+    """An address cannot be listened on: it is in use, not permitted, unknown, or of another machine."""
 
     exit_code = EX_UNAVAILABLE
 
 
 class CannotWrite(EchodError):
-    """What was asked for can't be written to standard output."""
+    """Standard output cannot be written."""
 
     exit_code = EX_IOERR

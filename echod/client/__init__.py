@@ -1,24 +1,29 @@
-"""echoc, the client: sends bytes to an echo service (RFC 862) and says whether the same bytes came back.
+"""echoc, the client: sends bytes to an echo service (RFC 862) and checks that the same bytes come back.
 
-Standard library only, and of echod nothing but its version: the package also runs by itself.
+It is for users of any echo service, monitoring systems and load tests.  It uses the standard library only, and nothing
+of echod except the version number, so it can be installed without the daemon; it must not know how the daemon works.
+Start with cli.py, then read one verb.  Imports go downward in this list, and no verb imports another:
 
-    cli.py              argv -> a verb -> exit code
-    verbs/send.py       send something, print the echo, and say whether it is identical
-    verbs/ping.py       one small message after another, and how long each took
-    verbs/load.py       as many as the server takes, or so many a second
-    verbs/check.py      one probe, for monitoring
-    ping/               what the verb ping is made of
-    load/               what the verb load is made of
-    options.py          what all verbs take on their command lines
-    connect.py          a target -> a connected socket
-    resolver.py         a target -> the addresses to try
-    target.py           HOST and PORT, in all the forms in which they are written
-    echo.py             send, receive and compare at the same time, on a connected socket
-    backlog.py          the bytes that were sent and have not come back
-    pattern.py          bytes to send that tell where in the stream they belong
-    histogram.py        times, counted
-    threshold.py        ranges outside which a time is an alert
-    output.py           standard output and standard error
-    faults.py           what can go wrong, as sentences with an exit code
-    words.py            bytes and sockets as text
+    cli.py          the command line: argv -> a verb -> an exit code
+
+    send.py         the verb send: one exchange, its echo printed
+    check/          the verb check: one exchange, as a monitoring plugin
+    ping/           the verb ping: one small message after another, timed
+    load/           the verb load: many connections, rates and latencies
+
+    options.py      the command-line arguments that all verbs share
+    connect.py      resolving names and connecting
+    exchange.py     send, receive and compare at the same time, on one connected socket
+
+    compare.py      the bytes to send, and their comparison with the echo
+    spool.py        a queue of bytes, partly on disk
+    target.py       HOST and PORT in all their forms
+    output.py       standard output and standard error
+    histogram.py    times, counted in buckets
+
+    errors.py       everything that can fail, as exceptions with a sentence and an exit code
+    text.py         bytes, counts and addresses as text
+
+echoc must start fast, so a package's `__init__` imports nothing, and a module that is slow to import or rarely needed
+is imported by the function that uses it.
 """

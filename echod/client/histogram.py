@@ -1,17 +1,15 @@
-"""Times, counted in buckets: constant memory, whatever their number, and percentiles within a hundredth."""
+"""Times, counted in buckets: constant memory for any number of times, and percentiles accurate to 1 %."""
 
 _BITS = 6
-"""A power of two is cut into 2**6 buckets: no time is further than 1/128 from the middle of its own."""
+"""Each power of two is divided into 2**6 buckets: a time is within 1/128 of the middle of its bucket."""
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-"""Those that are told."""
+"""The percentiles that are reported."""
 
 
 class Histogram:
-    """How many times of each length there were; lengths in whole nanoseconds.
-
-    The sum, the sum of squares, the least and the greatest are exact.
-    """
+    """Counts of times, in whole nanoseconds, by length; the sum, the sum of squares, the least and the greatest are
+    exact."""
 
     def __init__(self) -> None:
         self.buckets: dict[int, int] = {}
@@ -22,10 +20,10 @@ class Histogram:
         self.greatest = 0
 
     def record(self, nanoseconds: int) -> None:
-        """Count one time; less than 0 counts as 0."""
+        """Count one time; a negative one counts as 0."""
         if nanoseconds < 0:
             nanoseconds = 0
-        # As HdrHistogram (Gil Tene) does it: the leading bits of the number are the number of its bucket.
+        # As in HdrHistogram (Gil Tene), the leading bits of the time are the number of its bucket.
         shift = nanoseconds.bit_length() - _BITS - 1
         if shift < 0:
             shift = 0
@@ -40,7 +38,7 @@ class Histogram:
         self.squares += nanoseconds * nanoseconds
 
     def add(self, other: "Histogram") -> None:
-        """Count all that `other` counted."""
+        """Add the counts of `other`."""
         for bucket, count in other.buckets.items():
             self.buckets[bucket] = self.buckets.get(bucket, 0) + count
         if other.count:
@@ -52,19 +50,19 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """The average; 0 where nothing was counted."""
+        """The average; 0 if nothing was counted."""
         return self.total / self.count if self.count else 0.0
 
     @property
     def deviation(self) -> float:
-        """ping(8)'s mdev, which is the standard deviation; 0 where nothing was counted."""
+        """The standard deviation, which ping(8) calls mdev; 0 if nothing was counted."""
         if not self.count:
             return 0.0
-        # In whole numbers, which don't lose the difference of two large squares.
+        # In integers: floating-point numbers would lose the difference of two large squares.
         return float((self.squares * self.count - self.total**2) ** 0.5) / self.count
 
     def percentile(self, percent: float) -> float:
-        """The time that `percent` of all were at most as long as; 0 where nothing was counted."""
+        """The time that `percent` of the times do not exceed; 0 if nothing was counted."""
         wanted = max(percent * self.count / 100, 1)
         seen = 0
         for bucket in sorted(self.buckets):
@@ -75,7 +73,7 @@ class Histogram:
         return 0.0
 
     def fields(self) -> dict[str, object] | None:
-        """What `--json` tells of the times, in seconds; None where nothing was counted."""
+        """The times in the form that `--json` prints, in seconds; None if nothing was counted."""
         if not self.count:
             return None
         nanoseconds = {"min": self.least, "mean": self.mean, "max": self.greatest, "mdev": self.deviation}

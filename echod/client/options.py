@@ -1,4 +1,4 @@
-"""What all of echoc's verbs take on their command lines, and how they say that it was wrong."""
+"""The command-line arguments that all verbs share, and how an invalid command line is reported."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import socket
 from collections.abc import Callable
 
 from echod import __version__
-from echod.client.faults import UntestableError
+from echod.client.errors import UntestableError
 from echod.client.output import print_bytes
 from echod.client.target import HOST_FORMS, PORT, Target, parse_target
 
-TYPE_CHECKING = False  # as type checkers take the name; importing typing would cost a third of the whole start
+TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
 if TYPE_CHECKING:
     from typing import NoReturn
 
-PATIENCE = 10.0
-"""Seconds that a server is given, where nobody says how long."""
+DEFAULT_TIMEOUT = 10.0
+"""The default of every time-out, in seconds."""
 
 _DAY = 24 * 60 * 60
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage that buries it; prints without Python's buffer."""
+    """Reports an error in one sentence, without the long usage text before it; prints without Python's buffer."""
 
     def __init__(self, verb: str, **arguments: str) -> None:
         super().__init__(prog=f"echoc {verb}".strip(), allow_abbrev=False, **arguments)  # type: ignore[arg-type]
         self._optionals.title = "options"
 
     def error(self, message: str) -> NoReturn:
-        """Raises UntestableError, which ends with the exit code 2."""
+        """Raises UntestableError, which leads to exit code 2."""
         raise UntestableError(f"{message} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: object = None) -> None:
@@ -37,54 +37,56 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """HOST, PORT, and the options that every verb has."""
+    """Add HOST, PORT, and the options of every verb."""
     parser.add_argument("host", metavar="HOST", nargs="?", help=f"{HOST_FORMS} (default: $ECHOC_HOST, or localhost)")
     parser.add_argument("port", metavar="PORT", nargs="?", help=f"1 to 65535 (default: $ECHOC_PORT, or {PORT})")
     common = parser.add_argument_group("options of every verb")
     family = common.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=socket.AF_INET, help="connect over IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=socket.AF_INET6, help="connect over IPv6 only")
-    common.add_argument("--source", metavar="ADDRESS", help="connect from this address of this machine")
+    common.add_argument("--source", metavar="ADDRESS", help="connect from this local address")
     common.add_argument(
         "--connect-timeout",
         metavar="SECONDS",
         type=seconds,
-        default=PATIENCE,
-        help="go on to the next address when connecting to one takes longer (default: %(default)g)",
+        default=DEFAULT_TIMEOUT,
+        help="time allowed to connect to one address, before the next is tried (default: %(default)g)",
     )
-    common.add_argument("--json", action="store_true", help="print results as JSON, an object a line, instead of text")
+    common.add_argument(
+        "--json", action="store_true", help="print results as JSON, one object per line, instead of text"
+    )
     common.add_argument("--version", action="version", version=f"echoc {__version__}")
     parser.set_defaults(family=socket.AF_UNSPEC)
 
 
 def target_of(options: argparse.Namespace) -> Target:
-    """The target that the common arguments name; raises UntestableError."""
+    """The target given by the shared arguments; raises UntestableError."""
     return parse_target(options.host, options.port, family=options.family, source=options.source)
 
 
 def seconds(text: str) -> float:
-    """A time more than 0, at most a day."""
+    """A number of seconds, more than 0 and at most a day."""
     value = _number(text)
     if 0 < value <= _DAY:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time; say seconds, more than 0 and at most {_DAY}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; give seconds, more than 0 and at most {_DAY}")
 
 
-def seconds_or_none(text: str) -> float:
-    """A time, or 0, at most a day."""
+def seconds_or_zero(text: str) -> float:
+    """A number of seconds, from 0 to a day."""
     value = _number(text)
     if 0 <= value <= _DAY:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time; say seconds, from 0 to {_DAY}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; give seconds, from 0 to {_DAY}")
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """A type of argument: a whole number from `least` to `most`."""
+    """The type of an argument that is a whole number from `least` to `most`."""
 
     def convert(text: str) -> int:
         if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
             return int(text)
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
 
     return convert
 

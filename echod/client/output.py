@@ -1,36 +1,35 @@
-"""Standard output, for the echo alone, and standard error, for everything that echoc says itself.
+"""Standard output, for echoes and results, and standard error, for messages.
 
-Both are written by descriptor: the echo is bytes, must leave at once, and what Python would hold back in a
-buffer could fail only after the exit code is decided.
+Both are written by descriptor: the echo is bytes and must be written at once, and a write that Python delays in its
+buffer could fail after the exit code is decided.
 """
 
 import os
 import select
 from contextlib import suppress
 
-from echod.client.faults import UntestableError, reason
+from echod.client.errors import UntestableError, reason
 
 SCHEMA = 1
-"""The version of what `--json` prints: another when a field changes its meaning or goes, not when one is added."""
+"""The version of the JSON output: it changes when a field is removed or changes its meaning, not when one is added."""
 
 
 def fill_standard_descriptors() -> None:
-    """Open /dev/null on descriptors 0, 1 and 2 where they are closed; raises OSError when there is none.
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed; raises OSError when it does not exist.
 
-    Else the connection itself would become, say, descriptor 1, and the echo be sent back to the server as
-    output.
+    Otherwise the connection could become descriptor 1, and the echo would be sent to the server again as output.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, so this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
 
 
 def print_bytes(data: bytes) -> None:
     """Write all of `data` to standard output.
 
-    Raises BrokenPipeError when its reader has gone, and UntestableError for any other failure (a full disk).
+    Raises BrokenPipeError when the reader has closed it, and UntestableError for any other failure (a full disk).
     """
     try:
         _write(1, data)
@@ -41,30 +40,28 @@ def print_bytes(data: bytes) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print a line of text on standard output; raises as `print_bytes`."""
+    """Print a line of text on standard output; raises as `print_bytes` does."""
     print_bytes(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def print_json(kind: str, fields: dict[str, object]) -> None:
-    """Print an object of the `kind` that echoc.schema.json describes, on a line of its own; raises as `print_bytes`."""
-    import json  # costs as much as a fifth of echoc's start
+    """Print a JSON object, of a `kind` in echoc.schema.json, on a line of its own; raises as `print_bytes` does."""
+    import json  # importing it costs a fifth of echoc's start
 
     print_line(json.dumps({"schema": SCHEMA, "kind": kind, **fields}, ensure_ascii=True, allow_nan=False))
 
 
 def has_colours(descriptor: int) -> bool:
-    """Whether text for `descriptor` may be coloured: it is a terminal that can, and nobody objects.
-
-    As https://no-color.org has it, NO_COLOR objects when it is set and not empty.
-    """
+    """Whether output to `descriptor` may be coloured: it is a terminal that supports colours, and NO_COLOR is unset or
+    empty (https://no-color.org)."""
     return os.isatty(descriptor) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Screen:
-    """Prints the echo and, in between, what echoc has to say; keeps the two apart where a person sees both.
+    """Prints the echo on standard output and messages on standard error, on separate lines where both are terminals.
 
-    On a terminal a line break is added after an echo that does not end with one.  Into a pipe or a file
-    the echo goes byte for byte.
+    On a terminal a line break is added after an echo that does not end with one.  To a pipe or a file the echo is
+    written byte for byte.
     """
 
     def __init__(self) -> None:
@@ -73,21 +70,21 @@ class Screen:
         self._line_is_open = False
 
     def echo(self, data: bytes) -> None:
-        """Print received bytes; raises as `print_bytes`."""
+        """Print received bytes; raises as `print_bytes` does."""
         print_bytes(data)
         self._line_is_open = not data.endswith(b"\n")
 
-    def tell(self, line: str) -> None:
-        """Print a line on standard error; if that can't be written, there is nobody left to tell."""
+    def message(self, line: str) -> None:
+        """Print a line on standard error; a failure to do so is ignored, since there is no place left to report it."""
         if self._both_terminals:
             self.end_line()
         with suppress(OSError):
             _write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
     def end_line(self) -> None:
-        """Finish the line that the echo left open, on a terminal; raises as `print_bytes`."""
+        """On a terminal, end the line that the echo left open; raises as `print_bytes` does."""
         if self._terminal and self._line_is_open:
-            self._line_is_open = False  # first: whoever reports that the line break failed must not fail again
+            self._line_is_open = False  # first: reporting that the line break failed must not fail in the same way
             print_bytes(b"\n")
 
 
@@ -97,5 +94,5 @@ def _write(descriptor: int, data: bytes) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
-            # A parent may have left the open file, which is shared, in non-blocking mode.
+            # The open file is shared with the parent process, which may have set it to non-blocking mode.
             select.select([], [descriptor], [])

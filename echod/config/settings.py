@@ -1,7 +1,7 @@
 """The settings: one model, from which the file, the variables, the flags and the documentation are all derived.
 
-A key exists here or nowhere.  Each has a default, one line that explains it, and a `Kind` that says what it may be;
-where a value comes from is the business of `echod.config.sources`.
+Each key has a default, a description of one line, and a `ValueType` that says which values are valid.  Where a value
+comes from is the business of `echod.config.sources`.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from echod.config import types as kinds
+from echod.config import types
 from echod.config.types import ValueType
 
 ENV_PREFIX = "ECHOD_"
@@ -24,25 +24,25 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_connections: kinds.Count = Field(
-        default=10_000, description="Clients at once; more wait in the kernel's queue."
+    max_connections: types.Count = Field(
+        default=10_000, description="Most connections at once; others wait in the kernel's queue."
     )
-    max_connections_per_source: kinds.Quota = Field(
+    max_connections_per_source: types.Quota = Field(
         default=0,
-        description="Clients at once from one IPv4 address or IPv6 /64, 0 for no limit; more are closed at once.",
+        description="Most connections at once from one IPv4 address or IPv6 /64; others are closed; 0 disables it.",
     )
-    idle_timeout: kinds.Timeout = Field(
-        default=10800.0, description="Close a client that has been quiet for so long, 0 for never."
+    idle_timeout: types.Timeout = Field(
+        default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
     )
-    stall_timeout: kinds.Timeout = Field(
-        default=60.0, description="Reset a client that takes nothing of its echo for so long, 0 for never."
+    stall_timeout: types.Timeout = Field(
+        default=60.0, description="Reset a connection whose client acknowledges nothing for this long; 0 disables it."
     )
-    drain_timeout: kinds.Drain = Field(
-        default=5.0, description="When stopping, finish what clients have sent within so long."
+    drain_timeout: types.Drain = Field(
+        default=5.0, description="Time allowed at shutdown to echo what has already arrived; 0 allows none."
     )
-    keepalive: kinds.Keepalive = Field(
+    keepalive: types.Keepalive = Field(
         default=7200.0,
-        description="Probe a client that has been quiet for so long (TCP keepalive), 0 for never.",
+        description="Probe a connection after this much silence (TCP keepalive); 0 disables it.",
     )
 
 
@@ -51,18 +51,16 @@ class LogSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    level: kinds.Level = Field(default="info", description="The least that is told: debug, info, warning or error.")
-    format: kinds.Format = Field(
-        default="json", description="json for machines and the journal, console for a person at a terminal."
+    level: types.Level = Field(default="info", description="Minimum level to log: debug, info, warning or error.")
+    format: types.Format = Field(
+        default="json", description="Log format: json for programs and the journal, console for a person at a terminal."
     )
-    connections: kinds.Truth = Field(
-        default=True, description="Tell of each connection; false leaves that to the level debug."
-    )
-    payload: kinds.Truth = Field(default=False, description="At the level debug, show the first bytes of each chunk.")
+    connections: types.Truth = Field(default=True, description="Log each connection at info; if false, at debug.")
+    payload: types.Truth = Field(default=False, description="Show the first bytes of each chunk in its event at debug.")
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -71,22 +69,22 @@ class Settings(BaseSettings):
         env_nested_delimiter=NESTED,
     )
 
-    host: kinds.Hosts = Field(
+    host: types.Hosts = Field(
         default=("localhost",),
-        description='Where to listen: a name, an address, "" for every address, or a list.',
+        description='Where to listen: a host name, an address, a unix socket, or a list; "" means every address.',
     )
-    port: kinds.Port = Field(
-        default=10000, description="The TCP port, the same for every address; 0 lets the kernel choose."
+    port: types.Port = Field(
+        default=10000, description="TCP port, the same for every address; 0 lets the kernel choose."
     )
-    chunk_size: kinds.ChunkSize = Field(
+    chunk_size: types.ChunkSize = Field(
         default=64 << 10,
-        description="Bytes read from a client, and sent back, at a time; the most held for it.",
+        description="Read size in bytes, and the most that is buffered for one client.",
     )
-    workers: kinds.Workers = Field(
-        default=1, description='Processes that serve, a number or "auto" for one per processor.'
+    workers: types.Workers = Field(
+        default=1, description='Number of worker processes, or "auto" for one per processor.'
     )
-    handover: kinds.Truth = Field(
-        default=True, description="At a restart, hand the connections to the next echod; false ends them."
+    handover: types.Truth = Field(
+        default=True, description="At a restart, hand connections over to the next echod; if false, drain them."
     )
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
@@ -100,13 +98,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: `echod.config.sources` has read the others, and knows where each value came from."""
+        """Only what the constructor is given: `echod.config.sources` reads the sources and records the origins."""
         return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting, by all its names."""
+    """One setting, with all its names."""
 
     path: tuple[str, ...]
     kind: ValueType
@@ -115,21 +113,21 @@ class Key:
 
     @property
     def name(self) -> str:
-        """In the file, with its table."""
+        """The name in a file, with its table."""
         return ".".join(self.path)
 
     @property
     def variable(self) -> str:
-        """In the environment."""
+        """The name of the environment variable."""
         return ENV_PREFIX + NESTED.join(self.path).upper()
 
     @property
     def flag(self) -> str:
-        """On the command line."""
+        """The flag on the command line."""
         return "--" + "-".join(self.path).replace("_", "-")
 
     def value(self, settings: Settings) -> Any:
-        """What it is set to."""
+        """The value of this key in `settings`."""
         value: Any = settings
         for name in self.path:
             value = getattr(value, name)
@@ -137,7 +135,7 @@ class Key:
 
 
 def keys() -> Iterator[Key]:
-    """Every key of the model, in its order, tables last."""
+    """Every key of the model, in its order: those of tables come last."""
     return _keys(Settings, ())
 
 
@@ -151,19 +149,19 @@ def _keys(model: type[BaseModel], table: tuple[str, ...]) -> Iterator[Key]:
 
 
 def as_toml(settings: Settings, origins: Mapping[tuple[str, ...], str]) -> str:
-    """All settings as a file that can be read again, each with where it came from behind it."""
+    """All settings as a file that can be read again, each followed by its origin in a comment."""
     lines: list[str] = []
     table: tuple[str, ...] = ()
     for key in keys():
         if key.path[:-1] != table:
             table = key.path[:-1]
             lines += ["", f"[{'.'.join(table)}]"]
-        # Escaped, since the name of a file may hold a newline.
-        origin = kinds.quoted(origins.get(key.path, "default"))[1:-1]
+        # Escaped, because the name of a file may contain a newline.
+        origin = types.quoted(origins.get(key.path, "default"))[1:-1]
         lines.append(f"{key.path[-1]} = {key.kind.show(key.value(settings))}  # {origin}")
     return "\n".join(lines) + "\n"
 
 
 def worker_count(settings: Settings) -> int:
-    """How many workers that makes on this machine, by the processors that this process may use."""
+    """The number of workers; for `auto`, the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers

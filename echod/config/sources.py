@@ -1,7 +1,7 @@
-"""Where settings come from: flags over variables over files over defaults, each value with its origin.
+"""The sources of settings: flags override variables, which override files, which override the defaults.
 
-Every source is read into a plain dictionary first; then all are laid over each other and validated once.  So whatever
-is wrong can be told together, and each problem by the file, variable or flag that it stands in.
+Each source is read into a plain dictionary, with the origin of every value; then all of them are merged and validated
+once.  So all problems are reported together, and each names its file, variable or flag.
 """
 
 import difflib
@@ -23,9 +23,9 @@ from echod.errors import ConfigError
 DEFAULT_FILE = "/etc/echod.toml"
 FILE_VARIABLE = "ECHOD_CONFIG"
 FILE_MAX = 1 << 20
-"""Bytes of a file; every setting that there is takes a thousand.  Clients wait while the parent reads again."""
-TOLD_MAX = 20
-"""Problems of one source that have a sentence each.  To find what was meant takes a millisecond."""
+"""Bytes of a file, at most; all settings together take a thousand.  The parent does nothing else while it reads."""
+REPORTED_MAX = 20
+"""Problems of one source that get a sentence each; finding what was meant takes a millisecond per problem."""
 
 ConfigPath = tuple[str, ...]
 
@@ -37,7 +37,7 @@ _KUBERNETES = re.compile(r"ECHOD_SERVICE_.*|ECHOD_PORT_.*")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from: a `file`, the `environment`, or a `flag`, and which."""
+    """Where a value came from: its `kind` is `file`, `environment` or `flag`, its `name` says which one."""
 
     kind: str
     name: str
@@ -46,13 +46,13 @@ class Origin:
         return f"{self.kind} {self.name}"
 
     def subject(self, path: ConfigPath) -> str:
-        """What a sentence about the value begins with."""
+        """How a sentence about the value begins."""
         return f"{self.name}: {'.'.join(path)}" if self.kind == "file" else self.name
 
 
 @dataclass(slots=True)
 class Loaded:
-    """Valid settings, and what there is to say about them."""
+    """Valid settings, their origins, the files that were read, and warnings about them."""
 
     settings: Settings
     origins: dict[ConfigPath, Origin]
@@ -62,14 +62,14 @@ class Loaded:
 
 @dataclass(slots=True)
 class _Reading:
-    """What has been read so far, the stronger over the weaker."""
+    """What has been read so far, merged: later sources override earlier ones."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[ConfigPath, Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def given(self, location: tuple[int | str, ...]) -> Any:
-        """The value at a location of pydantic's, as it was given; the last steps of one may be parts of a type."""
+        """The value at a location that pydantic reports, as it was given; its last steps may be parts of a type."""
         value: Any = self.values
         for step in location:
             try:
@@ -79,7 +79,7 @@ class _Reading:
         return value
 
     def lay(self, path: ConfigPath, value: Any, origin: Origin) -> None:
-        """Put a value over a weaker one."""
+        """Override what was read before with this value."""
         if path in _TABLES and isinstance(value, dict):
             for name, inner in value.items():
                 self.lay((*path, name), inner, origin)
@@ -100,8 +100,8 @@ def load(
 ) -> Loaded:
     """The settings from all sources: the file `config` (else ECHOD_CONFIG, else the default), `environ` and `flags`.
 
-    If they were read before, `again`, a pipe or a terminal is a problem: it has been read, or makes us wait.
-    Raises `ConfigError` with every problem that there is.
+    When they are read `again`, a pipe or a terminal is a problem: it is empty by now, or would block.
+    Raises `ConfigError` with all problems.
     """
     reading = _Reading()
     files = [file for file in _files(config, environ, reading.problems) if _read_file(file, reading, again=again)]
@@ -120,13 +120,13 @@ def load(
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean …?` if one of `words` is like `word`, else nothing."""
+    """`; did you mean …?` if one of `words` is similar to `word`, else nothing."""
     close = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) -> list[Path]:
-    """The file, if it is there or was asked for, and then those of the directory beside it, by name."""
+    """The file, if it exists or was asked for, followed by those of its directory FILE.d, sorted by name."""
     named = config if config is not None else environ.get(FILE_VARIABLE)
     file = Path(named if named is not None else DEFAULT_FILE)
     found = [file] if named is not None or _is_there(file) else []
@@ -136,12 +136,12 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        problems.append(f"{directory}: cannot be read: {error.strerror}; make it readable for this user")
+        problems.append(f"{directory}: cannot be read: {error.strerror}; make it readable by this user")
     return found
 
 
 def _is_there(file: Path) -> bool:
-    """Whether there is such a file; one that may not be looked at is taken to be, and reading it tells why not."""
+    """Whether the file exists; one that stat(2) may not look at counts, and reading it reports the reason."""
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -152,23 +152,23 @@ def _is_there(file: Path) -> bool:
 
 
 def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
-    """Lay what is in `file` over what was read before; False if it can't be read.
+    """Override what was read before with the contents of `file`; False if it cannot be read.
 
-    Not by TomlConfigSettingsSource, which passes over what is no regular file: `--config <(…)` is to work.
+    Rejected: TomlConfigSettingsSource, which skips everything but regular files; `--config <(…)` should work.
     """
     try:
         if again and not (file.is_file() or file.samefile(os.devnull)):
-            reading.problems.append(f"{file}: is no regular file, so it can't be read again; restart echod instead")
+            reading.problems.append(f"{file}: is not a regular file, so it cannot be read again; restart echod instead")
             return False
         with file.open("rb") as opened:
             data = opened.read(FILE_MAX + 1)
         if len(data) > FILE_MAX:
-            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a file of settings")
+            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a configuration file")
             return False
         text = data.decode()
     except OSError as error:
         reading.problems.append(
-            f"{file}: cannot be read: {error.strerror}; name a file that is there and readable by this user"
+            f"{file}: cannot be read: {error.strerror}; name a file that exists and is readable by this user"
         )
         return False
     except UnicodeDecodeError as error:
@@ -177,7 +177,7 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib lets out
-        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is no TOML")
+        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is not TOML")
         return False
     origin = Origin("file", str(file))
     options = [name for name in values if name.startswith("_")]  # BaseSettings would take them for its own
@@ -189,7 +189,7 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
 
 
 def _syntax(message: str, text: str) -> str:
-    """`:LINE:COLUMN: what is wrong`, from what tomllib says of `text`."""
+    """`:LINE:COLUMN: problem`, from the message of tomllib about `text`."""
     match = _POSITION.match(message)
     if not match:
         return f": {message}"
@@ -198,13 +198,13 @@ def _syntax(message: str, text: str) -> str:
 
 
 def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str]:
-    """Lay the variables over what was read before, and return what a person should be warned of."""
+    """Override what was read before with the variables; returns warnings."""
     warnings = []
     given = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX) and name != FILE_VARIABLE}
     injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
     if injected:
         warnings.append(
-            f"{', '.join(sorted(injected))}: ignored, since Kubernetes sets these for a service that is named echod"
+            f"{', '.join(sorted(injected))}: ignored, because Kubernetes sets these variables for a service named echod"
         )
     for name in sorted(given.keys() - _VARIABLES - set(injected)):
         reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
@@ -237,9 +237,9 @@ def _is_url(name: str, value: str) -> bool:
 
 
 def _host_list(text: str) -> Any:
-    """A variable has no lists, so hosts are separated by commas there, or written as in the file; None if they are not.
+    """The hosts in a variable, separated by commas or written as a list like in the file; None if invalid.
 
-    Nothing between two commas is nothing: every address is only meant by an empty variable.
+    An empty item is ignored: only an empty variable means every address.
     """
     if text.lstrip().startswith("["):
         try:
@@ -250,38 +250,38 @@ def _host_list(text: str) -> Any:
 
 
 def _problems(error: ValidationError, reading: _Reading) -> list[str]:
-    """One sentence for each thing that is wrong; a union that fails in each of its parts is one thing."""
+    """One sentence for each problem; a union that fails in each of its parts is one problem."""
     wrong: dict[str, dict[ConfigPath, tuple[int | str, ...]]] = {}
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         path = next((path for path in _prefixes(detail["loc"]) if path in reading.origins), ())
         wrong.setdefault(reading.origins[path].name, {})[path] = detail["loc"]
 
-    def tell(thing: tuple[ConfigPath, tuple[int | str, ...]]) -> str:
+    def sentence(thing: tuple[ConfigPath, tuple[int | str, ...]]) -> str:
         path, location = thing
         origin = reading.origins[path]
         if path in _KEYS:
-            # As it was given: what the error holds is, with some versions, what was made of it.
+            # As it was given: in some versions of pydantic the error has the converted value.
             given, expected = reading.given(location), _KEYS[path].kind.expected
             return f"{origin.subject(path)} is {_shown(given)}, but must be {expected}"
         if path in _TABLES:
             return f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
         return _unknown_key(origin, ".".join(path))
 
-    return [problem for name, things in wrong.items() for problem in _first(name, list(things.items()), tell)]
+    return [problem for name, things in wrong.items() for problem in _first(name, list(things.items()), sentence)]
 
 
-def _first(name: str, things: Sequence[T], tell: Callable[[T], str]) -> list[str]:
-    """A sentence for each thing that is wrong with a source, or if they are many for the first, and their number."""
-    told = [tell(thing) for thing in things[:TOLD_MAX]]
-    more = len(things) - len(told)
-    return [*told, f"{name}: {more} more like these; mend them all"] if more else told
+def _first(name: str, things: Sequence[T], sentence: Callable[[T], str]) -> list[str]:
+    """A sentence for each of the first problems of a source, and the number of the others."""
+    sentences = [sentence(thing) for thing in things[:REPORTED_MAX]]
+    more = len(things) - len(sentences)
+    return [*sentences, f"{name}: {more} more like these; fix them all"] if more else sentences
 
 
 def _shown(value: Any) -> str:
     try:
         return repr(value)
     except ValueError:  # TOML's hexadecimal numbers may be longer than Python shows as decimal ones
-        return "a number beyond all bounds"
+        return "a number that is too large"
 
 
 def _unknown_key(origin: Origin, name: str) -> str:
@@ -289,7 +289,7 @@ def _unknown_key(origin: Origin, name: str) -> str:
 
 
 def _prefixes(location: tuple[int | str, ...]) -> Iterable[ConfigPath]:
-    """The places that a location of pydantic's may stand for, the longest first."""
+    """The keys or tables that a location of pydantic may mean, the longest first."""
     return (tuple(map(str, location[:length])) for length in range(len(location), 0, -1))
 
 

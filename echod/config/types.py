@@ -1,6 +1,11 @@
-"""What the values of settings may be: for each kind a type that reads it, and words that say what would be right."""
+"""The types of settings: how each value is written, which values are valid, and the words that say so.
+
+Sizes and durations are in systemd's notation (systemd.syntax(7), systemd.time(7)).
+"""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -8,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from echod.config.quantities import INFINITY, parse_duration, parse_size, show_duration, show_size
+INFINITY = math.inf
+"""A timeout that is disabled."""
 
 _CHUNK_SIZE_MAX = 16 << 20
 _WORKERS_MAX = 256
@@ -17,10 +23,35 @@ _KEEPALIVE_MAX = 32767
 _HOUR = 3600.0
 _WEEK = 7 * 24 * _HOUR
 
+_SIZE_UNITS = {
+    "": 1,
+    "B": 1,
+    "K": 1 << 10,
+    "KIB": 1 << 10,
+    "M": 1 << 20,
+    "MIB": 1 << 20,
+    "G": 1 << 30,
+    "GIB": 1 << 30,
+}
+_SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*", re.ASCII)
+
+_SPELLINGS = (
+    (1e-6, "us usec µs μs"),
+    (1e-3, "ms msec"),
+    (1.0, "s sec second seconds"),
+    (60.0, "min m minute minutes"),
+    (3600.0, "h hr hour hours"),
+    (86400.0, "d day days"),
+    (604800.0, "w week weeks"),
+)
+_SECONDS = {spelling: seconds for seconds, spellings in _SPELLINGS for spelling in spellings.split()}
+_TERM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zµμ]*)", re.ASCII)
+_SHOWN = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """What a value may be, in words; what stands for one in `--help`; and how one is written in TOML."""
+    """What a valid value is, as it follows "must be"; its placeholder in `--help`; and how to write it in TOML."""
 
     expected: str
     metavar: str
@@ -28,8 +59,60 @@ class ValueType:
 
 
 def quoted(value: str) -> str:
-    """A TOML string; JSON's are, but for DEL, which TOML does not let stand as it is."""
+    """A TOML string: the same as in JSON, except that TOML wants DEL escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def parse_size(text: str) -> int:
+    """The bytes in `"16"`, `"64KiB"` or `"1M"`; K, M and G are powers of 1024, as in systemd.
+
+    Raises ValueError for anything else, including `"64kB"` and `"1MB"`, which may mean powers of 1000 or of 1024.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match or match[2].upper() not in _SIZE_UNITS:
+        raise ValueError(text)
+    return int(match[1]) * _SIZE_UNITS[match[2].upper()]
+
+
+def show_size(size: int) -> str:
+    """The shortest exact text that `parse_size` reads back."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)
+
+
+def parse_duration(text: str) -> float:
+    """The seconds in `"90"`, `"1.5h"`, `"1min 30s"`, `"100ms"` or `"infinity"`; a number without a unit is seconds.
+
+    Raises ValueError for anything else.  Months and years, which systemd accepts too, are too long for a timeout.
+    """
+    if text.strip() == "infinity":
+        return INFINITY
+    seconds, position = 0.0, 0
+    while position < len(text.rstrip()):
+        match = _TERM.match(text, position)
+        if not match:
+            raise ValueError(text)
+        seconds += float(match[1]) * _SECONDS.get(match[2] or "s", math.nan)
+        position = match.end()
+    if position == 0 or math.isnan(seconds):
+        raise ValueError(text)
+    return seconds
+
+
+def show_duration(seconds: float) -> str:
+    """The text in systemd's notation that `parse_duration` reads back: `"3h"`, `"1min 30s"`, `"0.5s"`."""
+    if math.isinf(seconds):
+        return "infinity"
+    if seconds == 0 or seconds != int(seconds):
+        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    terms, rest = [], int(seconds)
+    for unit, name in _SHOWN:
+        count, rest = divmod(rest, unit)
+        if count:
+            terms.append(f"{count}{name}")
+    return " ".join(terms)
 
 
 def _hosts(value: Any) -> Any:
@@ -54,7 +137,7 @@ def _duration(value: Any) -> float:
     if isinstance(value, str):
         return parse_duration(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError  # without the value: whoever shows the error would fail where that is too long a number
+        raise ValueError  # without the value, which may be a number too long for Python to print
     try:
         return float(value)
     except OverflowError as error:
@@ -74,12 +157,12 @@ def _keepalive(value: Any) -> float:
 
 
 def _never(seconds: float, least: float, most: float) -> float:
-    """0 means never, as it does to systemd."""
+    """0 disables a timeout, as in systemd."""
     return INFINITY if seconds in (0, INFINITY) else _within(seconds, least, most)
 
 
 def _within(seconds: float, least: float, most: float) -> float:
-    """Rounded to the microsecond, which is what can be shown, and as exact as systemd's are."""
+    """Rounded to the microsecond, the precision of systemd's durations and of `show_duration`."""
     if not least <= seconds <= most:
         raise ValueError(seconds)
     return round(seconds, 6)
@@ -116,13 +199,13 @@ Port = Annotated[
     int,
     BeforeValidator(_whole),
     Field(ge=0, le=65535),
-    ValueType("a whole number from 0 to 65535, 0 for one that the kernel chooses", "N"),
+    ValueType("a whole number from 0 to 65535; 0 lets the kernel choose", "N"),
 ]
 ChunkSize = Annotated[
     int,
     BeforeValidator(_size),
     Field(ge=1, le=_CHUNK_SIZE_MAX),
-    ValueType("a size of 1 byte to 16MiB, in bytes or like '64KiB'", "BYTES", lambda size: quoted(show_size(size))),
+    ValueType("a size from 1 byte to 16MiB, in bytes or like '64KiB'", "BYTES", lambda size: quoted(show_size(size))),
 ]
 Workers = Annotated[
     Annotated[int, Field(ge=1, le=_WORKERS_MAX)] | Literal["auto"],
@@ -139,18 +222,20 @@ Quota = Annotated[
     int,
     BeforeValidator(_whole),
     Field(ge=0, le=1_000_000),
-    ValueType("a whole number from 1 to 1000000, or 0 for no limit", "N"),
+    ValueType("a whole number from 1 to 1000000, or 0 to disable the limit", "N"),
 ]
 Timeout = Annotated[
     float,
     BeforeValidator(_timeout),
-    ValueType("a duration from 1ms to 1w, in seconds or like '1h 30min', or 0 for never", "DURATION", _show_duration),
+    ValueType(
+        "a duration from 1ms to 1w, in seconds or like '1h 30min', or 0 to disable it", "DURATION", _show_duration
+    ),
 ]
 Keepalive = Annotated[
     float,
     BeforeValidator(_keepalive),
     ValueType(
-        f"a duration from 1s to {_KEEPALIVE_MAX}s, in seconds or like '1h 30min', or 0 for never",
+        f"a duration from 1s to {_KEEPALIVE_MAX}s, in seconds or like '1h 30min', or 0 to disable it",
         "DURATION",
         _show_duration,
     ),

@@ -1,18 +1,20 @@
-"""Copies of the workers' connections, which their parent keeps for the time when a worker dies.
+"""The parent's copies of its workers' connections, with which they outlive a worker that dies.
 
-A process that is killed takes its descriptors with it, but a connection ends only with the last of them.  So each
-worker gives its parent a copy of each connection that has lived for `AGE` seconds: short ones, of which there may be
-thousands a second, cost nothing.  When the worker dies, the kernel knows of each whether all that was read was written
-back (`queues.passed`).  Where it was, the connection goes on in the successor as if nothing had happened; where it was
-not, or where nobody knows, which is so of unix sockets, it is reset and told, since an echo with a gap is worse than
-an error.  What was too young for a copy is reset by the kernel.
+When a process is killed, the kernel closes its descriptors, but a connection ends only when its last descriptor is
+closed.  So each worker sends its parent a copy of each connection that is older than `AGE`.  Short connections, of
+which there may be thousands a second, cost nothing this way; the kernel resets those without a copy.
 
-While there is a copy, closing does not end a connection (`Session.copied`): the worker shuts it down, and says to
-forget it; one that is to be reset is so when the copy is closed.
+When a worker dies, the kernel knows for each TCP connection whether all bytes that were read from it were written back
+(`tcpinfo.passed`).  If so, the worker's successor serves it as if nothing had happened.  Otherwise it is reset, because
+an echo with a gap is worse than an error, and its end is logged.  The kernel does not know this of unix sockets, so
+these connections are closed as well.
 
-What goes from worker to parent is lines: `+`, the worker's number of a descriptor, and JSON (`state.encode`), each with
-the descriptor itself; or `-` and the number.  They are read in their order, so a number may be used again.  What a
-worker begins with needs no word: the parent has had it, under the numbers that the fork has copied, and keeps it.
+While the parent has a copy, closing the socket in the worker does not end the connection (`Session.copied`).  So the
+worker shuts it down and has the parent close the copy; if the connection is to be reset, closing the copy resets it.
+
+Copies travel in the messages of the copy socket (`shared.messages`), in their order, so a number may be used again.  A
+worker's first connections need no message: the parent had them before the fork, under the same numbers, and keeps them.
+Nothing in the parent blocks: it reads a bounded number of bytes, and writes nothing.
 """
 
 import json
@@ -21,26 +23,19 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from echod.handover.queue import Connection, adopt
-from echod.handover.state import ConnectionState, decode, encode
+from echod.handover.state import Connection, ConnectionState, adopt, decode, encode
 from echod.log.events import WORKER_DIED, EventLog
-from echod.net import address
-from echod.net import tcpinfo as queues
+from echod.net import address, tcpinfo
 from echod.net.loop import READ, Loop
 from echod.net.sockopts import reset_on_close
 from echod.net.tcpinfo import Ends
+from echod.shared import messages
 
 AGE = 1.0
-"""Seconds."""
+"""Seconds after which a connection gets a copy."""
 
-_BATCH = 128
-"""Copies in a message: 253 at most (SCM_MAX_FD, unix(7)), and as many as their lines fit into"""
-_MESSAGE_MAX = 64 << 10
-"""bytes."""
-_FORGOTTEN_MAX = 4096
-"""Numbers in a message."""
 _BACKLOG_MAX = 1 << 20
-"""Bytes that a socket can hold, by far."""
+"""Bytes, far more than a socket's buffer can hold."""
 
 
 class Copied(Protocol):
@@ -58,45 +53,46 @@ class Copied(Protocol):
         """When the connection was accepted, by the monotonic clock."""
 
     def snapshot(self) -> ConnectionState:
-        """What another process has to know to go on with this connection."""
+        """What another process must know to go on with this connection."""
 
 
 class CopySender:
-    """A worker's side: sends copies of its sessions, of which `newest_first` returns all, through `sock`.
+    """The worker's side: sends copies of its sessions through `sock`; `newest_first` returns all sessions.
 
-    What the socket does not take now is given at the next look.
+    What the socket has no room for is sent by a later `look`.
     """
 
     def __init__(self, sock: socket.socket, newest_first: Callable[[], Iterable[Copied]], loop: Loop) -> None:
         self._sock = sock
         self._newest_first = newest_first
         self._loop = loop
-        self._forgotten: list[int] = []
+        self._closed: list[int] = []
+        """The numbers of closed connections whose copies the parent still has."""
 
     def look(self) -> None:
-        """Give copies of those that are old enough now; from time to time."""
+        """Send copies of the sessions that have become old enough; call this from time to time."""
         if not self._forget():
             return
         due = list(self._due())
         due.reverse()
-        # The eldest first: so those that have a copy always come before those that have none.
-        for start in range(0, len(due), _BATCH):
-            batch = due[start : start + _BATCH]
-            lines = "\n".join(f"+{session.fd} {json.dumps(encode(session.snapshot()))}" for session in batch)
+        # The oldest first: so the sessions with a copy are always older than those without.
+        for start in range(0, len(due), messages.COPIES_MAX):
+            batch = due[start : start + messages.COPIES_MAX]
+            lines = [messages.keep_copy(each.fd, json.dumps(encode(each.snapshot())).encode()) for each in batch]
             if not self._send(lines, [session.fd for session in batch]):
                 return
             for session in batch:
                 session.copied = True
 
     def on_closed(self, session: Copied) -> None:
-        """Have its copy forgotten, with those of whatever else is closed in this turn of the loop."""
+        """Have the parent close its copy, in one message with all others that are closed in this turn of the loop."""
         if session.copied:
-            if not self._forgotten:
+            if not self._closed:
                 self._loop.call_later(0, self._on_turn)
-            self._forgotten.append(session.fd)
+            self._closed.append(session.fd)
 
     def finish(self) -> None:
-        """Have nothing left that is to be forgotten, however long the parent takes."""
+        """Have the parent close the copies of all closed connections.  Blocks until the socket has room."""
         self._sock.setblocking(True)
         self._forget()
         self._sock.setblocking(False)
@@ -112,67 +108,71 @@ class CopySender:
                 yield session
 
     def _forget(self) -> bool:
-        """Say what is to be forgotten; False if that can't be said now, and then nothing else may be."""
-        while self._forgotten:
-            numbers = self._forgotten[:_FORGOTTEN_MAX]
-            if not self._send("\n".join(f"-{number}" for number in numbers), []):
+        """Have copies closed; False if the socket has no room, and then no copy may be sent before the rest of these.
+
+        A new connection may have the number of a closed one.
+        """
+        while self._closed:
+            numbers = self._closed[: messages.FORGOTTEN_MAX]
+            if not self._send([messages.forget_copy(number) for number in numbers], []):
                 return False
-            del self._forgotten[: len(numbers)]
+            del self._closed[: len(numbers)]
         return True
 
-    def _send(self, lines: str, fds: list[int]) -> bool:
+    def _send(self, lines: Sequence[bytes], fds: list[int]) -> bool:
         try:
-            socket.send_fds(self._sock, [lines.encode()], fds)
-        except OSError:  # no room, or too many on their way (ETOOMANYREFS, unix(7)); or the parent is gone
+            socket.send_fds(self._sock, [messages.copy_message(lines)], fds)
+        except OSError:  # No room, too many descriptors on their way (ETOOMANYREFS, unix(7)), or the parent is gone.
             return False
         return True
 
 
 class CopyHolder:
-    """The parent's side: keeps the copies of one worker after the other, at most so many."""
+    """The parent's side: holds at most `most` copies of the connections of a worker, and then of its successor."""
 
     def __init__(self, most: int, loop: Loop) -> None:
         self.most = most
         self._loop = loop
         self._sock: socket.socket | None = None
-        self._copies: dict[bytes, tuple[int, ConnectionState | bytes]] = {}
+        self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
+        """By the worker's number of each: the parent's number, and the state, as the JSON that the worker sent."""
 
     def open(self) -> socket.socket:
-        """Before a worker is forked: its end of a socket, which is its own.  Raises OSError if there is none."""
-        self._sock, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.setblocking(False)  # since send_fds and recv_fds don't pass flags on
-        its.setblocking(False)
+        """Before a worker is forked: the worker's end of the copy socket.  Raises OSError if there is no descriptor."""
+        self._sock, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock.setblocking(False)  # because send_fds and recv_fds do not pass flags on
+        worker_end.setblocking(False)
         self._loop.watch(self._sock.fileno(), READ, self._on_readable)
-        return its
+        return worker_end
 
     def hang_up(self) -> None:
-        """Hear no more from the worker."""
+        """Close the copy socket; the copies stay."""
         if self._sock is not None:
             self._loop.unwatch(self._sock.fileno())
             self._sock.close()
             self._sock = None
 
     def keep(self, connections: Sequence[Connection]) -> None:
-        """Keep the first of those that a new worker begins with, as many as there may be; the others are closed."""
-        for sock, life in connections:
+        """Keep the connections that a new worker starts with, the first `most` of them; the others are closed here."""
+        for sock, state in connections:
             fd = sock.detach()
-            self._keep(b"%d" % fd, fd, life._replace(pending=b""))
+            self._keep(fd, fd, state._replace(pending=b""))
 
     def drain(self) -> None:
-        """Take all that the worker has to say; no more than it can have to, since it may not be what it was."""
+        """Receive all messages of the worker, but no more than the socket can hold, in case that it never stops."""
         taken = 0
         while taken < _BACKLOG_MAX and (count := self._receive()):
             taken += count
 
     def take_over(self, events: EventLog, now: float) -> list[Connection]:
-        """After the worker's death: what goes on.  The others are ended, and told."""
+        """After the worker's death: the connections that go on.  The others are closed, and their ends logged."""
         self.drain()
         self.hang_up()
         copies, self._copies = self._copies, {}
-        return [inherited for fd, life in copies.values() if (inherited := _take_over(fd, life, events, now))]
+        return [going_on for fd, state in copies.values() if (going_on := _take_over(fd, state, events, now))]
 
     def close(self) -> None:
-        """In a worker: give back what is the parent's, whose loop is closed already."""
+        """In a worker: close the descriptors of the parent, whose loop is closed already."""
         if self._sock is not None:
             self._sock.close()
         for number in list(self._copies):
@@ -182,78 +182,81 @@ class CopyHolder:
         self._receive()
 
     def _receive(self) -> int:
-        """Take one message; its bytes, 0 if there is none, or none will come."""
+        """Receive one message and return its length; 0 if there is none now, or the worker has closed its end."""
         if self._sock is None:
             return 0
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, _MESSAGE_MAX, _BATCH)
+            data, fds, _, _ = socket.recv_fds(self._sock, messages.COPY_MESSAGE_MAX, messages.COPIES_MAX)
         except BlockingIOError:
             return 0
         if not data:
             self.hang_up()
             return 0
         unused = iter(fds)
-        for line in data.split(b"\n"):
-            number, _, life = line[1:].partition(b" ")
-            if line.startswith(b"-"):
+        for number, state in messages.copy_lines(data):
+            if state is None:
                 self._forget(number)
-            elif (fd := next(unused, None)) is not None:  # if not, this process has as many as it may
-                self._keep(number, fd, life)
+            elif (fd := next(unused, None)) is not None:  # None if this process has no descriptor left.
+                self._keep(number, fd, state)
         for fd in unused:
             os.close(fd)
         return len(data)
 
-    def _keep(self, number: bytes, fd: int, life: ConnectionState | bytes) -> None:
+    def _keep(self, number: int, fd: int, state: ConnectionState | bytes) -> None:
         self._forget(number)
         if len(self._copies) < self.most:
-            self._copies[number] = fd, life
+            self._copies[number] = fd, state
         else:
             os.close(fd)
 
-    def _forget(self, number: bytes) -> None:
+    def _forget(self, number: int) -> None:
         if number in self._copies:
             os.close(self._copies.pop(number)[0])
 
 
-def end(inherited: Connection, events: EventLog) -> None:
-    """End a connection that nobody can go on with after all."""
-    sock, life = inherited
-    reset_on_close(sock, resets=not life.lingers)
-    _close(sock, life, life.received, events)
+def close_unowned(connection: Connection, events: EventLog) -> None:
+    """Close a connection that lost its worker and gets no other, and log its end.
+
+    It is reset, unless the server has shut its side down before: then its echo is complete.
+    """
+    sock, state = connection
+    reset_on_close(sock, resets=not state.lingers)
+    _close(sock, state, state.received, events)
 
 
 def _take_over(fd: int, known: ConnectionState | bytes, events: EventLog, now: float) -> Connection | None:
-    # Nothing that comes from a worker, which talks to the whole world, may harm its parent.
+    # A worker talks to the whole world, so nothing that it sent may harm its parent.
     if (sock := adopt(fd)) is None:
         return None
     try:
-        return _judged(sock, _life(known, sock, now), events)
-    except OSError:  # what can't be asked is no connection of ours
+        return _checked(sock, _state(known, sock, now), events)
+    except OSError:  # The kernel knows no peer or no TCP state of it, so it is none of echod's connections.
         sock.close()
         return None
 
 
-def _judged(sock: socket.socket, life: ConnectionState, events: EventLog) -> Connection | None:
-    passed = queues.passed(sock)
+def _checked(sock: socket.socket, state: ConnectionState, events: EventLog) -> Connection | None:
+    """The connection with its state as the kernel knows it; None if it cannot go on, and is closed."""
+    passed = tcpinfo.passed(sock)
     if passed is None:
-        end(Connection(sock, life), events)
+        close_unowned(Connection(sock, state), events)
         return None
     if passed.ends is Ends.THEIRS:
-        return Connection(sock, life._replace(received=passed.written, lingers=life.lingers or "idle"))
+        return Connection(sock, state._replace(received=passed.written, lingers=state.lingers or "idle"))
     if passed.ends is Ends.NONE:
         reset_on_close(sock, resets=False)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            sock.close()  # as the worker has done, and told
+            sock.close()  # The worker has closed it, and logged that.
             return None
-    life = life._replace(received=passed.read)
-    if not passed.owes and not life.lingers:
-        return Connection(sock, life)
+    state = state._replace(received=passed.read)
+    if not passed.owes and not state.lingers:
+        return Connection(sock, state)
     reset_on_close(sock, resets=True)
-    _close(sock, life, passed.written, events)
+    _close(sock, state, passed.written, events)
     return None
 
 
-def _life(known: ConnectionState | bytes, sock: socket.socket, now: float) -> ConnectionState:
+def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> ConnectionState:
     if isinstance(known, ConnectionState):
         return known._replace(active=now)
     try:
@@ -262,18 +265,18 @@ def _life(known: ConnectionState | bytes, sock: socket.socket, now: float) -> Co
         return ConnectionState("", sock.getpeername(), now, now)
 
 
-def _close(sock: socket.socket, life: ConnectionState, written: int, events: EventLog) -> None:
+def _close(sock: socket.socket, state: ConnectionState, written: int, events: EventLog) -> None:
     with sock:
-        peer = address.peer(sock, life.sockaddr)
+        peer = address.peer(sock, state.sockaddr)
         local = address.show(sock.family, sock.getsockname())
     events.connection_closed(
-        connection=life.name,
+        connection=state.name,
         peer=peer,
         local=local,
-        bytes_received=life.received,
+        bytes_received=state.received,
         bytes_sent=written,
-        chunks=life.chunks,
-        duration=round(life.active - life.started, 6),
-        restarts=life.restarts,
+        chunks=state.chunks,
+        duration=round(state.active - state.started, 6),
+        restarts=state.restarts,
         reason=WORKER_DIED,
     )

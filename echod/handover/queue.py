@@ -1,15 +1,19 @@
-"""Connections on their way from one echod to the next, through a queue in systemd's descriptor store.
+"""The queue in which connections wait for the next process: the next echod at a restart, the next pool at a reload.
 
-The queue is a pair of sockets (SOCK_SEQPACKET, unix(7)), and the store has both of its ends: one descriptor for each
-connection would take systemd time that grows with their square.  Each message is complete in itself, so all workers
-may send at once, and whatever becomes of them, what is there is whole.  It is a header, and comes with descriptors:
-first a memfd, then the connections.  In the memfd is a line of JSON, a list with an object for each connection
-(`state.encode`), and behind it the pending bytes of all of them.  So nothing of a client passes through the socket's
-buffer, which would not hold it.
+The queue is a pair of sockets (SOCK_SEQPACKET, unix(7)).  At a restart systemd's descriptor store keeps both ends; one
+stored descriptor per connection was rejected, because it takes systemd time that grows with the square of their number.
 
-Of a connection whose state can't be read, because another version wrote it or it is damaged, the kernel still knows
-whether bytes are due on it.  If none are, it goes on as if it was new; else it is reset, since an echo with a gap is
-worse than an error.  That can be known of TCP only (`queues.owes`), so a connection by a unix socket is ended.
+A message is sent whole or not at all.  So all workers may send at the same time, and the messages in the queue are
+intact even if a worker dies while it sends.  A message is a header with descriptors: a memfd, then the connections.
+The memfd holds a line of JSON, a list with an object for each connection (`state.encode`), and then the pending bytes
+of all connections.  The socket's buffer would not hold the pending bytes; this way they do not pass through it.
+
+The state of a connection may be unreadable, because it is damaged or another version wrote it.  The kernel still knows
+whether bytes of the echo are missing.  If none are, the connection goes on as a new one; otherwise it is reset,
+because an echo with a gap is worse than an error.  The kernel knows this for TCP only (`tcpinfo.owes`), so such a
+connection on a unix socket is always closed.
+
+Nothing here blocks, except for `open_queue`, which waits for systemd's answer (`DescriptorStore.keeps`).
 """
 
 import contextlib
@@ -22,53 +26,41 @@ import struct
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from echod.handover.state import ConnectionState, decode, encode
-from echod.net import tcpinfo as queues
+from echod.handover.state import Connection, ConnectionState, TakenOver, adopt, decode, encode
+from echod.net import tcpinfo
 from echod.net.sockopts import reset_on_close
 from echod.systemd.fdstore import DescriptorStore
 
 STORED_AS = "echod-handover"
-"""The name of the queue's ends in the store."""
+"""The name of the queue's ends in the descriptor store."""
 BATCH = 252
-"""Connections in one message, at most: unix(7) allows 253 descriptors (SCM_MAX_FD)."""
+"""Connections in one message at most: with the memfd 253 descriptors, as unix(7) allows (SCM_MAX_FD)."""
 
 _FDS_PER_WORKER = 6
-"""Descriptors that a parent has for each of its workers, and"""
+"""Descriptors that a parent needs for each worker."""
 _SPARE_FDS = 128
-"""those that it has for whatever else, its listening sockets apart."""
+"""Descriptors that a parent needs besides those of workers, listening sockets and connections."""
 _SO_COOKIE = 57
 """asm-generic/socket.h; `socket` has no name for it."""
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
-"""The version of what follows, and how many connections it is."""
+"""The version of the format, and the number of connections."""
 _LINE_MAX = BATCH * 1024
-"""Bytes of the line of JSON, and"""
+"""Bytes of the line of JSON."""
 _PENDING_MAX = 16 << 20
-"""of what may be pending of one connection, which is a chunk of the largest size that may be set."""
-_State = tuple[Mapping[str, Any], bytes]
-"""What is written of a connection, and its pending bytes."""
-_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+"""Pending bytes of one connection: a chunk of the largest size that can be configured."""
 
-
-class Connection(NamedTuple):
-    """A connection that a predecessor has served; without a name if nothing else is known of it."""
-
-    sock: socket.socket
-    life: ConnectionState
-
-
-class TakenOver(NamedTuple):
-    """What a predecessor has left: connections, of which so many are as new, and how many more could not go on."""
-
-    connections: list[Connection]
-    forgotten: int
-    lost: int
+_Written = tuple[Mapping[str, Any], bytes]
+"""The JSON object of a connection, and its pending bytes."""
 
 
 def open_queue(store: DescriptorStore) -> socket.socket | None:
-    """The end of a new queue to send to, which the store keeps for the next echod; None if it does not keep it."""
+    """The sending end of a new queue that the store keeps for the next echod; None if it does not keep it.
+
+    Blocks until systemd has answered (`DescriptorStore.keeps`).
+    """
     try:
         reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:
@@ -84,16 +76,16 @@ def open_queue(store: DescriptorStore) -> socket.socket | None:
 
 
 def room(listeners: int, workers: int) -> int:
-    """Connections of which a parent with so many listening sockets and workers can have a descriptor."""
+    """The number of connections for which a parent with these listening sockets and workers has descriptors."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, descriptors - listeners - _FDS_PER_WORKER * workers - _SPARE_FDS)
 
 
 def quotas(clients: Sequence[int], room: int) -> list[int]:
-    """How many connections each worker may send, by how many it has; together as many as there is room for.
+    """How many connections each worker may hand over, given how many each has; together at most `room`.
 
-    As many may also be on their way, whoever sends them (ETOOMANYREFS, unix(7)).  Some are to spare, if there are any,
-    for whoever is being accepted.
+    The number of descriptors in the queue has the same limit, whichever process sends them (ETOOMANYREFS, unix(7)).  If
+    there is more room than needed, each worker gets a part of it, for connections that it is still accepting.
     """
     total = sum(clients)
     if total > room:
@@ -101,29 +93,32 @@ def quotas(clients: Sequence[int], room: int) -> list[int]:
     return [count + (room - total) // len(clients) for count in clients]
 
 
-def send(queue: socket.socket, connections: Sequence[tuple[ConnectionState, int]]) -> bool:
-    """Send connections, at most `BATCH`, each with its descriptor; False if there is no room for them.
+def hand_over(queue: socket.socket, batch: Sequence[tuple[ConnectionState, int]]) -> bool:
+    """Send at most `BATCH` connections, each as its state and its descriptor; the caller closes the descriptors.
 
-    Then nothing of them was sent.
+    False if the queue has no room for them; then none of them was sent.
     """
-    states = json.dumps([encode(life) for life, _ in connections]).encode()
+    objects = json.dumps([encode(state) for state, _ in batch]).encode()
     try:
         with os.fdopen(os.memfd_create(STORED_AS, os.MFD_CLOEXEC), "wb") as memory:
-            memory.write(states + b"\n")
-            memory.writelines(life.pending for life, _ in connections)
+            memory.write(objects + b"\n")
+            memory.writelines(state.pending for state, _ in batch)
             memory.flush()
-            header = _HEADER.pack(_VERSION, len(connections))
-            socket.send_fds(queue, [header], [memory.fileno(), *(fd for _, fd in connections)])
+            header = _HEADER.pack(_VERSION, len(batch))
+            socket.send_fds(queue, [header], [memory.fileno(), *(fd for _, fd in batch)])
     except OSError:
         return False
     return True
 
 
-def pass_on(queue: socket.socket, connections: list[Connection]) -> int:
-    """Send as many of these as there is room for, take them out of the list, and close them here; how many."""
+def hand_over_all(queue: socket.socket, connections: list[Connection]) -> int:
+    """Send these connections, the last ones first, as long as the queue has room; return how many were sent.
+
+    Those that were sent are closed here and removed from the list.
+    """
     count = len(connections)
     while batch := connections[-BATCH:]:
-        if not send(queue, [(life, sock.fileno()) for sock, life in batch]):
+        if not hand_over(queue, [(state, sock.fileno()) for sock, state in batch]):
             break
         del connections[-BATCH:]
         for sock, _ in batch:
@@ -131,42 +126,42 @@ def pass_on(queue: socket.socket, connections: list[Connection]) -> int:
     return count - len(connections)
 
 
-def receive(fds: Iterable[int], now: float, *, restarts: int, room: int) -> TakenOver:
-    """Empty the queue whose ends these are.  Whatever comes out of it, this raises nothing and waits for nobody.
+def take_over(fds: Iterable[int], now: float, *, restarts: int, room: int) -> TakenOver:
+    """Take all connections from the queue whose ends are `fds`, and close the ends.  Raises nothing, whatever is in it.
 
-    On their way through it the connections have lived through so many more `restarts`; those for which there is no
-    `room` are lost.  One that comes again is passed over, since of a worker that died when it had sent it there is a
-    copy.
+    Each connection counts `restarts` more.  Those that exceed `room` are reset, and lost.  A connection that is in the
+    queue twice is taken once: the parent hands over its copy of a connection of a worker that died right after it had
+    sent it.
     """
     connections: list[Connection] = []
     forgotten = lost = 0
-    known: set[int] = set()
+    cookies: set[int] = set()
     for data, received in _messages(fds):
-        now = max(now, time.monotonic())  # it may have been sent just now
-        count, states = _read(data, received)
+        now = max(now, time.monotonic())  # The message may have been sent after `now`.
+        count, written = _read(data, received)
         lost += max(0, count - len(received) + 1)
-        for fd, state in zip(received, states, strict=True):
+        for fd, each in zip(received, written, strict=True):
             if (sock := adopt(fd)) is None:
                 continue
-            if (cookie := _cookie(sock)) in known:
+            if (cookie := _cookie(sock)) in cookies:
                 sock.close()
                 continue
-            known.add(cookie)
-            life = None
+            cookies.add(cookie)
+            state = None
             if len(connections) < room:
-                life = _life(sock, state, now) or _as_new(sock, now)
-            if life is None:
+                state = _decoded(sock, each, now) or _as_new(sock, now)
+            if state is None:
                 lost += 1
                 reset_on_close(sock, resets=True)
                 sock.close()
                 continue
-            forgotten += not life.name
-            connections.append(Connection(sock, life._replace(restarts=life.restarts + restarts)))
+            forgotten += not state.name
+            connections.append(Connection(sock, state._replace(restarts=state.restarts + restarts)))
     return TakenOver(connections, forgotten, lost)
 
 
 def _cookie(sock: socket.socket) -> int:
-    """What tells a socket from all others, whoever has descriptors of it."""
+    """The kernel's number of a socket, the same for all descriptors of it in all processes."""
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
@@ -190,10 +185,10 @@ def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
                 yield data, received
 
 
-def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_State | None]]:
-    """How many connections a message is said to have, and the state that belongs to each descriptor, where it has one.
+def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_Written | None]]:
+    """The number of connections by a message's header, and for each descriptor its state, or None without one.
 
-    Which state belongs to which is known by their order alone, so nothing is believed of a message that lacks some.
+    Only the order says which state belongs to which descriptor, so if one is missing, none of the states is used.
     """
     unknown: Sequence[None] = [None] * len(fds)
     if len(data) != _HEADER.size or not fds:
@@ -202,55 +197,40 @@ def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_State | None]
     if version != _VERSION:
         return 0, unknown
     try:
-        states = _states(fds[0])
-    except Exception:  # noqa: BLE001  whatever somebody wrote there, a start must not fail for it
+        written = _read_memfd(fds[0])
+    except Exception:  # noqa: BLE001  a start must not fail, whatever another process wrote there
         return count, unknown
-    return count, [None, *states] if len(states) == count == len(fds) - 1 else unknown
+    return count, [None, *written] if len(written) == count == len(fds) - 1 else unknown
 
 
-def _states(fd: int) -> list[_State]:
-    """What is in a memfd.  Raises whatever it likes if that can't be ours."""
+def _read_memfd(fd: int) -> list[_Written]:
+    """The contents of a memfd.  May raise any exception if `hand_over` did not write it."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise ValueError(fd)  # reading from a pipe would wait
+        raise ValueError(fd)  # Reading from a pipe could block.
     with os.fdopen(os.dup(fd), "rb") as memory:
         memory.seek(0)
-        states = json.loads(memory.readline(_LINE_MAX))
-        lengths = [state["pending"] for state in states]
+        objects = json.loads(memory.readline(_LINE_MAX))
+        lengths = [values["pending"] for values in objects]
         if not all(0 <= length <= _PENDING_MAX for length in lengths):
             raise ValueError(lengths)
         parts = [memory.read(length) for length in lengths]
         if [len(part) for part in parts] != lengths or memory.read(1):
             raise ValueError(lengths)
-    return list(zip(states, parts, strict=True))
+    return list(zip(objects, parts, strict=True))
 
 
-def adopt(fd: int) -> socket.socket | None:
-    """A connection, non-blocking; whatever else it is is closed."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        os.close(fd)
-        return None
-    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or listens:
-        sock.close()
-        return None
-    sock.setblocking(False)
-    return sock
-
-
-def _life(sock: socket.socket, state: _State | None, now: float) -> ConnectionState | None:
-    if state is None:
+def _decoded(sock: socket.socket, written: _Written | None, now: float) -> ConnectionState | None:
+    if written is None:
         return None
     try:
-        return decode(*state, sock.family, now)
+        return decode(*written, sock.family, now)
     except ValueError:
         return None
 
 
 def _as_new(sock: socket.socket, now: float) -> ConnectionState | None:
-    """The life of a connection of which nothing is known, if it is provably right to begin a new one."""
+    """The state of a new connection, for one whose state is lost; None unless the kernel knows that nothing is due."""
     try:
-        return None if queues.owes(sock) else ConnectionState("", sock.getpeername(), now, now)
+        return None if tcpinfo.owes(sock) else ConnectionState("", sock.getpeername(), now, now)
     except OSError:
         return None

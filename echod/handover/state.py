@@ -1,9 +1,10 @@
-"""What is known of a connection beside its socket, and how that is written down for the next echod.
+"""A connection on its way from one process to another: its socket, its state, and the state's form as JSON.
 
-As JSON, which both can read where their versions differ: a field that the reader does not know is passed over.  Nothing
-that is read is trusted, for it came by way of another process.
+JSON, because the two processes may run different versions: the reader ignores a field that it does not know.  The
+reader trusts nothing, since the JSON comes from another process.
 """
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,15 +12,18 @@ from typing import Any, NamedTuple
 _COUNT_MAX = 2**63 - 1
 _WORD_MAX = 64
 """Characters of a name or a reason."""
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class ConnectionState(NamedTuple):
-    """A connection's life so far, a new one's being its name, its peer as accept(2) gave it, and its start.
+    """What a process must know of a connection, besides its socket, to serve it.
 
-    Times are seconds of CLOCK_MONOTONIC, which is the same for all processes of a boot.
+    A new connection has only its name, the peer's address as accept(2) returned it, and its start.  Times are seconds
+    of CLOCK_MONOTONIC, which is the same for all processes of a boot.
     """
 
     name: str
+    """Identifies the connection in the events; empty if its state was lost."""
     sockaddr: Any
     started: float
     active: float
@@ -27,21 +31,39 @@ class ConnectionState(NamedTuple):
     received: int = 0
     chunks: int = 0
     pending: bytes = b""
-    """What was received and not sent back yet."""
+    """The bytes that were received and not sent back yet."""
     lingers: str = ""
-    """Why the server has ended its side, if it has."""
+    """Why the server has shut its side down; empty if it has not."""
     restarts: int = 0
-    """How many times it has changed hands."""
+    """How many restarts the connection has outlived."""
 
 
-def encode(life: ConnectionState) -> dict[str, Any]:
-    """What can be written as JSON: all but the pending bytes, of which it is said how many they are."""
-    return life._asdict() | {"pending": len(life.pending)}
+class Connection(NamedTuple):
+    """A connection that another process has served."""
+
+    sock: socket.socket
+    state: ConnectionState
+
+
+class TakenOver(NamedTuple):
+    """The connections that were taken from a queue.
+
+    `forgotten` of them go on as new connections, because their state is lost; `lost` more could not go on.
+    """
+
+    connections: list[Connection]
+    forgotten: int
+    lost: int
+
+
+def encode(state: ConnectionState) -> dict[str, Any]:
+    """The state as a JSON object, with the number of the pending bytes in place of the bytes."""
+    return state._asdict() | {"pending": len(state.pending)}
 
 
 def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -> ConnectionState:
-    """From what `encode` has made, of a socket of that `family`.  Raises ValueError for whatever that can't be."""
-    life = ConnectionState(
+    """The state that `encode` was given, for a socket of `family`.  Raises ValueError for values that cannot be one."""
+    state = ConnectionState(
         name=_word(values.get("name")),
         sockaddr=_sockaddr(values.get("sockaddr"), family),
         started=_number(values.get("started"), now),
@@ -52,9 +74,24 @@ def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -
         lingers=_word(values.get("lingers")),
         restarts=_count(values.get("restarts")),
     )
-    if not life.name or len(pending) > life.received or (pending and life.lingers):
-        raise ValueError(life)
-    return life
+    if not state.name or len(pending) > state.received or (pending and state.lingers):
+        raise ValueError(state)
+    return state
+
+
+def adopt(fd: int) -> socket.socket | None:
+    """The connection of a descriptor that another process sent, non-blocking; any other descriptor is closed."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or listens:
+        sock.close()
+        return None
+    sock.setblocking(False)
+    return sock
 
 
 def _number(value: object, most: float) -> float:
@@ -77,7 +114,7 @@ def _word(value: object) -> str:
 
 
 def _sockaddr(value: object, family: int) -> Any:
-    """The address of a peer, which has none on a unix socket."""
+    """The address of a peer; on a unix socket a peer has none."""
     if family == socket.AF_UNIX:
         return ""
     if not isinstance(value, list) or len(value) != (4 if family == socket.AF_INET6 else 2):

@@ -1,36 +1,40 @@
-"""What echod has to say: one small function for each event, and nothing is said in any other way.
+"""The events that echod logs: one method for each, and nothing is logged in any other way.
 
 An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
-`pid` and `worker`, then the event's own fields, which are the arguments of its function.  Lines are short enough
-(PIPE_BUF, pipe(7)) never to be torn apart by those of another process: from what would be longer, the middle is left
-out.
+`pid` and `worker`, then the event's own fields.  A line is never longer than PIPE_BUF, so the kernel never mixes it
+with the line of another process (pipe(7)); where it would be, the middle of the longest fields is left out.
 
-Where standard error goes to systemd's journal, that is given the fields as well, by its own protocol; if it does not
-answer, lines that begin with their priority (sd-daemon(3)).  `systemctl status` shows the beginning of a line only, so
-there the object begins with `message` and `event`.
+Where standard error is connected to systemd's journal, each event is an entry there, with its fields as fields of the
+journal.  `systemctl status` cuts an entry off at the width of the terminal, so there the object begins with `message`,
+and a sentence begins with what happened.
+
+To add an event, add a method to `EventLog`: its name, its keyword arguments and its docstring are the event's name, its
+fields and its description in the documentation, and it returns the sentence.  To add a field, add an argument.
 """
 
 import functools
 import logging
-import os
 import traceback
 from collections.abc import Callable
-from enum import Enum, auto
+from dataclasses import dataclass
 from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
-from echod.log import journald, sentences
+from echod.log import journald
 from echod.log.formatters import Console, Json, Sentence, shorter
-from echod.log.output import LogQueue, Writer, open_writer
+from echod.log.output import Framing, LogQueue
+from echod.log.words import amount, enumeration, plural, span
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PAYLOAD_MAX = 512
 """Bytes of a chunk that its event shows; escaped, each may take six."""
+WORKER_DIED = "worker_died"
+"""The reason for closing a connection that could not continue without its worker."""
 
 P = ParamSpec("P")
-_Declaration = Callable[Concatenate["EventLog", P], None]
+_Declaration = Callable[Concatenate["EventLog", P], str]
+_Event = Callable[Concatenate["EventLog", P], None]
 _Level = int | Callable[["EventLog", dict[str, Any]], int]
-_Message = str | Callable[[dict[str, Any]], str]
 
 _TEXT_MAX = 2000
 """Characters of a traceback or of an error's sentence that an event shows."""
@@ -38,162 +42,161 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 """syslog(3) priorities."""
 
 
-class Framing(Enum):
-    """What an event is on its way out."""
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What is logged, and how; all of it may change while echod runs.
 
-    LINE = auto()
-    """A line."""
-    LINE_WITH_PRIORITY = auto()
-    """The same for the journal, as sd-daemon(3) has it."""
-    ENTRY = auto()
-    """An entry of the journal."""
+    `level` is one of `LEVELS` and `format` is `json` or `console`.  Without `connections` the events of connections are
+    logged at debug only; with `payload` the events of chunks show the bytes themselves.
+    """
 
-
-def goes_to_journal(fd: int) -> bool:
-    """Whether `fd` is the one that systemd connected to its journal (JOURNAL_STREAM, systemd.exec(5))."""
-    status = os.fstat(fd)
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    level: str
+    format: str
+    connections: bool
+    payload: bool
 
 
-def open_sink(fd: int) -> tuple[LogQueue, Framing]:
-    """Where the events of a process go whose standard error is `fd`, and as what."""
-    if not goes_to_journal(fd):
-        return LogQueue(open_writer(fd)), Framing.LINE
-    try:
-        journal = journald.JournaldSocket(journald.SOCKET)
-        return LogQueue(Writer(journal.fd, journal.write, journal.close)), Framing.ENTRY
-    except OSError:
-        # No socket, or none for us (RestrictAddressFamilies=): standard error is there all the same.
-        return LogQueue(open_writer(fd)), Framing.LINE_WITH_PRIORITY
+def _event(level: _Level) -> Callable[[_Declaration[P]], _Event[P]]:
+    """Make a method that returns a sentence one that logs the event of its name, with its arguments as fields."""
 
+    def declare(sentence: _Declaration[P]) -> _Event[P]:
+        @functools.wraps(sentence)
+        def log(self: "EventLog", /, *_: P.args, **fields: P.kwargs) -> None:
+            self._log(level if isinstance(level, int) else level(self, fields), sentence, fields)
 
-def _event(level: _Level, message: _Message) -> Callable[[_Declaration[P]], _Declaration[P]]:
-    """Make a method the declaration of an event: its name, its arguments and `message` are all there is to it."""
-
-    def declare(method: _Declaration[P]) -> _Declaration[P]:
-        @functools.wraps(method)
-        def tell(self: "EventLog", /, *_: P.args, **fields: P.kwargs) -> None:
-            self._tell(level if isinstance(level, int) else level(self, fields), method.__name__, message, fields)
-
-        return tell
+        return log
 
     return declare
 
 
-WORKER_DIED = "worker_died"
-"""Why a connection was closed that could not go on without its worker."""
+def _of_connection(log: "EventLog", fields: dict[str, Any]) -> int:
+    """A connection that never sent anything, such as a health check's, is logged at debug only.
 
-
-def _of_connection(journal: "EventLog", fields: dict[str, Any]) -> int:
-    """A connection on which nothing ever came, as a health check's, is told at debug only; not one that a dead worker
-    took along, on which something may have come since the parent heard of it."""
+    Not one that was lost with its worker: it may have sent something that the parent does not know of.
+    """
     silent = fields.get("bytes_received") == 0 and fields.get("reason") != WORKER_DIED
-    return logging.INFO if journal.tells_connections and not silent else logging.DEBUG
+    return logging.INFO if log.logs_connections and not silent else logging.DEBUG
 
 
-def _of_exit(journal: "EventLog", fields: dict[str, Any]) -> int:
+def _of_exit(log: "EventLog", fields: dict[str, Any]) -> int:
     return logging.ERROR if fields["reason"] != "stopped" else logging.INFO
 
 
-def _of_handover(journal: "EventLog", fields: dict[str, Any]) -> int:
-    whole = not any(fields.get(name) for name in ("left", "forgotten", "lost"))
-    return logging.INFO if whole else logging.WARNING
+def _of_handover(log: "EventLog", fields: dict[str, Any]) -> int:
+    complete = not any(fields.get(name) for name in ("left", "forgotten", "lost"))
+    return logging.INFO if complete else logging.WARNING
 
 
 class EventLog:
-    """The events of one process, parent or worker.
+    """The events of one process, parent or worker, on their way into `queue`, each in this framing."""
 
-    `level` is one of `LEVELS` and `form` is `json` or `console`; without `connections` the events of connections are
-    told at debug only, and `payload` adds the bytes themselves to those of chunks.
-    """
-
-    def __init__(
-        self, sink: LogQueue, output: Framing, *, level: str, form: str, connections: bool, payload: bool
-    ) -> None:
-        self.sink = sink
+    def __init__(self, queue: LogQueue, framing: Framing, options: LogOptions) -> None:
+        self.queue = queue
         self.worker: int | None = None
-        """The worker whose process this is; None in the parent."""
-        self._output = output
-        self._size_max = journald.ENTRY_MAX if output is Framing.ENTRY else PIPE_BUF
-        self.change(level=level, form=form, connections=connections, payload=payload)
+        """The number of the worker whose process this is; None in the parent."""
+        self._framing = framing
+        self._size_max = journald.ENTRY_MAX if framing is Framing.ENTRY else PIPE_BUF
+        self.change(options)
 
-    def change(self, *, level: str, form: str, connections: bool, payload: bool) -> None:
-        """Tell by these from now on."""
-        self.tells_connections = connections
-        self.shows_payload = payload
-        self._level = LEVELS[level]
-        self._form = _form(form, self._output)
+    def change(self, options: LogOptions) -> None:
+        """Log by these options from now on."""
+        self.logs_connections = options.connections
+        self.shows_payload = options.payload
+        self._level = LEVELS[options.level]
+        self._formatter = _formatter(options.format, self._framing)
 
     @property
-    def tells_chunks(self) -> bool:
-        """Whether the events of single chunks are wanted at all."""
+    def logs_chunks(self) -> bool:
+        """Whether the events of single chunks are logged at all."""
         return self._level <= logging.DEBUG
 
-    @_event(logging.INFO, "echod {version} is starting.")
-    def starting(self, *, version: str, config_files: list[str]) -> None:
-        """The configuration is read and right; nothing is open yet."""
+    @_event(logging.INFO)
+    def starting(self, *, version: str, config_files: list[str]) -> str:
+        """The configuration is valid; nothing is open yet."""
+        return f"Starting echod {version}" + (f" with {enumeration(config_files)}." if config_files else ".")
 
-    @_event(logging.ERROR, "{problem}")
-    def cannot_start(self, *, problem: str) -> None:
-        """Something keeps echod from starting, or would (--check-config); one for each problem, in the journal only."""
+    @_event(logging.ERROR)
+    def cannot_start(self, *, problem: str) -> str:
+        """A problem prevents the start, or would (`--check-config`); one event per problem, only in the journal."""
+        return problem
 
-    @_event(logging.WARNING, "{problem}")
-    def config_warning(self, *, problem: str) -> None:
-        """Something in the configuration is allowed, but may not be what was meant."""
+    @_event(logging.WARNING)
+    def config_warning(self, *, problem: str) -> str:
+        """The configuration is valid, but part of it may not be what was meant."""
+        return problem
 
-    @_event(logging.INFO, sentences.listening)
-    def listening(self, *, address: str, adopted: bool) -> None:
-        """A socket is bound, or was passed to us bound; `address` is what getsockname(2) says."""
+    @_event(logging.INFO)
+    def listening(self, *, address: str, adopted: bool) -> str:
+        """A socket listens on `address`; if it is `adopted`, systemd passed it."""
+        return f"Listening on {address}" + (" (socket passed by systemd)." if adopted else ".")
 
-    @_event(logging.INFO, "Ready: whoever connects now gets an echo.")
-    def ready(self, *, addresses: list[str], workers: int) -> None:
-        """Every worker accepts."""
+    @_event(logging.INFO)
+    def ready(self, *, addresses: list[str], workers: int) -> str:
+        """Every worker accepts connections."""
+        return f"Ready: accepting connections on {enumeration(addresses)}."
 
-    @_event(logging.INFO, sentences.reloaded)
-    def reloaded(self, *, changed: list[str]) -> None:
-        """The configuration was read again and is right; what `changed` is in effect in every worker."""
+    @_event(logging.INFO)
+    def reloaded(self, *, changed: list[str]) -> str:
+        """The configuration was read again, and the settings in `changed` are in effect in every worker."""
+        return f"Configuration reloaded; changed: {enumeration(changed) or 'nothing'}."
 
-    @_event(logging.ERROR, "Reload refused, so nothing changes: {problem}")
-    def reload_refused(self, *, problem: str) -> None:
-        """A new configuration can't be taken, one event for each reason why; the old one stays in effect."""
+    @_event(logging.ERROR)
+    def reload_refused(self, *, problem: str) -> str:
+        """The new configuration cannot be used, one event per problem; the old one stays in effect."""
+        return f"Reload failed, configuration unchanged: {problem}"
 
-    @_event(logging.INFO, "Worker {worker} accepts connections.")
-    def worker_started(self, *, worker: int, worker_pid: int) -> None:
+    @_event(logging.INFO)
+    def worker_started(self, *, worker: int, worker_pid: int) -> str:
         """A worker accepts connections."""
+        return f"Worker {worker} (pid {worker_pid}) started."
 
-    @_event(_of_exit, "Worker {worker} is gone: {reason}.")
-    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int) -> None:
-        """A worker's process has ended, with so many clients, of which the `kept` ones go on in its successor."""
+    @_event(_of_exit)
+    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int) -> str:
+        """A worker's process ended while it had `clients` connections, of which `kept` continue in its successor."""
+        exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
+        return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."
 
-    @_event(logging.INFO, "Stopping on {signal}; clients to finish: {clients}.")
-    def draining(self, *, signal: str, clients: int, timeout: float) -> None:
-        """No connection is accepted any more; what has arrived is echoed, within `timeout` seconds."""
+    @_event(logging.INFO)
+    def draining(self, *, signal: str, clients: int, timeout: float) -> str:
+        """echod stops: it accepts no connection any more, and has `timeout` seconds to echo what has arrived."""
+        open_now = f"draining {plural(clients, 'connection')} for up to {span(timeout)}"
+        return f"Stopping on {signal}: {open_now if clients else 'no connection to drain'}."
 
-    @_event(_of_handover, sentences.handed_over)
-    def handed_over(self, *, count: int, left: int) -> None:
-        """At a restart `count` connections wait for the next echod; those `left` over are finished as at a stop."""
+    @_event(_of_handover)
+    def handed_over(self, *, count: int, left: int) -> str:
+        """At a restart, `count` connections wait for the next echod; those `left` over are drained as at a stop."""
+        rest = f"; draining {left:,} more for lack of room" if left else ""
+        return f"Handed over {plural(count, 'connection')} to the next echod{rest}."
 
-    @_event(logging.WARNING, "Clients can't be handed over, and are finished as at a stop: {problem}.")
-    def handover_impossible(self, *, problem: str) -> None:
-        """A restart ends the connections, though `handover` is set."""
+    @_event(logging.WARNING)
+    def handover_impossible(self, *, problem: str) -> str:
+        """A restart ends the connections, although `handover` is set."""
+        return f"Connections cannot be handed over; draining them instead: {problem}."
 
-    @_event(_of_handover, sentences.taken_over)
-    def taken_over(self, *, count: int, forgotten: int, lost: int) -> None:
-        """The connections of the echod before go on, `forgotten` ones as if new; `lost` were due what nobody knows."""
+    @_event(_of_handover)
+    def taken_over(self, *, count: int, forgotten: int, lost: int) -> str:
+        """`count` connections continue here, `forgotten` of them as if new; `lost` more had to be closed."""
+        new = f"; {forgotten:,} of them with new counters" if forgotten else ""
+        closed = f"; {lost:,} more lost" if lost else ""
+        return f"Took over {plural(count, 'connection')}{new}{closed}."
 
-    @_event(logging.INFO, "Stopped; clients in all: {clients_total}, bytes echoed: {bytes_echoed}.")
-    def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> None:
+    @_event(logging.INFO)
+    def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> str:
         """Everything is closed; the last event."""
+        served = f"{plural(clients_total, 'connection')} served, {amount(bytes_echoed)} echoed"
+        return f"Stopped after {span(uptime)}: {served}."
 
-    @_event(logging.DEBUG, "Accepted a connection from {peer}.")
-    def connection_accepted(self, *, connection: str, peer: str, local: str) -> None:
-        """A connection was accepted; nothing has come yet."""
+    @_event(logging.DEBUG)
+    def connection_accepted(self, *, connection: str, peer: str, local: str) -> str:
+        """A connection was accepted; nothing has arrived on it yet."""
+        return f"Connection from {peer} accepted."
 
-    @_event(_of_connection, "{peer} begins to send.")
-    def connection_opened(self, *, connection: str, peer: str, local: str) -> None:
-        """The first bytes of a connection have come."""
+    @_event(_of_connection)
+    def connection_opened(self, *, connection: str, peer: str, local: str) -> str:
+        """The first bytes of a connection have arrived."""
+        return f"Connection from {peer} opened."
 
-    @_event(_of_connection, "{peer} is gone ({reason}), {bytes_sent} bytes echoed.")
+    @_event(_of_connection)
     def connection_closed(
         self,
         *,
@@ -206,71 +209,88 @@ class EventLog:
         duration: float,
         restarts: int,
         reason: str,
-    ) -> None:
-        """A connection is over, and has lived through so many `restarts` of echod."""
+    ) -> str:
+        """A connection is closed; it has continued across `restarts` restarts of echod."""
+        whole = bytes_sent == bytes_received
+        echoed = amount(bytes_sent) if whole else f"{bytes_sent:,} of {plural(bytes_received, 'byte')}"
+        return f"Connection from {peer} closed ({reason}): {echoed} echoed in {span(duration)}."
 
-    @_event(logging.DEBUG, "Received {bytes} bytes.")
-    def chunk_received(self, *, connection: str, bytes: int, payload: str = "") -> None:  # noqa: A002  its name
+    @_event(logging.DEBUG)
+    def chunk_received(self, *, connection: str, bytes: int, payload: str = "") -> str:  # noqa: A002  its name
         """A chunk was read; `payload` has each byte as the character of that number."""
+        return f"Received {plural(bytes, 'byte')} on connection {connection}."
 
-    @_event(logging.DEBUG, "Sent {bytes} bytes.")
-    def chunk_sent(self, *, connection: str, bytes: int, payload: str = "") -> None:  # noqa: A002  its name
-        """The socket took so many bytes back."""
+    @_event(logging.DEBUG)
+    def chunk_sent(self, *, connection: str, bytes: int, payload: str = "") -> str:  # noqa: A002  its name
+        """Bytes of a chunk were sent back."""
+        return f"Sent {plural(bytes, 'byte')} on connection {connection}."
 
-    @_event(logging.WARNING, "Accepting pauses ({reason}): new connections wait in the kernel's queue.")
-    def accept_paused(self, *, reason: str, clients: int) -> None:
-        """A worker accepts nothing for now."""
+    @_event(logging.WARNING)
+    def accept_paused(self, *, reason: str, clients: int) -> str:
+        """A worker accepts no connections for now."""
+        return f"Accepting paused ({reason}): new connections wait in the kernel's queue."
 
-    @_event(logging.INFO, "Accepting again, after {duration} s.")
-    def accept_resumed(self, *, duration: float) -> None:
-        """A worker that paused has accepted for a while without another pause."""
+    @_event(logging.INFO)
+    def accept_resumed(self, *, duration: float) -> str:
+        """A worker that paused for `duration` seconds has accepted for a while without another pause."""
+        return f"Accepting resumed after {span(duration)}."
 
-    @_event(
-        logging.WARNING,
-        "Refused {count} connections of sources that have all they may, the last of them {peer}.",
-    )
-    def client_refused(self, *, peer: str, count: int) -> None:
-        """Connections over the limit of their source were closed at once, `count` of them since the last such event."""
+    @_event(logging.WARNING)
+    def client_refused(self, *, peer: str, count: int) -> str:
+        """Connections over the limit of their source were closed at once: `count` of them since the last such event."""
+        return f"Refused {plural(count, 'connection')} over the limit per source, most recently from {peer}."
 
-    @_event(logging.WARNING, "{count} events could not be written.")
-    def log_dropped(self, *, count: int) -> None:
-        """Standard error, or the journal, did not take events in time, so they are lost."""
+    @_event(logging.WARNING)
+    def log_dropped(self, *, count: int) -> str:
+        """Events are lost, because standard error or the journal did not take them in time."""
+        reader = "the journal" if self._framing is Framing.ENTRY else "standard error"
+        return f"Dropped {plural(count, 'event')}: {reader} could not keep up."
 
-    @_event(logging.CRITICAL, "A bug in echod: {error}")
-    def bug(self, *, error: str, traceback: str) -> None:
-        """Something happened that echod does not expect; please report it."""
+    @_event(logging.CRITICAL)
+    def bug(self, *, error: str, traceback: str) -> str:
+        """An error that echod does not expect; please report it."""
+        return f"Bug in echod: {error}"
 
     def show(self, data: bytes | memoryview) -> dict[str, str]:
-        """The `payload` of a chunk's event, where it is wanted."""
+        """The `payload` of a chunk's event, if the options ask for it."""
         return {"payload": bytes(data[:PAYLOAD_MAX]).decode("latin-1")} if self.shows_payload else {}
 
     def bug_of(self, error: BaseException) -> None:
-        """Tell a bug by its exception."""
+        """Log a bug by its exception."""
         text = "".join(traceback.format_exception(error))
         self.bug(error=repr(error)[: _TEXT_MAX // 4], traceback=text[-_TEXT_MAX:])
 
-    def _tell(self, level: int, event: str, message: _Message, fields: dict[str, Any]) -> None:
+    def _log(self, level: int, sentence: Callable[..., str], fields: dict[str, Any]) -> None:
         if level < self._level:
             return
-        if dropped := self.sink.take_dropped():
+        if dropped := self.queue.take_dropped():
             self.log_dropped(count=dropped)
-        while len(data := self._encode(level, event, message, fields)) > self._size_max:
+        while len(data := self._encode(level, sentence, fields)) > self._size_max:
             fields = shorter(fields)
-        self.sink.put(data)
+        self.queue.put(data)
 
-    def _encode(self, level: int, event: str, message: _Message, fields: dict[str, Any]) -> bytes:
+    def _encode(self, level: int, sentence: Callable[..., str], fields: dict[str, Any]) -> bytes:
+        event = sentence.__name__
         every = {"worker": self.worker} | fields
-        words = message.format_map(fields) if isinstance(message, str) else message(fields)
-        record = logging.LogRecord("echod", level, "", 0, words, None, None)
+        record = logging.LogRecord("echod", level, "", 0, sentence(self, **fields), None, None)
         record.__dict__.update(event=event, fields=every)
-        text = self._form.format(record)
-        if self._output is Framing.ENTRY:
+        text = self._formatter.format(record)
+        if self._framing is Framing.ENTRY:
             return journald.encode(text, _PRIORITIES[level], {"event": event} | every)
-        prefix = f"<{_PRIORITIES[level]}>" if self._output is Framing.LINE_WITH_PRIORITY else ""
+        prefix = f"<{_PRIORITIES[level]}>" if self._framing is Framing.LINE_WITH_PRIORITY else ""
         return f"{prefix}{text}\n".encode()
 
 
-def _form(name: str, output: Framing) -> logging.Formatter:
+def _continuing(kept: int, clients: int) -> str:
+    """What becomes of the connections of a worker that exited; nothing if it had none."""
+    if not clients:
+        return ""
+    if clients == 1:
+        return f"; its connection {'continues' if kept else 'is lost'}"
+    return f"; {kept:,} of its {clients:,} connections continue"
+
+
+def _formatter(name: str, framing: Framing) -> logging.Formatter:
     if name == "json":
-        return Json(sentence_first=output is not Framing.LINE)
-    return Sentence() if output is Framing.ENTRY else Console()
+        return Json(sentence_first=framing is not Framing.LINE)
+    return Sentence() if framing is Framing.ENTRY else Console()

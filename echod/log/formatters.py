@@ -1,7 +1,7 @@
-"""The forms in which an event is read: as a JSON object, or as a line for a person.
+"""The formats of an event: a JSON object, or a line for a person.
 
-They are `logging.Formatter`s for records that carry the event's name as `event` and its fields as `fields`; what they
-make is one line, without its end.
+These are `logging.Formatter`s for records that carry the event's name as `event` and its fields as `fields`.  Each
+returns one line, without its end.
 """
 
 import json
@@ -13,9 +13,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 class Json(JsonFormatter):
-    """One object, with the fields that every event has in front.
+    """One object that begins with the fields that every event has.
 
-    With `sentence_first` the sentence comes before all else: where only the beginning of a line is seen.
+    With `sentence_first` the very first field is the sentence, for readers that show only the beginning of a line.
     """
 
     def __init__(self, *, sentence_first: bool) -> None:
@@ -23,7 +23,7 @@ class Json(JsonFormatter):
         self._sentence_first = sentence_first
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """Fill the object, in its order."""
+        """Fill the object, in the order of its fields."""
         timestamp = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         level, event = record.levelname.lower(), record.__dict__["event"]
         if self._sentence_first:
@@ -35,7 +35,7 @@ class Json(JsonFormatter):
 
 
 class Console(logging.Formatter):
-    """For a person at a terminal: time of day, level, sentence and fields, and nothing that speaks to the terminal."""
+    """For a person at a terminal: time of day, level, sentence and fields, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -45,7 +45,7 @@ class Console(logging.Formatter):
 
 
 class Sentence(logging.Formatter):
-    """For a person who has time, level and fields from elsewhere: the sentence alone."""
+    """The sentence alone, where time, level and fields are stored beside it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -57,7 +57,7 @@ def _printable(line: str) -> str:
 
 
 def shorter(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with half of the one that takes most of the room."""
+    """`fields`, with the middle of the longest one left out."""
     longest = max(fields, key=lambda name: len(json.dumps(fields[name])))
     return fields | {longest: _half(fields[longest])}
 

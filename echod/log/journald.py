@@ -1,7 +1,7 @@
-"""systemd's journal by its own protocol: one datagram is one entry, with as many fields as one likes.
+"""The native protocol of systemd's journal: one datagram is one entry, with any number of fields.
 
-https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.  A line on standard error would be an entry, too, but one whose only field
-of ours is the line itself.
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.  A line on standard error becomes an entry as well, but the line is then
+the only field of ours.
 """
 
 import codecs
@@ -15,30 +15,30 @@ from typing import Any
 
 SOCKET = "/run/systemd/journal/socket"
 ENTRY_MAX = 2 * select.PIPE_BUF
-"""Bytes of an entry at most, for whoever makes one.
+"""Bytes of an entry, at most.
 
-The kernel refuses (EMSGSIZE) what is larger than the socket's send buffer: 208 KiB if nobody has changed
-net.core.wmem_default.  What is larger would have to go by a memfd, which is of no use for what nobody wants to read.
-And journalctl(1) by itself shows no value of more than 4096 bytes as JSON; MESSAGE takes about half of an entry.
+The kernel refuses (EMSGSIZE) a datagram larger than the socket's send buffer, which is 208 KiB by default
+(net.core.wmem_default).  Larger entries would need a memfd: rejected, because they would be too long to read anyway.
+Besides, `journalctl -o json` leaves out values above 4096 bytes by default, and MESSAGE takes about half of an entry.
 """
 
 _TAKEN = 1.0
-"""Seconds that journald may take for the last entry."""
+"""Seconds to wait for journald to take the last entry."""
 _GONE = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE})
-"""What send(2) says when nobody has the other end any more: the first time, and from then on."""
+"""Errors of send(2) when the other end is closed: the first time, and from then on."""
 _ALWAYS = "SYSLOG_IDENTIFIER=echod\nSYSLOG_FACILITY=3"
-"""Facility `daemon` is what systemd says for what a service writes to standard error (SyslogFacility=)."""
+"""3 is the facility `daemon`, which systemd gives to what a service writes to standard error (SyslogFacility=)."""
 _ANY_TEXT = "echod.log.journald"
-"""How characters become bytes that are none by UTF-8."""
+"""The error handler for characters that UTF-8 cannot encode."""
 
 
 def encode(message: str, priority: int, fields: Mapping[str, Any]) -> bytes:
     """An entry with MESSAGE, PRIORITY (0 to 7, syslog(3)), SYSLOG_IDENTIFIER, and each of `fields` as `ECHOD_<NAME>`.
 
-    Text is there as it is, a number or bool as JSON has it, None not at all, and each item of a list as a field of its
-    own, all with the same name.
+    Text is left as it is, a number or bool is written as in JSON, None is left out, and each item of a list becomes a
+    field of its own, all with the same name.
     """
-    # All is text until the end, with one encoding for it: three times as fast as one for each field.
+    # Everything stays text until the end and is encoded once: three times as fast as encoding each field.
     parts = [f"{_ALWAYS}\nPRIORITY={priority}\n", _field("MESSAGE", message)]
     parts += [
         _field(f"ECHOD_{name.upper()}", _text(item))
@@ -50,7 +50,7 @@ def encode(message: str, priority: int, fields: Mapping[str, Any]) -> bytes:
 
 
 def _text(value: str | float) -> str:
-    # repr() is ten times as fast as json.dumps(), and but for the case of True it is the same.
+    # repr() is ten times as fast as json.dumps(), and gives the same, apart from the case of True and False.
     return value if isinstance(value, str) else repr(value).lower()
 
 
@@ -62,7 +62,7 @@ def _field(name: str, text: str) -> str:
 
 
 def _encode_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
-    """As surrogateescape, which makes the bytes again that a path has, and never an error of its own."""
+    """Like surrogateescape, which restores the bytes of a path, but escapes what that cannot encode."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeEncodeError:
@@ -73,11 +73,10 @@ codecs.register_error(_ANY_TEXT, _encode_surrogates)
 
 
 class JournaldSocket:
-    """A writer for a `Sink`, of entries; `write` takes a whole one or none.
+    """The socket for entries; `write` sends a whole entry or none of it.
 
-    It is connected, so that poll(2) looks at journald's queue as well as at our buffer (unix(7)), and shared with the
-    processes that are forked from this one: journald is told by the kernel which of them has sent an entry.  Raises
-    OSError if there is no journald at `path`.
+    It is connected, so that poll(2) considers journald's queue as well as our buffer (unix(7)).  Forked processes share
+    it: the kernel tells journald which process sent an entry.  Raises OSError if there is no journald at `path`.
     """
 
     def __init__(self, path: str) -> None:
@@ -97,18 +96,18 @@ class JournaldSocket:
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-        # journald's socket was made anew.  The descriptor stays the same: a loop may be watching it.
+        # journald was restarted and has a new socket.  Keep our descriptor: a loop may be watching it.
         self._sock.connect(self._path)
         return self._sock.send(data, socket.MSG_DONTWAIT)
 
     def close(self) -> None:
-        """Give the descriptor back, at the end of a process, when journald has taken the last entry or is stuck.
+        """At the end of a process: close the descriptor once journald has taken the last entry, or is stuck.
 
-        Not before, because it finds the unit of an entry by the process that sent it: where that is gone, the sentence
-        with which a start fails is not in `systemctl status`, as was seen with a journald that was late.
+        Not earlier, because journald finds the unit of an entry by the process that sent it.  If that process is gone,
+        the sentence with which a start fails is missing from `systemctl status`; seen with a journald that was late.
         """
-        # A socket is writable while at most a quarter of its buffer is in use (unix_writable() in the kernel), and of
-        # the smallest buffer one entry is more.  Nobody shares it any more who would miss what is taken from it.
+        # A socket is writable while at most a quarter of its buffer is in use (unix_writable() in the kernel), and one
+        # entry is more than that of the smallest buffer.  No other process shares the socket by now.
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
         with contextlib.closing(self._sock):
             poll = select.poll()

@@ -1,8 +1,9 @@
-"""Where lines of log go: a bounded queue before a descriptor that is never waited for.
+"""Where events go: a bounded queue in front of a descriptor, written without ever waiting for it.
 
-Standard error belongs to everyone who inherited it, so it can't be made non-blocking, and a line that poll(2) allowed
-may block all the same when another process was quicker.  So a socket (systemd's journal) is sent to with MSG_DONTWAIT,
-and a pipe or terminal is opened once more, by its name in /proc, as a file description of our own that does not block.
+Standard error is shared with every process that inherited it, so it must not be made non-blocking; and a write that
+poll(2) allowed may still block, if another process was quicker.  So a socket (systemd's journal) is written with
+MSG_DONTWAIT, and a pipe or a terminal is opened once more by its name in /proc, as a file description of our own that
+does not block.
 """
 
 import contextlib
@@ -14,26 +15,40 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+from echod.log import journald
+
 QUEUE_BYTES = 1 << 20
-"""What may wait; beyond it lines are dropped, and counted."""
+"""Bytes that may wait in a queue; events beyond that are dropped and counted."""
+
+
+class Framing(Enum):
+    """How an event is marked off from the next one."""
+
+    LINE = auto()
+    """A line."""
+    LINE_WITH_PRIORITY = auto()
+    """A line that begins with `<N>`, its priority for the journal (sd-daemon(3))."""
+    ENTRY = auto()
+    """An entry of the journal, in its native protocol."""
 
 
 class Watcher(Protocol):
-    """The part of a loop that a sink needs."""
+    """The part of an event loop that a queue needs."""
 
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
-        """Call back whenever `fd` is ready for `events`."""
+        """Call `callback` whenever `fd` is ready for `events`."""
 
     def unwatch(self, fd: int) -> None:
-        """Call back no more."""
+        """Stop watching `fd`."""
 
 
 class Writer(NamedTuple):
     """A descriptor of our own, and how to write to it without waiting (BlockingIOError: no room now).
 
-    What does not take all of a line gets the rest of it the next time; what keeps messages apart takes all or nothing.
+    `write` may take a part of a line, and is given the rest next time; a datagram socket takes all of it or nothing.
     """
 
     fd: int
@@ -42,7 +57,7 @@ class Writer(NamedTuple):
 
 
 def open_writer(fd: int) -> Writer:
-    """A writer to whatever the descriptor `fd` writes to; `fd` itself is left as it is."""
+    """A writer to the file, pipe, terminal or socket behind the descriptor `fd`, which is left as it is."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISSOCK(mode):
         sock = socket.socket(fileno=os.dup(fd))
@@ -51,7 +66,7 @@ def open_writer(fd: int) -> Writer:
         with contextlib.suppress(OSError):
             own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             return Writer(own, lambda data: os.write(own, data), lambda: os.close(own))
-    # A plain file never blocks.  A pipe that another user made can't be opened again: there is still poll(2).
+    # A plain file never blocks.  A pipe that another user made cannot be opened again: there, poll(2) has to do.
     copy = os.dup(fd)
     return Writer(copy, lambda data: _write_if_ready(copy, data), lambda: os.close(copy))
 
@@ -64,10 +79,28 @@ def _write_if_ready(fd: int, data: bytes) -> int:
     return os.write(fd, data[: select.PIPE_BUF])
 
 
-class LogQueue:
-    """Lines, or entries of the journal, on their way to a descriptor.
+def goes_to_journal(fd: int) -> bool:
+    """Whether `fd` is the descriptor that systemd connected to its journal (JOURNAL_STREAM, systemd.exec(5))."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
-    Lines that have to wait go out when the loop that the sink is attached to says so, or else at `finish`.
+
+def open_log_queue(fd: int) -> tuple["LogQueue", Framing]:
+    """The queue for the events of a process whose standard error is `fd`, and the framing that its reader expects."""
+    if not goes_to_journal(fd):
+        return LogQueue(open_writer(fd)), Framing.LINE
+    try:
+        socket_ = journald.JournaldSocket(journald.SOCKET)
+        return LogQueue(Writer(socket_.fd, socket_.write, socket_.close)), Framing.ENTRY
+    except OSError:
+        # There is no such socket, or we may not use it (RestrictAddressFamilies=); standard error still works.
+        return LogQueue(open_writer(fd)), Framing.LINE_WITH_PRIORITY
+
+
+class LogQueue:
+    """Events, as lines or as entries of the journal, on their way to a descriptor.
+
+    What has to wait is written when the loop that the queue is attached to sees room, or else by `finish`.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -79,18 +112,18 @@ class LogQueue:
         self._dropped = 0
 
     def attach(self, loop: Watcher) -> None:
-        """Let `loop` tell when the descriptor takes more."""
+        """Have `loop` watch the descriptor for room."""
         self._loop = loop
         self._watch()
 
     def detach(self) -> None:
-        """Go without a loop again."""
+        """Use no loop any more."""
         if self._loop is not None and self._watched:
             self._loop.unwatch(self._writer.fd)
         self._loop, self._watched = None, False
 
     def put(self, line: bytes) -> None:
-        """Write `line`, or an entry, now if possible, else later, else not at all."""
+        """Write a line or an entry now if possible, else later; drop it if the queue is full."""
         if self._queued + len(line) > QUEUE_BYTES:
             self._dropped += 1
             return
@@ -100,7 +133,7 @@ class LogQueue:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what the descriptor takes, and wait for it to take the rest."""
+        """Write as much as the descriptor takes, and watch it for room for the rest."""
         self._write()
         self._watch()
 
@@ -121,18 +154,18 @@ class LogQueue:
             except BlockingIOError:
                 return
             except OSError:
-                # Nobody reads any more, or the disk is full: this line is lost, and the next may not be.
+                # The reader is gone, or the disk is full: this line is lost, but the next one may not be.
                 count = len(line)
                 self._dropped += 1
             self._queued -= count
             if count < len(line):
-                # Then go on: the next attempt tells whether there is no room now, or none any more (a full disk).
+                # Try again at once: the next write shows whether there is no room now, or never (a full disk).
                 self._queue[0] = line[count:]
             else:
                 self._queue.popleft()
 
     def finish(self, seconds: float) -> None:
-        """Wait up to `seconds` for all lines to go out, at the end of a process."""
+        """At the end of a process, wait up to `seconds` until everything is written."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._writer.fd, select.POLLOUT)
@@ -140,18 +173,18 @@ class LogQueue:
             self._write()
 
     def close(self) -> None:
-        """Give the descriptor back; what still waits is lost."""
+        """Close the descriptor; what still waits is lost."""
         self._writer.close()
 
     def take_dropped(self) -> int:
-        """How many lines were dropped since this was last asked; 0 while the queue is still full of others."""
+        """The number of lines dropped since the last call; 0 while others still wait, so that it comes after them."""
         if self._queue:
             return 0
         dropped, self._dropped = self._dropped, 0
         return dropped
 
     def reset(self) -> None:
-        """After a fork: leave the lines that wait, and the loop, to the parent."""
+        """After a fork: leave the waiting lines, and the loop, to the parent."""
         self._queue.clear()
         self._queued = self._dropped = 0
         self._loop, self._watched = None, False

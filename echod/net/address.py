@@ -1,8 +1,9 @@
-"""Where to listen: from the words of the configuration to frozen endpoints, and from socket addresses to words.
+"""Host names and socket addresses: a configured host as the endpoints to bind, and an address as people write it.
 
-`""` is every address of the machine, `"0.0.0.0"` every IPv4 one and `"::"` every IPv6 one; `localhost` is never asked
-for (RFC 6761 section 6.3); `unix:/path` and `unix:@name` are as in unix(7); anything else is an address or a name, and
-a name stands for every address that it resolves to.  Nothing here opens a listening socket.
+The host `""` is every address of the machine, `"0.0.0.0"` every IPv4 address and `"::"` every IPv6 address.
+`localhost` is not looked up (RFC 6761 section 6.3).  `unix:/path` and `unix:@name` are sockets as in unix(7).  Any
+other host is an address or a name, and a name means every address that it resolves to.  Nothing here opens a listening
+socket.
 """
 
 import os
@@ -21,9 +22,9 @@ UNIX_PATH_MAX = 107
 _EVERY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _MAPPED = re.compile(r"^::ffff:(\d+\.\d+\.\d+\.\d+)", re.ASCII)
-"""How an IPv4 peer looks on an IPv6 socket that serves both (RFC 4291 section 2.5.5.2).
+"""An IPv4 peer of an IPv6 socket that serves both (RFC 4291 section 2.5.5.2).
 
-Only with the dots: ::ffff:0:102:304 is another network altogether (RFC 2765).
+Only with the dots: ::ffff:0:102:304 is in an unrelated network (RFC 2765).
 """
 
 _UCRED = struct.Struct("3i")
@@ -32,9 +33,9 @@ _UCRED = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address to bind, not yet bound; the port comes later, since the kernel may choose it.
+    """An address to bind, without its port, which the kernel may choose.
 
-    `address` is numeric, or for AF_UNIX the path, or the abstract name behind a NUL.
+    `address` is numeric; for AF_UNIX it is the path, or a NUL and the abstract name.
     """
 
     family: socket.AddressFamily
@@ -42,7 +43,7 @@ class Endpoint:
     scope: int = 0
 
     def sockaddr(self, port: int) -> Any:
-        """The form that bind(2) takes in Python."""
+        """The address as bind(2) takes it in Python."""
         match self.family:
             case socket.AF_UNIX:
                 return self.address
@@ -52,19 +53,19 @@ class Endpoint:
                 return (self.address, port)
 
     def covers(self, other: "Endpoint") -> bool:
-        """Whether listening here makes listening at `other` superfluous, and impossible."""
+        """Whether a socket bound here also gets the connections to `other`, which then cannot be bound."""
         return self == other or (self.family == other.family and self.address == _EVERY.get(self.family))
 
 
 def loopback(family: socket.AddressFamily) -> Endpoint:
-    """The address that a machine has if it has the family at all."""
+    """The loopback address of the family, which every machine with that family has."""
     return Endpoint(family, _LOOPBACK[family])
 
 
 def resolve(host: str) -> list[Endpoint]:
-    """Every endpoint that the word `host` stands for.
+    """Every endpoint of `host`.
 
-    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel could not take.
+    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel does not take.
     """
     if host.startswith("unix:"):
         return [_unix(host)]
@@ -77,7 +78,7 @@ def resolve(host: str) -> list[Endpoint]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a valid host name"
         raise CannotListen(
-            f"host {host!r} does not resolve: {reason}; give an address of this machine or a name that it can look up"
+            f"host {host!r} does not resolve: {reason}; use an address of this machine or a name that resolves to one"
         ) from error
     return [
         Endpoint(family, str(sockaddr[0]).partition("%")[0], sockaddr[3] if len(sockaddr) == 4 else 0)
@@ -86,7 +87,7 @@ def resolve(host: str) -> list[Endpoint]:
 
 
 def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
-    """The endpoints of all `hosts`, in their order, without those that another one covers.
+    """The endpoints of all `hosts`, in their order, without those that another endpoint covers.
 
     Raises `CannotListen` as `resolve` does.
     """
@@ -98,7 +99,7 @@ def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
 
 
 def show(family: int, sockaddr: Any) -> str:
-    """A socket's address as people write it: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
+    """A socket address as people write it: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
     if family == socket.AF_UNIX:
         name = os.fsdecode(sockaddr)
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
@@ -107,7 +108,7 @@ def show(family: int, sockaddr: Any) -> str:
 
 
 def peer(sock: socket.socket, sockaddr: Any) -> str:
-    """The client of a connection as people write it: its address, or on a unix socket its process and user."""
+    """The client of a connection, for people: its address, or on a unix socket its process and user."""
     if sock.family != socket.AF_UNIX:
         return show(sock.family, sockaddr)
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
@@ -115,10 +116,10 @@ def peer(sock: socket.socket, sockaddr: Any) -> str:
 
 
 def source(family: int, sockaddr: Any) -> int | None:
-    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 one, which one site has.
+    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 address, which one site has.
 
-    Never 0, below 2**64, and None for a unix socket: a peer there has no address.  The two kinds never meet, because
-    ::/8, where the IPv4 numbers lie, is nobody's network (RFC 4291 section 2.5).
+    It is never 0 and below 2**64; None for a unix socket, whose peers have no address.  IPv4 and IPv6 numbers never
+    collide, because ::/8, where the IPv4 numbers lie, is not assigned to any network (RFC 4291 section 2.5).
     """
     if family == socket.AF_UNIX:
         return None
@@ -131,7 +132,7 @@ def source(family: int, sockaddr: Any) -> int | None:
 
 _IPV4_NET = 1 << 32
 _LOOPBACK_NET = 1
-"""Stands for ::/64, which holds ::1 and would otherwise be 0."""
+"""The number of ::/64, which contains ::1 and would otherwise be 0."""
 
 
 def _unmapped(host: str) -> str:
@@ -146,7 +147,7 @@ def _is_localhost(host: str) -> bool:
 def _unix(host: str) -> Endpoint:
     path = host.removeprefix("unix:")
     if not path.startswith(("/", "@")) or "\0" in path or path == "@":
-        raise CannotListen(f"host {host!r} is no unix socket; write unix:/absolute/path or unix:@name")
+        raise CannotListen(f"host {host!r} is not a unix socket; write unix:/absolute/path or unix:@name")
     if len(os.fsencode(path)) > UNIX_PATH_MAX:
         raise CannotListen(
             f"host {host!r} is too long for a unix socket; at most {UNIX_PATH_MAX} bytes may follow 'unix:'"

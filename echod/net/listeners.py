@@ -1,6 +1,6 @@
-"""Listening sockets: opened for endpoints, or adopted from whoever passed them.
+"""Listening sockets: opened for endpoints, or adopted from the process that passed them.
 
-One process opens them all, and every worker accepts from the same ones.  Not SO_REUSEPORT: measured, closing one of
+The parent opens them, and all workers accept from the same ones.  Not SO_REUSEPORT: measured, closing one of
 two such sockets reset the 25 connections queued on it, and it would hide a second daemon on the port.
 """
 
@@ -16,36 +16,36 @@ from echod.net.address import Endpoint
 from echod.net.sockopts import SocketOptions, set_options
 
 BACKLOG = 4096
-"""Connections that the kernel may queue; net.core.somaxconn, which is the same by default, bounds it."""
+"""Most connections that the kernel may queue; net.core.somaxconn, 4096 by default, may lower it."""
 
 _ATTEMPTS = 16
 """Ports tried until one is free for every address, when the kernel chooses."""
 
 
 class Listener:
-    """A listening socket, non-blocking, that is ours to close; `adopted` if others hold it too and it outlives us."""
+    """A non-blocking listening socket, owned by this object; `adopted` if another process, say systemd, has it too."""
 
     def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
         self.sock = sock
         self.adopted = adopted
         self.retires = False
-        """Whether nobody is to come here any more but who waits in its queue."""
+        """Whether no new connections are to arrive here: the queue is emptied, then the socket is closed."""
         self.address = address.show(sock.family, sock.getsockname())
-        """What it is bound to, for people."""
+        """The address that it is bound to, as people write it."""
         self._file = None if adopted else unixfile.identity(sock)
 
     def set_options(self, socket_options: SocketOptions) -> None:
-        """Set what connections get that come from now on; those in the kernel's queue keep what they came with."""
+        """Set the options that new connections inherit; those already in the kernel's queue keep theirs."""
         set_options(self.sock, socket_options)
 
-    def leave(self) -> None:
-        """Close the socket, which others hold too, and leave its file."""
+    def release(self) -> None:
+        """Close the socket, of which other processes have copies, and keep its file."""
         self.sock.close()
 
     def close(self) -> None:
-        """Close the socket, and remove its file if it has one and that is still this one."""
+        """Close the socket, and remove its file, unless another socket has replaced that."""
         if self._file is not None and self._file == unixfile.identity(self.sock):
-            with contextlib.suppress(OSError):  # nobody is served worse by a file more
+            with contextlib.suppress(OSError):  # a file that stays does no harm: the next start replaces it
                 os.unlink(self.sock.getsockname())
         self.sock.close()
 
@@ -53,13 +53,12 @@ class Listener:
 def open_listeners(
     endpoints: Iterable[Endpoint], port: int, socket_options: SocketOptions, kept: Sequence[Listener] = ()
 ) -> list[Listener]:
-    """Listen at all `endpoints`, on one port; 0 lets the kernel choose one that is free at all of them.
+    """Listen at all `endpoints`, on one port.
 
-    (That of `kept` if it is.)
-
-    Where one of `kept` listens already it goes on, queue and all; the others of these retire, and come last.  An
-    address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen` if one can't be
-    had; then `kept` are as they were, and all others are closed again.
+    With port 0 that is the port of `kept` if it is free at all endpoints, else one that the kernel chooses.  Listeners
+    of `kept` at one of the endpoints stay, with their queues; the others retire, and come last in the result.  An
+    address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen` if an address
+    cannot be bound; then `kept` are as before, and all new sockets are closed again.
     """
     usable = _usable(endpoints)
     found = _found(usable, port, kept)
@@ -91,7 +90,7 @@ def open_listeners(
 
 
 def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
-    """What would keep `open_listeners` from it, except an address in use: maybe by the daemon to be replaced."""
+    """The reasons why `open_listeners` would fail, except an address in use: the daemon to be replaced may have it."""
     problems = []
     for endpoint in _usable(endpoints):
         try:
@@ -108,7 +107,7 @@ def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
 
 
 def adopt_kept(fds: Iterable[int]) -> list[Listener]:
-    """Take over what a predecessor has left: listening sockets, for `open_listeners`; whatever else it is is closed."""
+    """Adopt a predecessor's listening sockets, as `kept` for `open_listeners`; other descriptors are closed."""
     listeners = []
     for fd in fds:
         try:
@@ -123,14 +122,14 @@ def adopt_kept(fds: Iterable[int]) -> list[Listener]:
 
 
 def adopt_listeners(fds: Iterable[int], socket_options: SocketOptions) -> list[Listener]:
-    """Take over listening sockets that were passed to this process.
+    """Adopt listening sockets that were passed to this process.
 
-    Raises `CannotListen` for a descriptor that is none, and takes over none of them then.
+    Raises `CannotListen` if a descriptor is not a listening socket, and then adopts none.
     """
     socks: list[socket.socket] = []
     try:
         for fd in fds:
-            socks.append(_adopt(fd))  # noqa: PERF401  those before a bad one must be known
+            socks.append(_adopt(fd))  # noqa: PERF401  an error must leave those adopted before
     except CannotListen:
         for sock in socks:
             sock.detach()
@@ -142,7 +141,7 @@ def adopt_listeners(fds: Iterable[int], socket_options: SocketOptions) -> list[L
 
 
 def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -> dict[Endpoint, Listener]:
-    """Which of `kept` listen at which of `endpoints`."""
+    """The listeners of `kept` that listen at one of `endpoints`, by endpoint."""
     found: dict[Endpoint, Listener] = {}
     for listener in kept:
         for endpoint in endpoints:
@@ -154,10 +153,10 @@ def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -
 
 @contextlib.contextmanager
 def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
-    """Let others listen where these do: at 0.0.0.0 on the port of 127.0.0.1, say; whether they have to be told so.
+    """Let new sockets bind where these listen, such as 0.0.0.0 on the port of 127.0.0.1.
 
-    By SO_REUSEPORT, which both must have, and no longer than it takes to bind: ending the old one first would refuse
-    those who come in between.
+    Yields whether the new sockets need SO_REUSEPORT.  Both the old and the new one must have that option, and have it
+    only while the new one binds.  Closing the old one first would refuse the clients that connect in between.
     """
     internet = [listener.sock for listener in retiring if listener.sock.family != socket.AF_UNIX]
     for sock in internet:
@@ -170,7 +169,7 @@ def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
 
 
 def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
-    """Whether clients of `endpoint` at `port`, or at any if that is 0, come to `sock`."""
+    """Whether `sock` listens at `endpoint` and at `port`; 0 is any port."""
     name = sock.getsockname()
     if sock.family != endpoint.family:
         return False
@@ -181,7 +180,7 @@ def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
 
 
 def _port_of(listeners: Iterable[Listener]) -> int:
-    """The port of the first that has one, else 0."""
+    """The port of the first listener that has one, else 0."""
     socks = (listener.sock for listener in listeners)
     return next((sock.getsockname()[1] for sock in socks if sock.family != socket.AF_UNIX), 0)
 
@@ -190,13 +189,15 @@ def _adopt(fd: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=fd)
     except OSError as error:
-        raise CannotListen(f"descriptor {fd} (LISTEN_FDS) is no socket; pass listening stream sockets only") from error
+        raise CannotListen(
+            f"descriptor {fd} (LISTEN_FDS) is not a socket; pass only listening stream sockets"
+        ) from error
     ours = (sock.type, sock.proto) == (socket.SOCK_STREAM, 0 if sock.family == socket.AF_UNIX else socket.IPPROTO_TCP)
     if ours and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return sock
     sock.detach()
     raise CannotListen(
-        f"descriptor {fd} (LISTEN_FDS) is no listening TCP or unix stream socket; "
+        f"descriptor {fd} (LISTEN_FDS) is not a listening TCP or unix stream socket; "
         "use ListenStream= with Accept=no in the .socket unit"
     )
 
@@ -210,7 +211,7 @@ def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions,
             else:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if endpoint.family == socket.AF_INET6:
-                    # IPv4 has a socket of its own: so peers look like what they are, and bindv6only does not matter.
+                    # IPv4 has a socket of its own: its peers look like IPv4, and the sysctl bindv6only does not matter.
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
                 sock.bind(endpoint.sockaddr(port))
@@ -227,9 +228,9 @@ def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions,
 
 
 def _kernel_has(family: socket.AddressFamily) -> bool:
-    """Whether the kernel has the family at all, which is when its loopback address can be bound.
+    """Whether the kernel has the family, which is so if the family's loopback address can be bound.
 
-    Without IPv6 in the kernel there is no such socket (EAFNOSUPPORT); with it switched off, no such address.
+    A kernel without IPv6 cannot make the socket (EAFNOSUPPORT); one with IPv6 switched off lacks the address.
     """
     if family == socket.AF_UNIX:
         return True
@@ -252,24 +253,24 @@ def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
 
 
 def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
-    """What is wrong, and what would be right."""
+    """The cause of the error, and what to do."""
     match error.errno:
         case errno.EADDRINUSE if family == socket.AF_UNIX:
-            return "another program listens there; stop that (ss -lxp shows it) or choose another name"
+            return "another program listens there; stop it (ss -lxp shows it) or choose another name"
         case errno.EEXIST:
-            return "a file that is no socket is there; move it away or choose another path"
+            return "a file that is not a socket is there; move it away or choose another path"
         case errno.EADDRINUSE:
-            return "the address is in use by another program; stop that (ss -ltnp shows it) or choose another port"
+            return "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:
             return (
                 f"port {port} is privileged; choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
             )
         case errno.EACCES | errno.EPERM:
-            return "permission denied; choose a place that this user may write to"
+            return "permission denied; choose a directory that this user may write to"
         case errno.EADDRNOTAVAIL:
-            return "it is no address of this machine; 'ip address' lists those that are"
+            return "this machine does not have that address; 'ip address' lists its own"
         case errno.EAFNOSUPPORT:
-            return "this kernel has no such address family; choose an address of another"
+            return "this kernel lacks that address family; choose an address of another"
         case errno.ENOENT | errno.ENOTDIR:
             return "its directory does not exist; create it first"
     return f"{error.strerror}; choose another address"

@@ -1,41 +1,118 @@
-"""The event loop: `selectors`, timers and a wake-up descriptor, in one turn that never changes.
+"""The event loop: `selectors` and timers, in one turn that never changes.
 
 A turn waits for descriptors or the next timer, reads the clock once, calls back for each descriptor that is ready,
-then for each timer that is due.  Callbacks run to their end and must not block.  One that raises for a descriptor does
-not end the loop: `on_bug(fd, error)` decides, since on the open internet one client's misfortune must not be
-everyone's.
+then for each timer that is due.  Callbacks run to their end and must not block.  An exception in a descriptor's
+callback does not end the loop: `on_bug(fd, error)` decides, because on the open internet one client's misfortune must
+not become every client's.
 
-A watched descriptor has one callback, which takes no argument: whoever watches for one thing at a time (and everyone
-here does) needs no mask, and errors (EPOLLERR, EPOLLHUP) come to light by the call that the callback makes anyway.
+A watched descriptor has one callback, which takes no argument.  A descriptor here waits for one thing at a time, so no
+callback needs a mask, and errors (EPOLLERR, EPOLLHUP) come to light by the system call that the callback makes anyway.
+
+A number is not a descriptor: the kernel gives a closed one to the next socket at once, and epoll_wait(2) may have found
+the old one ready in this very turn.  So a callback counts from the next turn on, and readiness that was found for the
+old descriptor finds no callback.
 """
 
+import heapq
+import math
 import select
 import selectors
 import time
 from collections.abc import Callable
-
-from echod.net.timers import Timer, Timers
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 _BATCH = 256
 """Most descriptors served before the timers get their turn; each wait allocates 12 bytes for each."""
+_FEW = 64
+"""Up to this many cancelled timers, rebuilding the heap is not worth it."""
+
+
+class Timer:
+    """One call in the future; `cancel` withdraws it, at any time and any number of times."""
+
+    __slots__ = ("_callback", "_timers")
+
+    def __init__(self, timers: "Timers", callback: Callable[[float], None]) -> None:
+        self._timers: Timers | None = timers
+        self._callback: Callable[[float], None] | None = callback
+
+    def cancel(self) -> None:
+        """Withdraw the call; after it was made or withdrawn this does nothing."""
+        timers, self._timers, self._callback = self._timers, None, None
+        if timers is not None:
+            timers._bury()
+
+    def _fire(self, now: float) -> bool:
+        callback, self._timers, self._callback = self._callback, None, None
+        if callback is not None:
+            callback(now)
+        return callback is not None
+
+
+class Timers:
+    """Future calls, soonest first; those due at the same time in the order in which they were added.
+
+    A lazy heap that reads no clock; `now` is always an argument.  A cancelled timer stays in the heap until it comes
+    up, or until the dead outnumber the living: then the heap is rebuilt, so a million short connections with a
+    three-hour timer each leave nothing behind.  Adding and cancelling cost O(log n), amortised.  Times are seconds of
+    the monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._added = 0
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._heap) - self._dead
+
+    def add(self, when: float, callback: Callable[[float], None]) -> Timer:
+        """Have `callback(now)` called by the first `run_due(now)` with `now >= when`."""
+        timer = Timer(self, callback)
+        self._added += 1
+        heapq.heappush(self._heap, (when, self._added, timer))
+        return timer
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until the next timer is due, never negative; None without a timer, or if none will ever be due."""
+        while self._heap and self._heap[0][2]._callback is None:
+            heapq.heappop(self._heap)
+            self._dead -= 1
+        if not self._heap or math.isinf(self._heap[0][0]):
+            return None
+        return max(0.0, self._heap[0][0] - now)
+
+    def run_due(self, now: float) -> None:
+        """Make every call that is due at `now`; one added meanwhile waits for the next turn, even if it is due."""
+        last = self._added
+        while self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
+            timer = heapq.heappop(self._heap)[2]
+            if not timer._fire(now):
+                self._dead -= 1
+
+    def _bury(self) -> None:
+        self._dead += 1
+        if self._dead > _FEW and self._dead * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2]._callback is not None]
+            heapq.heapify(self._heap)
+            self._dead = 0
 
 
 class Poller(selectors.EpollSelector):
-    """`selectors.EpollSelector` with the two things that it lacks for a server."""
+    """`selectors.EpollSelector`, with the two methods that it lacks for a server."""
 
     def register_exclusive(self, fd: int) -> None:
         """Watch a listening descriptor that other processes watch too: a connection wakes one of them, not all.
 
-        EPOLLEXCLUSIVE, epoll_ctl(2).  `register` knows no such event.
+        EPOLLEXCLUSIVE, epoll_ctl(2).  `register` has no such event.
         """
         self._selector.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # type: ignore[attr-defined]
         self._fd_to_key[fd] = selectors.SelectorKey(fd, fd, READ, None)  # type: ignore[attr-defined]
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        """The descriptors that are ready, as epoll_wait(2) tells them; `timeout` in seconds.
+        """The descriptors that are ready, as epoll_wait(2) returns them; `timeout` in seconds.
 
         `select` would find a key and build a tuple for each before the first is served: measured, 5 % of an echo.
         """
@@ -44,13 +121,19 @@ class Poller(selectors.EpollSelector):
 
 
 class Loop:
-    """One process's loop.  Make it after the fork: an epoll instance shared with a parent would serve both."""
+    """One process's loop.  Make it after the fork: an epoll instance shared with a parent would serve both.
 
-    def __init__(self, on_bug: Callable[[int, Exception], None]) -> None:
-        self.now = time.monotonic()
-        """Seconds of the monotonic clock, read once a turn."""
+    `clock` returns seconds that never go back; a test passes one that it moves by hand.
+    """
+
+    def __init__(self, on_bug: Callable[[int, Exception], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.now = clock()
+        """Seconds of the clock, which is read once a turn."""
         self._poller = Poller()
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._added: dict[int, Callable[[], None]] = {}
+        """Callbacks of descriptors that the next wait is the first to include; none of these is in `_callbacks`."""
         self._timers = Timers()
         self._on_bug = on_bug
         self._running = False
@@ -58,22 +141,23 @@ class Loop:
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
         """Have `callback()` called whenever `fd` is ready for `events` (READ or WRITE) or has failed."""
         self._poller.register(fd, events)
-        self._callbacks[fd] = callback
+        self._added[fd] = callback
 
     def watch_exclusive(self, fd: int, callback: Callable[[], None]) -> None:
         """`watch` for READ, where several processes wait on one listening socket."""
         self._poller.register_exclusive(fd)
-        self._callbacks[fd] = callback
+        self._added[fd] = callback
 
     def rewatch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
-        """Change what a watched descriptor is watched for, or only who is called, which costs no system call."""
+        """Change the events of a watched descriptor, or only its callback, which costs no system call."""
         self._poller.modify(fd, events)
-        self._callbacks[fd] = callback
+        (self._added if fd in self._added else self._callbacks)[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Watch `fd` no more; do this before closing it."""
+        """Stop watching `fd`; do this before closing it."""
         self._poller.unregister(fd)
-        del self._callbacks[fd]
+        if self._added.pop(fd, None) is None:
+            del self._callbacks[fd]
 
     def call_later(self, delay: float, callback: Callable[[float], None]) -> Timer:
         """Have `callback(now)` called once, `delay` seconds after the beginning of this turn or soon after."""
@@ -83,22 +167,29 @@ class Loop:
         """Turn until `stop`."""
         self._running = True
         while self._running:
-            self._turn()
+            self.turn(self._timers.wait(self.now))
 
     def stop(self) -> None:
         """End `run` when this turn's callbacks have been called."""
         self._running = False
 
     def close(self) -> None:
-        """Give the descriptor of the epoll instance back; what was watched stays open."""
+        """Close the descriptor of the epoll instance; the watched ones stay open."""
         self._poller.close()
 
-    def _turn(self) -> None:
+    def turn(self, timeout: float | None) -> int:
+        """One turn, which waits up to `timeout` seconds (None: without a limit) for a descriptor; how many were ready.
+
+        The hot path: each line of it costs every echo.
+        """
         callbacks = self._callbacks
-        ready = self._poller.poll(self._timers.wait(self.now))
-        self.now = time.monotonic()
+        if self._added:
+            callbacks.update(self._added)
+            self._added.clear()
+        ready = self._poller.poll(timeout)
+        self.now = self._clock()
         for fd, _ in ready:
-            # Whoever was called before may have unwatched this one: look now, not when it became ready.
+            # An earlier callback of this turn may have unwatched this one: look now, not when it became ready.
             callback = callbacks.get(fd)
             if callback is not None:
                 try:
@@ -106,3 +197,4 @@ class Loop:
                 except Exception as error:  # noqa: BLE001  whatever it is, the owner of the loop decides
                     self._on_bug(fd, error)
         self._timers.run_due(self.now)
+        return len(ready)

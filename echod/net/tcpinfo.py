@@ -1,4 +1,4 @@
-"""What lies in a connection's two queues in the kernel, and what has passed through them, tcp(7), unix(7)."""
+"""The bytes in a connection's two queues in the kernel, and those that have passed through them, tcp(7), unix(7)."""
 
 import fcntl
 import socket
@@ -15,16 +15,16 @@ _LOOKS = 3
 
 
 class Ends(Enum):
-    """Which sides of a connection may still send."""
+    """The sides of a connection that may still send."""
 
-    BOTH = "it is established"
+    BOTH = "established"
     OURS = "the client has ended its side"
     THEIRS = "we have ended our side"
-    NONE = "it is over"
+    NONE = "both sides have ended"
 
 
 class Passed(NamedTuple):
-    """Bytes that an accepted connection was read from, and that were written to it, in all its life."""
+    """Bytes read from an accepted connection, and bytes written to it, since it was accepted."""
 
     ends: Ends
     read: int
@@ -32,26 +32,27 @@ class Passed(NamedTuple):
 
     @property
     def owes(self) -> bool:
-        """Whether not all of what was read was written back.  Nobody can tell where a side of ours has ended."""
+        """Whether some of the bytes read were not written back; also True, as unknown, once our side has ended."""
         return self.ends in (Ends.THEIRS, Ends.NONE) or self.read != self.written
 
 
 def unread(fd: int) -> int:
-    """Bytes that have arrived and were not read yet (SIOCINQ, which has the number of FIONREAD)."""
+    """Bytes that have arrived and are not read yet (SIOCINQ, the same request as FIONREAD)."""
     return _ask(fd, termios.FIONREAD)
 
 
 def unacknowledged(fd: int) -> int:
-    """Bytes that were sent and not acknowledged, or on a unix socket not read, yet (SIOCOUTQ, that of TIOCOUTQ)."""
+    """Bytes sent and not acknowledged yet, or on a unix socket not read yet (SIOCOUTQ, the same as TIOCOUTQ)."""
     return _ask(fd, termios.TIOCOUTQ)
 
 
 def passed(sock: socket.socket) -> Passed | None:
-    """What has passed, which the kernel tells of TCP only; None of a unix socket.
+    """The bytes that have passed; None for a unix socket, since the kernel counts them for TCP only.
 
-    What was read is what has arrived and is not unread, and what was written is what was acknowledged and what is not
-    yet.  The queues are asked in the order in which bytes that come or are acknowledged meanwhile can only make it look
-    as if some were due; so that is looked at again.  Raises OSError if it can't be asked.
+    The bytes read are those that have arrived less those unread; the bytes written are those acknowledged and those
+    still in the queue.  The kernel is asked in such an order that bytes which arrive or are acknowledged meanwhile can
+    only make the connection look as if it owed some; so that answer is checked again.  Raises OSError if the kernel
+    does not answer.
     """
     if sock.family == socket.AF_UNIX:
         return None
@@ -64,9 +65,9 @@ def passed(sock: socket.socket) -> Passed | None:
 
 
 def owes(sock: socket.socket) -> bool:
-    """Whether an accepted connection was read from without all of that being written back to it; also if unknown.
+    """Whether some bytes read from an accepted connection were not written back to it; also True if that is unknown.
 
-    Raises OSError if it can't be asked.
+    Raises OSError if the kernel does not answer.
     """
     found = passed(sock)
     return found is None or found.owes
@@ -77,7 +78,7 @@ def _look(sock: socket.socket) -> Passed:
     state, acked, arrived = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
     outbound = unacknowledged(sock.fileno())
     ends = _ENDS.get(state, Ends.NONE)
-    # An end that came in, or went out, counts as a byte.
+    # The end of a side, received or acknowledged, counts as a byte.
     read = arrived - inbound - (ends is Ends.OURS)
     written = acked + outbound - (ends is Ends.THEIRS)
     return Passed(ends, read, written)

@@ -1,4 +1,4 @@
-"""The files by which unix sockets are found, unix(7): made, and known again."""
+"""The files of unix sockets, unix(7): creating them, and recognising them later."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ import socket
 import stat
 
 _MODE = 0o666
-"""An echo is for everyone who can reach it; who can reach a unix socket is for the directory it lies in to say."""
+"""Every user may connect: access to a unix socket is limited by the permissions of its directory."""
 
 
 def bind(sock: socket.socket, path: str) -> None:
-    """Bind to `path`, in place of the socket of a daemon that is dead; nothing else that is there is touched.
+    """Bind to `path`, replacing the socket of a dead daemon; any other file there is left alone.
 
-    Two daemons that start on one path in the same instant can still race; a service manager starts one.
+    Two daemons that start on one path at the same instant can still race; a service manager starts only one.
     """
     if path.startswith("\0"):
         sock.bind(path)
@@ -31,7 +31,7 @@ def bind(sock: socket.socket, path: str) -> None:
 
 
 def check(path: str) -> None:
-    """Raise OSError if no socket can be made at `path`, whoever may listen there now."""
+    """Raise OSError if no socket can be made at `path`; a socket there, in use or not, is not an error."""
     if path.startswith("\0"):
         return
     directory = os.path.dirname(path)
@@ -43,7 +43,7 @@ def check(path: str) -> None:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens on the unix socket at `path`; one whose queue is full (EAGAIN) does."""
+    """Whether a process listens on the unix socket at `path`; EAGAIN means that it does and its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
@@ -55,7 +55,7 @@ def _answers(path: str) -> bool:
 
 
 def identity(sock: socket.socket) -> tuple[int, int] | None:
-    """Device and inode of the file that a unix socket's name leads to; None where there is none."""
+    """Device and inode of the file at a unix socket's path; None if there is no file."""
     if sock.family != socket.AF_UNIX:
         return None
     try:

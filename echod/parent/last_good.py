@@ -1,8 +1,8 @@
-"""The settings in effect, kept in systemd's descriptor store for a restart into a configuration that is wrong.
+"""The settings in effect, kept in systemd's descriptor store for a restart into a wrong configuration.
 
-Such a start would leave with status 78, and systemd would close the listening sockets and all connections that it keeps
-for it: one slip in a file, and every client is lost.  So the next echod goes on by the settings that served last, and
-says why.  After a stop there is nothing to go on with, and it does leave.
+Such a start would exit with status 78, and systemd would close the listening sockets and all connections that it keeps
+for echod: one slip in a file, and every client is lost.  So the next echod continues with the settings that served
+last, and logs why.  After a stop there is nothing to continue with, and the next echod does exit.
 """
 
 import contextlib
@@ -18,36 +18,36 @@ STORED_AS = "echod-settings"
 """The name of the memfd in the store."""
 
 
-def keep(settings: Settings, fdstore: DescriptorStore) -> None:
-    """Have systemd keep `settings`, as TOML, in place of those before.
+def keep(settings: Settings, store: DescriptorStore) -> None:
+    """Store `settings` as TOML, in place of earlier ones.
 
-    Not if there is no memory or no descriptor for them, nor if TOML can't hold them, as the path of a unix socket that
-    is no text: then a wrong configuration ends the next echod.
+    They are not stored if there is no memory or no descriptor left, nor if TOML cannot hold them, such as the path of
+    a unix socket that is not text; then a wrong configuration ends the next echod.
     """
     try:
         data = as_toml(settings, {}).encode()
         fd = os.memfd_create(STORED_AS, os.MFD_CLOEXEC)
     except (OSError, UnicodeEncodeError):
-        fdstore.remove(STORED_AS)
+        store.remove(STORED_AS)
         return
     with os.fdopen(fd, "wb") as memory:
         memory.write(data)
         memory.flush()
-        fdstore.remove(STORED_AS)
-        fdstore.put(STORED_AS, [memory.fileno()])
+        store.remove(STORED_AS)
+        store.put(STORED_AS, [memory.fileno()])
 
 
-def read_or_go_on(read: Callable[[], Loaded], kept: Sequence[int]) -> tuple[Loaded, list[str]]:
-    """What `read` returns; or where it raises `ConfigError`, the settings in the descriptors `kept`, and the problems.
+def read_or_continue(read: Callable[[], Loaded], kept: Sequence[int]) -> tuple[Loaded, list[str]]:
+    """What `read` returns; or, if it raises `ConfigError`, the settings in the descriptors `kept`, and the problems.
 
-    Raises it if there are none there, or none that are right for this version.  The descriptors are closed.
+    Raises that error if there are no such settings, or none that are valid in this version.  Closes the descriptors.
     """
     try:
         return read(), []
     except ConfigError as error:
         for fd in kept:
             with contextlib.suppress(ConfigError):
-                # Neither the environment nor flags: what is wrong may be there, and these settings are whole.
+                # Without environment and flags: one of them may be what is wrong, and the stored settings are complete.
                 loaded = load(f"/proc/self/fd/{fd}", {}, {})
                 return Loaded(loaded.settings, {}, [], []), list(error.problems)
         raise

@@ -1,22 +1,25 @@
-"""The workers that serve together: each in its place, replaced when it dies, and told things all at once.
+"""The worker pool: the workers that serve together, each in its slot, replaced when it dies, and commanded as one.
 
-A worker that dies is replaced, at once the first time and ever later if its successors die young.  The connections in
-the kernel's queue wait for the successor, because the listening sockets are the parent's; and those that it had go on
-there, where it is certain that nothing of them is lost (`copies`).  A worker whose loop does not come round is killed,
-and replaced like any other.
+A worker that dies is replaced: at once the first time, and with increasing delays if its successors die early too.
+New connections wait in the kernel's queues for the successor, because the listening sockets are the parent's.  The
+worker's own connections continue there if it is certain that no byte of them was lost (`handover.copies`).  A worker
+whose loop hangs is killed, and replaced like any other.
 """
 
+import contextlib
 import os
+import select
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from echod.errors import EX_OK, EX_SOFTWARE
 from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.copies import CopyHolder
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
@@ -26,34 +29,47 @@ from echod.parent.slot import WorkerSlot
 from echod.shared import messages
 from echod.shared.counters import Counters, Totals
 from echod.shared.limits import Limits
+from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
-from echod.worker.balance import open_bell
-from echod.worker.process import Worker, enter
+from echod.worker.balance import open_wakeup
+from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
-"""Seconds that a worker may take to have its last events written."""
+"""Seconds that a worker may take to write its last events."""
+REAPING = 1.0
+"""Seconds to wait, when echod ends, for workers that were killed; the kernel ends them in a millisecond."""
 
 
 class Owner(Protocol):
-    """Whose crew it is."""
+    """The owner of a pool."""
 
     def on_ready(self) -> None:
         """Every worker accepts, for the first time."""
 
     def on_answered(self) -> None:
-        """A worker has answered an order, or is gone."""
+        """A worker has answered a command, or has exited."""
 
-    def on_over(self) -> None:
-        """The last worker is gone, and none comes any more."""
+    def on_gone(self) -> None:
+        """The last worker of a pool that is to end has exited."""
 
-    def shed(self) -> None:
-        """In a worker: give back what is the parent's."""
+    def drop_parent_resources(self) -> None:
+        """In a worker, after the fork: close what belongs to the parent alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParentContext:
+    """What the parent lends to each pool."""
+
+    loop: Loop
+    signals: Signals
+    events: EventLog
+    owner: Owner
 
 
 class WorkerPool:
-    """So many `workers` on `listeners`, serving by `terms`, and at first so many clients as are `inherited`.
+    """`workers` processes on `listeners`, serving by `terms`, with room for `clients` even above the terms' limit.
 
-    Raises OSError if there is no descriptor or no memory for what they share.
+    Raises OSError if there is no descriptor or no memory for what the workers share.
     """
 
     def __init__(
@@ -61,35 +77,33 @@ class WorkerPool:
         workers: int,
         listeners: Sequence[Listener],
         terms: ServiceTerms,
-        events: EventLog,
-        loop: Loop,
-        signals: Signals,
-        owner: Owner,
+        context: ParentContext,
         *,
-        inherited: int,
+        clients: int,
     ) -> None:
         self.listeners = listeners
         self.terms = terms
-        """What each worker that is made now is to serve by."""
+        """What a worker that starts now serves by."""
         self.counters = Counters(workers)
-        self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, inherited)
-        self._events = events
-        self._loop = loop
-        self._signals = signals
-        self._owner = owner
+        self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, clients)
+        self._loop = context.loop
+        self._signals = context.signals
+        self._events = context.events
+        self._owner = context.owner
         self._slots = [WorkerSlot(number) for number in range(workers)]
-        self._shares = PendingConnections(self.counters, self.limits)
-        self._bells: list[int] = []
-        self._keepers: list[CopyHolder] = []
-        self.ready = False
-        """Whether each worker accepts, or has."""
-        self._ends = False
-        self._has_heirs = True
-        """Whether what a worker that is dead has left goes on somewhere."""
+        self._pending = PendingConnections(self.counters, self.limits)
+        self._wakeups: list[int] = []
+        self._holders: list[CopyHolder] = []
+        self._ready = False
+        """Whether every worker accepts, or has accepted once."""
+        self._ending = False
+        """Whether workers that exit are no longer replaced."""
+        self._has_successor = True
+        """Whether the connections of a dead worker continue: in its replacement, another pool or another echod."""
         try:
             for _ in self._slots:
-                self._bells.append(open_bell())
-                self._keepers.append(CopyHolder(self.room // workers, loop))
+                self._wakeups.append(open_wakeup())
+                self._holders.append(CopyHolder(self.room // workers, self._loop))
         except OSError:
             self._free()
             raise
@@ -99,200 +113,209 @@ class WorkerPool:
 
     @property
     def room(self) -> int:
-        """Connections of which this process can have a descriptor."""
+        """Connections of which this process can hold a descriptor."""
         return handover.room(len(self.listeners), len(self))
 
     @property
-    def due(self) -> bool:
-        """Whether a worker is to answer an order yet."""
-        return any(slot.due for slot in self._slots)
+    def awaits_answers(self) -> bool:
+        """Whether a worker still owes the answer to a command."""
+        return any(slot.awaited for slot in self._slots)
 
     def start(self, connections: Sequence[Connection], before: Totals) -> None:
-        """Have the workers begin, each with as many of these connections as any other, whether there is room or not.
+        """Start the workers, each with an equal share of these connections, even above the limit.
 
-        `before` is what was done before them, of which these connections are a part.
+        `before` is what was counted before; the connections are a part of it.
         """
         self.counters.before = before
         for slot in self._slots:
-            self._shares.add(slot.number, connections[slot.number :: len(self)])
+            self._pending.add(slot.number, connections[slot.number :: len(self)])
         for slot in self._slots:
             self._start(slot)
 
     def serve_by(self, terms: ServiceTerms) -> None:
-        """Serve by other terms; `due` until the last worker does.
+        """Send the workers new terms, and await that each adopts them.
 
-        Raises OSError, and has changed nothing, if there is no memory or no descriptor for the limits.
+        Raises OSError if there is no memory or no descriptor for the limits, and then nothing has changed.
         """
         fds = self.limits.change(terms.max_connections, terms.max_per_source)
         self.terms = terms
         if fds:
-            self._shares.count_again()
-        self._make_room()
+            self._pending.count_again()
+        self._drain_copies()
         for slot in self._slots:
-            slot.order(terms.encode(), fds, answer=messages.ADOPTED)
+            slot.send(terms.encode(), fds, answer=messages.ADOPTED)
 
     def hand_over(self, queue_fd: int) -> None:
-        """Send all connections to the queue, and end; `due` until the last worker has."""
+        """Have the workers send all connections to the queue and exit, and await that each has."""
         self._end()
-        self._make_room()
+        self._drain_copies()
         quotas = handover.quotas([row.clients_now for row in self.counters.rows], self.room)
         for slot, quota in zip(self._slots, quotas, strict=True):
-            slot.order(messages.hand_over(quota), [queue_fd], answer=messages.HANDED_OVER)
-        self._see_whether_over()
+            slot.send(messages.hand_over(quota), [queue_fd], answer=messages.HANDED_OVER)
+        self._check_gone()
 
-    def end(self, order: bytes) -> None:
-        """Give the workers an order to end, after which none is replaced."""
-        self._has_heirs = False
+    def hand_over_pending(self, queue: socket.socket) -> None:
+        """Send the connections that wait for a worker to the queue, as far as there is room."""
+        self._pending.hand_over(queue)
+        self._has_successor = False
+
+    def drain(self, command: bytes) -> None:
+        """Send the workers this command to drain and exit."""
+        self._has_successor = False
         self._end()
         for slot in self._slots:
-            slot.order(order)
-        self._see_whether_over()
+            slot.send(command)
+        self._check_gone()
 
     def beat(self) -> bool:
-        """Look whether every worker's loop comes round, and end those that hang; whether all is well."""
+        """Kill the workers whose loops hang; returns whether every loop turns."""
         for slot in self._slots:
             slot.beat(self.counters.rows[slot.number].ticks)
         return all(slot.well for slot in self._slots)
 
     def kill(self) -> None:
-        """End the workers that are left; what their clients were due is lost."""
+        """Kill the workers that are left; what their clients are still owed is lost."""
         for slot in self._slots:
             slot.kill()
 
-    def bequeath(self, queue: socket.socket) -> None:
-        """Send those that wait for a worker to the queue, as far as they fit."""
-        self._shares.pass_on(queue)
-        self._has_heirs = False
-
     def close(self) -> None:
-        """Leave nothing behind; the listening sockets are others' to close."""
+        """Kill what is left of the workers and close everything but the listening sockets."""
         self.kill()
-        for slot in self._slots:
-            if slot.pid:
-                os.waitpid(slot.pid, 0)
-        self._shares.end(self._events)
+        self._reap(REAPING)
+        self._pending.close_all(self._events)
         for slot in self._slots:
             slot.close()
-        for keeper in self._keepers:
-            keeper.hang_up()
+        for holder in self._holders:
+            holder.hang_up()
         self._free()
 
+    def _reap(self, seconds: float) -> None:
+        """Reap workers that were killed.  One that takes longer is left to process 1, when this process has exited."""
+        deadline = time.monotonic() + seconds
+        for slot in self._slots:
+            if slot.pid:
+                poll = select.poll()
+                poll.register(slot.pidfd, select.POLLIN)
+                poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(slot.pid, os.WNOHANG)
+
     def _free(self) -> None:
-        for keeper in self._keepers:
-            keeper.close()
-        for bell in self._bells:
-            os.close(bell)
+        for holder in self._holders:
+            holder.close()
+        for wakeup in self._wakeups:
+            os.close(wakeup)
         self.limits.close()
 
-    def _make_room(self) -> None:
-        """Before sending descriptors: only so many may be on their way, whoever sends them (ETOOMANYREFS, unix(7))."""
-        for keeper in self._keepers:
-            keeper.drain()
+    def _drain_copies(self) -> None:
+        """Receive all copies under way, since the kernel limits the descriptors in flight (ETOOMANYREFS, unix(7))."""
+        for holder in self._holders:
+            holder.drain()
 
     def _start(self, slot: WorkerSlot) -> None:
-        """Fork a worker into `slot`, or try again later if the system has no process or no descriptor for it now."""
-        slot.empty(self._loop.now)
-        parent, keeper = os.getpid(), self._keepers[slot.number]
+        """Fork a worker into `slot`, or try again later if the system has no process or no descriptor left."""
+        slot.reset(self._loop.now)
+        parent, holder = os.getpid(), self._holders[slot.number]
         try:
-            with keeper.open() as its_copies, self._signals.held_back():
-                its_orders = slot.fork()
-                if its_orders is not None:
-                    enter(parent)
-                    self._become_worker(slot.number, its_orders, its_copies)
+            with holder.open() as copy_socket, self._signals.held_back():
+                commands = slot.fork()
+                if commands is not None:
+                    enter(parent, slot.number)
+                    self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
-            keeper.hang_up()
-            self._replace(slot, 0, f"it could not be forked, {error.strerror}", clients=0, kept=0)
+            holder.hang_up()
+            self._replace(slot, 0, f"fork failed: {error.strerror}", clients=0, kept=0)
             return
-        keeper.keep(self._shares.take(slot.number))
+        holder.keep(self._pending.take(slot.number))
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
-        if slot.orders is not None:
-            self._loop.watch(slot.orders.fileno(), READ, lambda: self._on_word(slot))
+        if slot.commands is not None:
+            self._loop.watch(slot.commands.fileno(), READ, lambda: self._on_message(slot))
 
-    def _become_worker(self, number: int, orders: socket.socket, copies_: socket.socket) -> NoReturn:
-        """In the child: give back what is the parent's, and work.  Never returns into the parent's code."""
+    def _become_worker(self, number: int, commands: socket.socket, copy_socket: socket.socket) -> NoReturn:
+        """In the child: close what is the parent's, and work.  Never returns into the parent's code."""
         code = EX_SOFTWARE
         events = self._events
         events.worker = number
         try:
-            share, copied = self._shares.take(number), self._keepers[number].most
-            self._shed()
-            listeners, terms, counters, limits, bells = (
-                self.listeners,
-                self.terms,
-                self.counters,
-                self.limits,
-                self._bells,
-            )
-            Worker(number, listeners, terms, events, counters, limits, bells, orders, copies_, share, copied).run()
+            connections, copied = self._pending.take(number), self._holders[number].most
+            self._drop_parent_resources()
+            assignment = Assignment(number, self.listeners, self.terms, connections, copied)
+            shared = PoolMemory(self.counters, self.limits, self._wakeups)
+            Worker(assignment, shared, Channels(commands, copy_socket), events).run()
             code = EX_OK
         except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
             events.bug_of(error)
         finally:
-            events.sink.finish(FLUSH)
+            events.queue.finish(FLUSH)
             os._exit(code)
 
-    def _shed(self) -> None:
-        self._owner.shed()
+    def _drop_parent_resources(self) -> None:
+        self._owner.drop_parent_resources()
         for slot in self._slots:
             slot.close()
-        for keeper in self._keepers:
-            keeper.close()
-        self._shares.close()
+        for holder in self._holders:
+            holder.close()
+        self._pending.close()
 
-    def _on_word(self, slot: WorkerSlot) -> None:
-        """A worker says that it accepts or has done what it was told to; or it hangs up, because it ends."""
-        word = slot.word()
-        if word == messages.READY:
+    def _on_message(self, slot: WorkerSlot) -> None:
+        """A worker accepts for the first time, answers a command, or closes its socket because it exits."""
+        message = slot.receive()
+        if message is None:
+            return
+        if message == messages.READY:
             slot.ready = True
             self._events.worker_started(worker=slot.number, worker_pid=slot.pid)
-            if not self.ready and all(slot.ready for slot in self._slots):
-                self.ready = True
+            if not self._ready and all(slot.ready for slot in self._slots):
+                self._ready = True
                 self._owner.on_ready()
-        elif not word:
-            self._hang_up(slot)
-        elif word == slot.due:  # not so the answer to an order before the last one
-            slot.due = b""
+        elif not message:
+            self._close_commands(slot)
+        elif message == slot.awaited:  # an answer to an older command does not count
+            slot.awaited = b""
             self._owner.on_answered()
 
     def _on_exit(self, slot: WorkerSlot) -> None:
-        """A worker is gone: see why, and have it replaced."""
-        _, wait_status = os.waitpid(slot.pid, 0)
+        """A worker has exited: find out why, save the connections that can continue, and have it replaced."""
+        pid, wait_status = os.waitpid(slot.pid, os.WNOHANG)
+        if not pid:
+            return
         self._loop.unwatch(slot.pidfd)
-        self._hang_up(slot)
+        self._close_commands(slot)
         row = self.counters.rows[slot.number]
-        pid, clients, counted = slot.pid, row.clients_now, row.bytes_live
+        clients, counted = row.clients_now, row.bytes_live
         slot.close()
         self.limits.vacate(slot.number)
-        survivors = self._keepers[slot.number].take_over(self._events, time.monotonic())
-        row.bytes_echoed += max(0, sum(life.received for _, life in survivors) - counted)
-        if slot.poisoned(self._loop.now) or not self._has_heirs:
+        survivors = self._holders[slot.number].take_over(self._events, time.monotonic())
+        row.bytes_echoed += max(0, sum(state.received for _, state in survivors) - counted)
+        if slot.crash_loops(self._loop.now) or not self._has_successor:
             while survivors:
-                copies.end(survivors.pop(), self._events)
-        self._shares.add(slot.number, survivors)
-        self._replace(slot, pid, slot.reason(wait_status, stopping=self._ends), clients=clients, kept=len(survivors))
+                copies.close_unowned(survivors.pop(), self._events)
+        self._pending.add(slot.number, survivors)
+        reason = slot.reason(wait_status, stopping=self._ending)
+        self._replace(slot, pid, reason, clients=clients, kept=len(survivors))
         self._owner.on_answered()
 
     def _replace(self, slot: WorkerSlot, pid: int, reason: str, *, clients: int, kept: int) -> None:
-        """Tell of a worker that is gone, and have another started, the later the more of them have died young."""
+        """Log that a worker has exited, and start another unless the pool ends."""
         self._events.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
-        if self._ends:
-            self._see_whether_over()
+        if self._ending:
+            self._check_gone()
             return
-        delay = slot.mourn(self._loop.now, born=pid > 0)
+        delay = slot.note_exit(self._loop.now, forked=pid > 0)
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
-    def _see_whether_over(self) -> None:
-        """Not at once: what the workers' descriptors were may still be called back in this turn."""
+    def _check_gone(self) -> None:
+        """Tell the owner once no worker is left; in the next turn, as this one may still have events of theirs."""
         if not any(slot.pid for slot in self._slots):
-            self._loop.call_later(0, lambda now: self._owner.on_over())
+            self._loop.call_later(0, lambda now: self._owner.on_gone())
 
-    def _hang_up(self, slot: WorkerSlot) -> None:
-        if slot.orders is not None:
-            self._loop.unwatch(slot.orders.fileno())
-            slot.hang_up()
+    def _close_commands(self, slot: WorkerSlot) -> None:
+        if slot.commands is not None:
+            self._loop.unwatch(slot.commands.fileno())
+            slot.close_commands()
 
     def _end(self) -> None:
-        self._ends = True
+        self._ending = True
         for slot in self._slots:
             if slot.restart is not None:
                 slot.restart.cancel()

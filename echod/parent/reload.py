@@ -1,103 +1,149 @@
-"""Serving by another configuration without a pause: from the wish to reload to the last worker's answer.
+"""From settings to terms: one path, taken at startup and at each reload.
 
-One reload at a time: a wish that comes meanwhile is granted afterwards, since files may have changed after they were
-read.
+`Configuration` compares the settings that were read with those in effect, and says by a `Change` what follows: the
+terms that the workers get, how many workers there are, where they listen, and what there is to log about it.  The
+supervisor applies the change, and commits the settings when that has worked.
+
+The parent does nothing else while it reads.  So a host name is resolved again only if `host` or `port` has changed.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from echod.errors import CannotListen, ConfigError
-from echod.log.events import EventLog
-from echod.parent.status import failure
-from echod.shared.terms import Change
+from echod.config.settings import Settings, keys, worker_count
+from echod.config.sources import ConfigPath, Loaded
+from echod.log.events import LogOptions
+from echod.log.words import enumeration
+from echod.net.address import Endpoint, endpoints
+from echod.net.sockopts import SocketOptions
+from echod.parent import last_good
+from echod.shared.terms import ServiceTerms, Timeouts
+from echod.systemd.fdstore import DescriptorStore
+
+LINGER = 2.0
+"""Seconds to wait for a client to close its side, after the server has closed its own."""
+SPARE_FDS = 64
+"""Descriptors that a worker needs besides those of its connections."""
+
+_LISTENING: list[ConfigPath] = [("host",), ("port",)]
+"""The settings that say where to listen."""
 
 
-class Staff(Protocol):
-    """Those who serve."""
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a process of echod is given: `descriptors` at most, and `tick` seconds between two signs of life.
 
-    @property
-    def busy(self) -> bool:
-        """Whether somebody does not serve by the last change yet, and is not gone either."""
-
-    def change(self, change: Change) -> None:
-        """Begin to serve by it; `busy` until the last does.
-
-        Raises `ConfigError` or `CannotListen` if that can't be done now, and nothing has changed then.
-        """
-
-
-class Reload:
-    """Has the `staff` serve by what `read` returns, and `take`s that then; or refuses it.
-
-    What `read` refuses it says by `ConfigError` or `CannotListen`.  Whatever else it raises is a bug, which must not
-    end those who are served: it is told, and everything stays too.
-
-    `start` is what the staff has been told to begin with; `on_begun` and `on_ended` are called around each reload, the
-    latter once everybody serves by the change, or when everything stays as it was.
+    With `activated`, a .socket unit passed the listening sockets, which overrules the settings of where to listen.
     """
 
-    def __init__(
-        self,
-        start: Change,
-        read: Callable[[], Change],
-        take: Callable[[], None],
-        staff: Staff,
-        events: EventLog,
-        on_begun: Callable[[], None],
-        on_ended: Callable[[], None],
-    ) -> None:
-        self.overruled = start.overruled
-        """Settings that are idle."""
-        self.refused = start.refused
-        """Why what was last to be read was not taken, in a sentence; empty if it was."""
-        self._read = read
-        self._commit = take
-        self._staff = staff
-        self._events = events
-        self._on_begun = on_begun
-        self._on_ended = on_ended
-        self._wanted = False
-        self._begun: Change | None = None
+    descriptors: int
+    tick: float
+    activated: bool
 
-    @property
-    def under_way(self) -> bool:
-        """Whether one has begun and not ended."""
-        return self._begun is not None
 
-    def want(self) -> None:
-        """Have `advance` begin a reload, now or when it can."""
-        self._wanted = True
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What new settings change: the terms, how many `workers` serve by them, and where these listen.
 
-    def advance(self) -> None:
-        """End the reload by which everybody serves, and begin the one that is wanted."""
-        if self._staff.busy:
-            return
-        if (change := self._begun) is not None:
-            self._begun = None
-            self._on_ended()
-            self._events.reloaded(changed=change.changed)
-        if self._wanted:
-            self._wanted = False
-            self._begin()
+    `endpoints` is None if they listen as before; `port` belongs to it.  `changed` are the keys that differ,
+    `overruled` the settings without effect because systemd passed sockets, and `warnings` whole sentences.
+    """
 
-    def _begin(self) -> None:
-        self._on_begun()
-        try:
-            change = self._read()
-            self._staff.change(change)
-        except (ConfigError, CannotListen) as error:
-            for problem in error.problems:
-                self._events.reload_refused(problem=problem)
-            self.refused = failure(error.problems)
-        except Exception as error:  # noqa: BLE001  whatever it is, clients are served all the same
-            self._events.bug_of(error)
-            self.refused = "a bug in echod: see the journal"
-        else:
-            self._commit()
-            self._begun, self.overruled, self.refused = change, change.overruled, ""
-            for warning in change.warnings:
-                self._events.config_warning(problem=warning)
-            self.advance()
-            return
-        self._on_ended()
+    terms: ServiceTerms
+    workers: int
+    endpoints: list[Endpoint] | None
+    port: int
+    changed: list[str]
+    overruled: list[str]
+    warnings: list[str]
+
+
+class Configuration:
+    """The settings in effect; `read_again` reads new ones, and `store` keeps those in effect for the next echod."""
+
+    def __init__(self, read_again: Callable[[], Loaded], process: Process, store: DescriptorStore) -> None:
+        self._read_again = read_again
+        self._process = process
+        self._store = store
+        self._options_changed = process.activated
+        self._in_effect: Settings | None = None
+        self._read: Settings | None = None
+
+    def reload(self) -> Change:
+        """Read the settings again, and say what they would change.  Raises `ConfigError` and `CannotListen`."""
+        return self.change_to(self._read_again())
+
+    def commit(self) -> None:
+        """Note that the settings that were read last are in effect."""
+        assert self._read is not None, "nothing was read"
+        self._in_effect = self._read
+        last_good.keep(self._in_effect, self._store)
+
+    def change_to(self, loaded: Loaded) -> Change:
+        """What these settings change, compared with those in effect; at startup there are none.
+
+        Raises `CannotListen` for a host that does not resolve.
+        """
+        new, before = loaded.settings, self._in_effect or loaded.settings
+        self._read = new
+        options = _socket_options(new)
+        # From now on, since connections may stay in the kernel's queue, with the options of before, for any time.
+        self._options_changed = self._options_changed or options != _socket_options(before)
+        changed = [key for key in keys() if key.value(new) != key.value(before)]
+        hosts: Sequence[str] = new.host
+        overruled: list[ConfigPath] = []
+        if self._process.activated:
+            changed = [key for key in changed if key.path not in _LISTENING]
+            hosts, overruled = [], [path for path in _LISTENING if path in loaded.origins]
+        moves = self._in_effect is None or any(key.path in _LISTENING for key in changed)
+        workers = worker_count(new)
+        return Change(
+            terms=_terms(new, options, self._options_changed, self._process.tick),
+            workers=workers,
+            endpoints=endpoints(hosts) if moves else None,
+            port=new.port,
+            changed=[key.name for key in changed],
+            overruled=[".".join(path) for path in overruled],
+            warnings=[
+                *loaded.warnings,
+                *_overruled(loaded, overruled),
+                *_too_few(self._process.descriptors, workers, new.limits.max_connections),
+            ],
+        )
+
+
+def _socket_options(settings: Settings) -> SocketOptions:
+    return SocketOptions(settings.limits.keepalive, settings.limits.stall_timeout)
+
+
+def _terms(settings: Settings, options: SocketOptions, sets_accepted_options: bool, tick: float) -> ServiceTerms:
+    limits, log = settings.limits, settings.log
+    return ServiceTerms(
+        chunk_size=settings.chunk_size,
+        timeouts=Timeouts(limits.idle_timeout, limits.stall_timeout, LINGER),
+        socket_options=options,
+        sets_accepted_options=sets_accepted_options,
+        drain=limits.drain_timeout,
+        tick=tick,
+        max_connections=limits.max_connections,
+        max_per_source=limits.max_connections_per_source,
+        handover=settings.handover,
+        log_options=LogOptions(log.level, log.format, log.connections, log.payload),
+    )
+
+
+def _overruled(loaded: Loaded, overruled: list[ConfigPath]) -> list[str]:
+    if not overruled:
+        return []
+    subjects = enumeration([loaded.origins[path].subject(path) for path in overruled])
+    is_or_are = "is" if len(overruled) == 1 else "are"
+    return [f"{subjects} {is_or_are} overridden by the sockets that systemd passed"]
+
+
+def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
+    """A warning if a worker may have fewer descriptors than connections."""
+    served = workers * (descriptors - SPARE_FDS)
+    if served >= wanted:
+        return []
+    warning = f"limits.max_connections is {wanted}, but the descriptors of this process allow only {served}"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]

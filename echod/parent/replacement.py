@@ -1,9 +1,9 @@
-"""One crew takes over from another, in the same echod: where another number of workers is to serve, or elsewhere.
+"""One worker pool takes over from another in the same echod, when the number of workers or the addresses change.
 
-All connections go from the old workers to the new by way of a queue, as at a restart (`handover`); who connects
-meanwhile waits in the kernel's.  Measured, 200 clients wait for a fiftieth of a second, and 10,000 for half of one.
-Rejected: to add and to remove single workers, and to send them sockets; that would be a second way for each of the
-things that can be done this way.
+All connections move from the old workers to the new through a queue, as at a restart (`handover.queue`); new
+connections wait in the kernel's queues meanwhile.  Measured: 200 clients wait for 0.02 s, and 10,000 for 0.5 s.
+Rejected: adding and removing single workers, and sending them listening sockets, because each would be a second way
+to do what can be done this way.
 """
 
 import socket
@@ -15,9 +15,9 @@ from echod.parent.pool import WorkerPool
 
 
 class Replacement:
-    """Has the `old` crew hand over and end; once it has, `complete` has the `new` one begin.
+    """Has the `old` pool hand over its connections and end; `complete` then starts the `new` one.
 
-    Raises OSError if there is no descriptor for that, and then there is no new crew either.
+    Raises OSError if there is no descriptor for the queue, and closes the new pool then.
     """
 
     def __init__(self, old: WorkerPool, new: WorkerPool, events: EventLog) -> None:
@@ -33,23 +33,26 @@ class Replacement:
         old.hand_over(self._writing.fileno())
 
     def complete(self) -> WorkerPool:
-        """When nobody of the old crew is left: who serves from now on.
+        """Start the new pool, and return it, once no worker of the old one is left.
 
-        Not before that is the queue read, for until then this process has a copy of each connection.  It holds 70,000.
+        The queue is not read earlier, because until then this process holds a copy of each connection.  The queue has
+        room for 70,000 connections.
         """
-        self._old.bequeath(self._writing)
+        self._old.hand_over_pending(self._writing)
         now, room = time.monotonic(), self._new.room
-        estate = handover.receive([self._reading.detach()], now, restarts=0, room=room)
-        if estate.forgotten or estate.lost:
-            self._events.taken_over(count=len(estate.connections), forgotten=estate.forgotten, lost=estate.lost)
+        taken_over = handover.take_over([self._reading.detach()], now, restarts=0, room=room)
+        if taken_over.forgotten or taken_over.lost:
+            self._events.taken_over(
+                count=len(taken_over.connections), forgotten=taken_over.forgotten, lost=taken_over.lost
+            )
         before = self._old.counters.totals()
         self._old.close()
         self._writing.close()
-        self._new.start(estate.connections, before)
+        self._new.start(taken_over.connections, before)
         return self._new
 
     def close(self) -> None:
-        """Give back what the new crew was to have, which never comes."""
+        """Close the new pool, which never starts, and the queue."""
         self._reading.close()
         self._writing.close()
         self._new.close()

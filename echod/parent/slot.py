@@ -1,4 +1,4 @@
-"""A worker's place, whoever has it: its process, the way to tell it something, and whether it is alive."""
+"""A worker slot: its process, its command socket, and whether it is alive."""
 
 import contextlib
 import os
@@ -8,102 +8,114 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from echod.errors import EX_OK
-from echod.net.timers import Timer
+from echod.net.loop import Timer
 from echod.shared import messages
 
 HUNG = 5
-"""Beats without a tick after which a worker is taken for hung.  Counted, not timed: the machine may have slept."""
+"""Beats without a tick after which a worker counts as hung.  Counted, not timed: the machine may have slept."""
 UNWELL = 3
-"""Beats without a tick after which systemd is not told any more that all is well."""
+"""Beats without a tick after which systemd's watchdog is no longer fed."""
 
-GROWN_UP = 10.0
-"""Seconds after which a worker is not to have died young."""
+STABLE_AFTER = 10.0
+"""Seconds that a worker must live for its death not to count as an early one."""
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds until a worker is replaced, by how many before it have died young."""
-POISONED = 3
-"""Workers that died young, one after the other, after which it may be one of their connections that kills them."""
+"""Seconds until a worker is replaced, by the number of early deaths in a row."""
+CRASH_LOOP = 3
+"""Early deaths in a row after which one of the connections may be what kills the workers."""
 
 
 @dataclass(slots=True)
 class WorkerSlot:
-    """The place of the worker of that `number`; the socket and the descriptor of the process are this place's own."""
+    """The slot of the worker with this `number`; it owns the command socket and the pidfd.
+
+    The command socket is non-blocking here: a worker that does not read must not make the parent wait.
+    """
 
     number: int
     pid: int = 0
-    """Of the process; 0 while there is none."""
+    """The worker's process; 0 while there is none."""
     pidfd: int = -1
-    orders: socket.socket | None = None
+    commands: socket.socket | None = None
     started: float = 0.0
     ready: bool = False
-    due: bytes = b""
-    """What its worker is to say to the last order that has an answer, and has not said yet."""
+    awaited: bytes = b""
+    """The answer that the worker still owes to the last command that has one."""
     restart: Timer | None = field(default=None, repr=False)
-    _died_young: int = 0
-    _failed: int = 0
-    """The same, with those that could not be forked."""
+    _early_deaths: int = 0
+    _failures: int = 0
+    """Early deaths, and workers that could not be forked."""
     _ticks: int = 0
     _missed: int = 0
-    """Beats since it last ticked."""
+    """Beats since the last tick."""
+    _unreaped: list[int] = field(default_factory=list, compare=False)
+    """Killed children without a pidfd, to be reaped at the next beat."""
 
-    def empty(self, now: float) -> None:
-        """Make the place ready for the next worker, which starts `now`."""
+    def reset(self, now: float) -> None:
+        """Prepare the slot for the next worker, which starts `now`."""
         self.started, self.ready, self.restart, self._missed = now, False, None, 0
 
     def fork(self) -> socket.socket | None:
-        """Fork a worker into this place; returns None, and in the worker its end of the socket.
+        """Fork a worker into this slot.  Returns None in the parent, and in the worker its end of the command socket.
 
-        Raises OSError if the system has no process or no descriptor for it now, and has left nothing behind then.
+        Raises OSError if the system has no process or no descriptor left, and has left nothing behind then.
         """
-        orders, its_orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        commands, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = os.fork()
-            pidfd = _open_pidfd(pid) if pid else -1
+            pidfd = self._open_pidfd(pid) if pid else -1
         except OSError:
-            orders.close()
-            its_orders.close()
+            commands.close()
+            theirs.close()
             raise
         if not pid:
-            orders.close()
-            # One that the parent can't keep must not have begun: it would have taken clients, and a place among those
-            # who accept, which nobody gives back.
-            if its_orders.recv(len(messages.BEGIN)) != messages.BEGIN:
+            commands.close()
+            # A worker that the parent cannot watch must not start: it would accept connections, and its row among the
+            # counters would never be cleared.
+            if theirs.recv(len(messages.BEGIN)) != messages.BEGIN:
                 os._exit(EX_OK)
-            return its_orders
-        its_orders.close()
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, which its pidfd tells
-            orders.send(messages.BEGIN)
-        self.pid, self.pidfd, self.orders = pid, pidfd, orders
+            return theirs
+        theirs.close()
+        commands.setblocking(False)
+        with contextlib.suppress(BrokenPipeError):  # the worker is dead already, as its pidfd will say
+            commands.send(messages.BEGIN)
+        self.pid, self.pidfd, self.commands = pid, pidfd, commands
         return None
 
-    def order(self, order: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
-        """Send an order, and descriptors with it, to which the worker is to say `answer`.
+    def send(self, command: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
+        """Send a command, with descriptors, to which the worker is to reply with `answer`.
 
-        Nothing is due from a place where no worker is, or where it has just died.  One that can't be told is ended: it
-        would do something else than all others.
+        Nothing is sent or awaited while the slot is empty or the worker has just died.  A worker that cannot take the
+        command, because its socket is full or the descriptors are too many, is killed: it would act on older commands
+        than the others.
         """
-        self.due = b""
-        if self.orders is not None:
+        self.awaited = b""
+        if self.commands is not None:
             try:
-                socket.send_fds(self.orders, [order], fds)
-                self.due = answer
+                socket.send_fds(self.commands, [command], fds)
+                self.awaited = answer
             except OSError:
                 self.kill()
 
-    def word(self) -> bytes:
-        """What the worker says; nothing when it has hung up, because it ends."""
-        if self.orders is not None:
-            with contextlib.suppress(ConnectionResetError):  # it died before it read its orders, unix(7)
-                return self.orders.recv(messages.REPLY_MAX)
-        return b""
+    def receive(self) -> bytes | None:
+        """The worker's next message; empty when it has closed its end, and None if there is no message now."""
+        if self.commands is None:
+            return b""
+        try:
+            return self.commands.recv(messages.REPLY_MAX)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:  # it died before it read its commands, unix(7)
+            return b""
 
-    def hang_up(self) -> None:
-        """Close the worker's socket: nothing more is heard from it."""
-        if self.orders is not None:
-            self.orders.close()
-            self.orders = None
+    def close_commands(self) -> None:
+        """Close the command socket: nothing more is heard from the worker."""
+        if self.commands is not None:
+            self.commands.close()
+            self.commands = None
 
     def beat(self, ticks: int) -> None:
-        """Look whether the worker has ticked since the last beat, and end one that hangs."""
+        """Note whether the worker has ticked since the last beat, and kill it if it hangs."""
+        self._reap()
         self._missed = self._missed + 1 if ticks == self._ticks else 0
         self._ticks = ticks
         if self._missed == HUNG:
@@ -111,50 +123,53 @@ class WorkerSlot:
 
     @property
     def well(self) -> bool:
-        """Whether there is a worker, and its loop comes round."""
+        """Whether there is a worker whose loop turns."""
         return bool(self.pid) and self._missed < UNWELL
 
-    def poisoned(self, now: float) -> bool:
-        """Whether the worker that is dead is one of so many that the next had better begin without its connections."""
-        return self._died_young >= POISONED and now - self.started < GROWN_UP
+    def crash_loops(self, now: float) -> bool:
+        """Whether so many workers have died early that the next should start without their connections."""
+        return self._early_deaths >= CRASH_LOOP and now - self.started < STABLE_AFTER
 
-    def mourn(self, now: float, *, born: bool) -> float:
-        """Take note that the worker is dead, or was not even `born`; seconds until there should be another."""
-        if now - self.started >= GROWN_UP:
-            self._died_young = self._failed = 0
-        self._died_young += born
-        self._failed += 1
-        return DELAYS[min(self._failed, len(DELAYS)) - 1]
+    def note_exit(self, now: float, *, forked: bool) -> float:
+        """Note that the worker has exited, or could not be `forked`; returns the seconds until the next start."""
+        if now - self.started >= STABLE_AFTER:
+            self._early_deaths = self._failures = 0
+        self._early_deaths += forked
+        self._failures += 1
+        return DELAYS[min(self._failures, len(DELAYS)) - 1]
 
     def kill(self) -> None:
-        """End the worker, if there is one; what its clients were due is lost."""
+        """Kill the worker, if there is one."""
         if self.pid:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reason(self, wait_status: int, *, stopping: bool) -> str:
-        """Why the worker has ended, for people, by its wait status (wait(2))."""
+        """Why the worker has exited, in words, by its wait status (wait(2))."""
         code = os.waitstatus_to_exitcode(wait_status)
         if code == EX_OK and stopping:
             return "stopped"
         if self._missed >= HUNG:
-            return "it hung, and was killed"
-        named = {member.value: member.name for member in signal.Signals}  # not all real-time signals are
+            return "killed because its loop hung"
+        named = {member.value: member.name for member in signal.Signals}  # not all real-time signals have a name
         return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
 
     def close(self) -> None:
-        """Give back what belongs to this place; the process, if there is one, is left as it is."""
-        self.hang_up()
-        self.due = b""
+        """Close what the slot owns; the process, if there is one, is left as it is."""
+        self.close_commands()
+        self.awaited = b""
         if self.pid:
             os.close(self.pidfd)
             self.pid, self.pidfd = 0, -1
 
+    def _open_pidfd(self, pid: int) -> int:
+        """A pidfd of a child, which is killed if there is none, because its death would go unnoticed."""
+        try:
+            return os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            self._unreaped.append(pid)
+            raise
 
-def _open_pidfd(pid: int) -> int:
-    """A descriptor of a child; one that can't be had one of is ended, for nobody would notice how it fares."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+    def _reap(self) -> None:
+        """Reap children that were killed for want of a pidfd, without waiting for them."""
+        self._unreaped = [pid for pid in self._unreaped if os.waitpid(pid, os.WNOHANG) == (0, 0)]

@@ -1,60 +1,113 @@
-"""The sentence that `systemctl status` shows."""
+"""The status of echod for systemd: READY=1, WATCHDOG=1, and the sentence that `systemctl status` shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from echod.log.words import amount, enumeration, plural
 from echod.shared.counters import Totals
+from echod.systemd.notify import Notifier
 
-_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+STATUS_EVERY = 1.0
+"""Seconds between two updates of the sentence; it is sent only if it has changed."""
 
 
-def sentence(
+class StatusReporter:
+    """Sends the status to systemd by `notifier`, with the counters that `totals` returns.
+
+    `adopted` says whether systemd passed the listening sockets.  `watchdog` is the number of seconds in which systemd
+    expects a sign of life, None if it expects none; `tick` is the number of seconds between two calls of `beat`.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        totals: Callable[[], Totals],
+        *,
+        adopted: bool,
+        watchdog: float | None,
+        tick: float,
+    ) -> None:
+        self._notifier = notifier
+        self._totals = totals
+        self._addresses: Sequence[str] = ()
+        self._adopted = adopted
+        self._watchdog_every = watchdog / 2 - tick / 2 if watchdog else None
+        self._watchdog_at = 0.0
+        # A beat that falls less than one tick short of the interval sends the status, since the next would be late.
+        self._status_every = STATUS_EVERY - tick
+        self._status_at = 0.0
+        self._status = ""
+        self._overruled: Sequence[str] = ()
+        self._refused = ""
+        self._ready = False
+        self._stopping = ""
+
+    def ready(self, now: float, addresses: Sequence[str], *, overruled: Sequence[str], refused: str) -> None:
+        """Report that the service is ready at `addresses`, or that a reload is finished.
+
+        `refused` is why the last reload failed, empty if it succeeded; `overruled` are the settings that the sockets
+        from systemd override.
+        """
+        self._addresses, self._overruled, self._refused = addresses, overruled, refused
+        if not self._ready:
+            self._ready, self._watchdog_at = True, now
+        self._status, self._status_at = self._sentence(), now
+        self._notifier.ready(self._status)
+
+    def beat(self, now: float, *, well: bool) -> None:
+        """Send what is due: a sign of life if all workers are `well`, and the sentence if it has changed."""
+        self._notifier.send_late()
+        due = self._watchdog_every is not None and now - self._watchdog_at >= self._watchdog_every
+        if due and well and self._notifier.watchdog():
+            self._watchdog_at = now
+        if self._ready and now - self._status_at >= self._status_every:
+            sentence = self._sentence()
+            if sentence != self._status and self._notifier.status(sentence):
+                self._status, self._status_at = sentence, now
+
+    def stopping(self, seconds: float, *, hands_over: bool) -> None:
+        """Report that the service stops, which may take that many seconds, and how many connections are left."""
+        self._stopping = "Restarting: handing over {}." if hands_over else "Stopping: draining {}."
+        self._notifier.stopping(self._sentence(), seconds)
+
+    def _sentence(self) -> str:
+        totals = self._totals()
+        if self._stopping:
+            return self._stopping.format(plural(totals.clients_now, "connection"))
+        return serving(
+            self._addresses,
+            totals,
+            adopted=self._adopted,
+            overruled=self._overruled,
+            refused=self._refused,
+        )
+
+
+def serving(
     addresses: Sequence[str],
     totals: Totals,
     *,
     adopted: bool,
     overruled: Sequence[str] = (),
-    reload_refused: str = "",
+    refused: str = "",
 ) -> str:
-    """How things are while echod serves.
+    """The sentence while echod serves: where, how many connections, how many bytes, and what needs attention.
 
-    `overruled` are the settings that sockets from systemd make idle, `reload_refused` is why the last reload was not
-    taken, if it was not.
+    `overruled` are the settings that the sockets from systemd override; `refused` is why the last reload failed.
     """
     by = " (sockets from systemd)" if adopted else ""
     if overruled:
-        by = f" (sockets from systemd, which overrule {enumeration(overruled)})"
-    again = f"; the last reload was refused: {reload_refused}" if reload_refused else ""
-    refused = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
+        by = f" (sockets from systemd, which override {enumeration(overruled)})"
+    # A worker takes a place before it accepts, and adds to the total afterwards; the status may be sent in between.
+    total = max(totals.clients_total, totals.clients_now)
+    turned_away = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
+    failed = f"; the last reload failed: {refused}" if refused else "."
     return (
-        f"Echoing on {enumeration(addresses)}{by}: {clients(totals.clients_now)} now, "
-        f"{totals.clients_total:,} so far{refused}; {amount(totals.bytes_echoed)} echoed{again or '.'}"
+        f"Echoing on {enumeration(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
+        f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{failed}"
     )
 
 
 def failure(problems: Sequence[str]) -> str:
-    """Why echod could not start, or reload."""
+    """The sentence for a start or a reload that failed."""
     first, *more = problems
     return f"{first} (and {len(more)} more: see the journal)" if more else first
-
-
-def clients(count: int) -> str:
-    """So many clients."""
-    return "1 client" if count == 1 else f"{count:,} clients"
-
-
-def enumeration(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *head, last = words
-    return f"{', '.join(head)} and {last}" if head else last
-
-
-def amount(count: int) -> str:
-    """So many bytes, in three digits and the unit that suits them."""
-    if count < 1024:
-        return "1 byte" if count == 1 else f"{count} bytes"
-    value, unit = float(count), "bytes"
-    for unit in _UNITS:  # noqa: B007  the last one is wanted
-        value /= 1024
-        if value < 999.5:
-            break
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"

@@ -1,92 +1,111 @@
-"""The parent: it owns the listening sockets, the crew of workers, the signals, and the talk with systemd.
+"""The parent: it owns the listening sockets, the worker pool, the signals, and the talk with systemd.
 
-It never touches a client's bytes, so nothing that a client does can harm it.
+It never touches a client's bytes, so nothing that a client sends can harm it.  `lifecycle` has its states and says what
+each signal, message and death of a worker does in each of them; here is how.
 """
 
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from echod.errors import ConfigError
+from echod.errors import CannotListen, ConfigError
 from echod.handover import queue as handover
-from echod.handover.queue import Connection
+from echod.handover.state import Connection
 from echod.log.events import EventLog
-from echod.net.listeners import Listener, open_listeners
+from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
-from echod.parent import last_good as lastgood
-from echod.parent.listening import STORED_AS, store
-from echod.parent.pool import WorkerPool
-from echod.parent.reload import Reload
+from echod.parent import last_good
+from echod.parent.lifecycle import Event, Lifecycle, State
+from echod.parent.listening import ListeningSockets
+from echod.parent.pool import ParentContext, WorkerPool
+from echod.parent.reload import Change, Configuration
 from echod.parent.replacement import Replacement
-from echod.parent.report import Report
 from echod.parent.signals import Signals
+from echod.parent.status import StatusReporter, failure
 from echod.shared import messages
 from echod.shared.counters import Totals
-from echod.shared.terms import Change
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 GRACE = 1.0
-"""Seconds that the workers may take to end, after those for draining; and once more to have their last events
-written."""
+"""Seconds that the workers may take to exit after the time for draining; and once more to write their last events."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceManager:
+    """What connects echod to systemd; `watchdog` is how many seconds it waits for a sign of life, None for ever.
+
+    With `hangup_stops` echod runs at a terminal, whose SIGHUP stops it.
+    """
+
+    notifier: Notifier
+    store: DescriptorStore
+    watchdog: float | None
+    hangup_stops: bool
+
+
+@dataclass(slots=True)
+class Requests:
+    """What signals have asked for and has not been done yet."""
+
+    reload: bool = False
+    stop: signal.Signals | None = None
+    """The signal that asked for it."""
+    restart: bool = False
+    """The stop is, or will be, the first half of a restart."""
+    kill: bool = False
+    """The stop is not to wait for clients."""
 
 
 class Supervisor:
-    """Runs a crew on `listeners` until a signal says to stop.
+    """Serves by `start` until a signal stops it, and by what `configuration` reads at each reload.
 
-    `start` has the terms to begin with, and `read_again` reads others at a SIGHUP, or raises `ConfigError` or
-    `CannotListen`; `take` is called when those are in effect.  With `hangup_stops` that is a signal to stop, too.
-    `watchdog` is how many seconds systemd waits for a sign of life, if it does.  `inherited` are the connections to
-    begin with.
+    `refused` says why `start` is not what the configuration says now, if it is not.  The workers begin with
+    `connections`, left by another echod.
     """
 
     def __init__(
         self,
-        listeners: list[Listener],
         start: Change,
-        read_again: Callable[[], Change],
-        take: Callable[[], None],
+        refused: str,
+        configuration: Configuration,
+        sockets: ListeningSockets,
+        manager: ServiceManager,
         events: EventLog,
-        notifier: Notifier,
-        watchdog: float | None,
-        inherited: Sequence[Connection],
-        *,
-        hangup_stops: bool,
     ) -> None:
-        self._listeners = listeners
-        self._adopted = any(listener.adopted for listener in listeners)
+        self._configuration = configuration
+        self._sockets = sockets
+        self._manager = manager
         self._events = events
-        self._notifier = notifier
-        self._fdstore = DescriptorStore(notifier)
-        self._inherited = inherited
-        self._hangup_stops = hangup_stops
-        self._report = Report(notifier, self._totals, adopted=self._adopted, watchdog=watchdog, tick=start.terms.tick)
-        self._reload = Reload(
-            start, read_again, take, self, events, on_begun=notifier.reloading, on_ended=self._tell_ready
-        )
+        self._lifecycle = Lifecycle()
+        self._requests = Requests()
+        self._change = start
+        """The change in effect, or under way."""
+        self._refused = refused
+        """Why the last reload failed; empty if it did not."""
         self._loop = Loop(self._on_bug)
-        signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-        self._signals = Signals(signums, self._handle_signal)
-        self._crew = self._hire(start, listeners, len(inherited))
-        self._relief: Replacement | None = None
+        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2), self._handle_signal)
+        self._status = StatusReporter(
+            manager.notifier, self._totals, adopted=sockets.adopted, watchdog=manager.watchdog, tick=start.terms.tick
+        )
+        self._pool: WorkerPool
+        self._replacement: Replacement | None = None
+        self._handover_queue: socket.socket | None = None
+        """The queue to the next echod, while connections are handed over."""
         self._started = self._loop.now
         self._ready = False
-        self._restarts = self._hurries = False
-        self._queue: socket.socket | None = None
-        """While connections go there, to the next echod."""
-        self._stopping: signal.Signals | None = None
-        """The signal that says so, if one has."""
 
-    def run(self) -> None:
-        """Serve until told to stop and everything is closed."""
-        loop, sink = self._loop, self._events.sink
-        sink.attach(loop)
+    def run(self, connections: Sequence[Connection]) -> None:
+        """Serve, these connections first, until echod is stopped and everything is closed."""
+        loop, log = self._loop, self._events.queue
+        self._pool = self._new_pool(self._change, self._sockets.listeners, clients=len(connections))
+        log.attach(loop)
         loop.watch(self._signals.fd, READ, self._signals.on_readable)
         try:
-            self._crew.start(self._inherited, Totals(0, len(self._inherited), 0, 0))
-            loop.call_later(self._crew.terms.tick, self._on_beat)
+            self._pool.start(connections, Totals(0, len(connections), 0, 0))
+            loop.call_later(self._change.terms.tick, self._on_beat)
             loop.run()
         finally:
             totals = self._totals()
@@ -98,195 +117,234 @@ class Supervisor:
             bytes_echoed=totals.bytes_echoed,
         )
 
-    @property
-    def busy(self) -> bool:
-        """Whether a worker does not serve by the last change yet, or systemd may not be told of another."""
-        return self._relief is not None or not self._crew.ready or self._crew.due or self._stopping is not None
-
-    def change(self, change: Change) -> None:
-        """Serve by it: with the workers that are there, if these can.
-
-        Raises `ConfigError` or `CannotListen`, and then nothing has changed.
-        """
-        before, terms = self._listeners, change.terms
-        listeners = before
-        if change.endpoints is not None:
-            listeners = open_listeners(change.endpoints, change.port, terms.socket_options, before)
-        try:
-            moves = listeners != before or any(listener.retires for listener in listeners)
-            if change.workers == len(self._crew) and not moves:
-                self._crew.serve_by(terms)
-            else:
-                self._relieve(change, listeners)
-        except (ConfigError, OSError) as error:
-            for listener in listeners:
-                listener.retires = False
-                if listener in before:
-                    listener.set_options(self._crew.terms.socket_options)
-                else:
-                    listener.close()
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(
-                f"the new configuration needs memory or descriptors that are not there: {error.strerror}; "
-                "free some, and reload again"
-            ) from error
-        self._listeners = listeners
-        store(listeners, self._fdstore, afresh=False)
-        for listener in listeners:
-            listener.set_options(terms.socket_options)
-            if listener not in before:
-                self._events.listening(address=listener.address, adopted=False)
-        self._events.change(**asdict(terms.log_options))
-
     def on_ready(self) -> None:
-        """Every worker of a crew accepts, the first or one that relieved another."""
-        if self._stopping is None:
-            self._retire()
-        if not self._ready and self._stopping is None:
-            self._ready = True
-            self._tell_ready()
-            self._events.ready(addresses=self._addresses(), workers=len(self._crew))
-            if (failed := self._notifier.failed) is not None:
-                problem = f"systemd can't be told how things are: NOTIFY_SOCKET: {failed.strerror or failed}"
-                self._events.config_warning(problem=problem)
-        self._reload.advance()
+        """Every worker of the pool accepts: echod is ready, or a replacement is complete."""
+        if self._state is not State.STARTING:  # the pool is to end already
+            return
+        self._close_retired()
+        self._lifecycle.on(Event.POOL_READY)
+        if self._ready:
+            self._end_reload()
+            return
+        self._ready = True
+        self._report_ready()
+        self._events.ready(addresses=self._sockets.addresses, workers=len(self._pool))
+        if (failed := self._manager.notifier.failed) is not None:
+            problem = f"systemd cannot be notified: NOTIFY_SOCKET: {failed.strerror or failed}"
+            self._events.config_warning(problem=problem)
+        self._reload_if_requested()
 
     def on_answered(self) -> None:
-        """A worker serves by other terms, has handed over, or is gone."""
-        self._reload.advance()
-        if self._queue is not None and not self._crew.due:
-            with self._queue as queue:
-                self._crew.bequeath(queue)
-            self._queue = None
-            count = sum(row.handed_over for row in self._crew.counters.rows)
-            self._events.handed_over(count=count, left=self._crew.counters.clients_now())
+        """A worker has answered a command, or has exited: see whether the pool is done with it."""
+        if self._pool.awaits_answers:
+            return
+        if self._state is State.RELOADING:
+            self._lifecycle.on(Event.TERMS_ADOPTED)
+            self._end_reload()
+        elif self._state is State.HANDING_OVER:
+            self._end_handover()
 
-    def on_over(self) -> None:
-        """The last worker is gone: another crew comes, or this is the end."""
-        if self._relief is None:
+    def on_gone(self) -> None:
+        """The last worker of a pool that is to end has exited: another pool starts, or echod ends."""
+        self._lifecycle.on(Event.POOL_GONE)
+        if self._replacement is None:
             self._loop.stop()
             return
-        self._crew, self._relief = self._relief.complete(), None
-        if self._stopping is not None:
-            self._end(self._stopping)
-            if self._hurries:
-                self._crew.kill()
+        self._pool, self._replacement = self._replacement.complete(), None
+        if self._requests.stop is not None:
+            self._stop(self._requests.stop)
+            if self._requests.kill:
+                self._pool.kill()
 
-    def shed(self) -> None:
-        """In a worker: give back what is the parent's."""
-        self._events.sink.reset()
-        self._notifier.close()
+    def drop_parent_resources(self) -> None:
+        """In a worker, after the fork: close what belongs to the parent alone."""
+        self._events.queue.reset()
+        self._manager.notifier.close()
         self._signals.forget()
         self._loop.close()
 
-    def _hire(self, change: Change, listeners: Sequence[Listener], inherited: int) -> WorkerPool:
-        """A crew for as many clients as there may be by its terms, and as are `inherited`."""
-        loop, signals = self._loop, self._signals
-        return WorkerPool(
-            change.workers, listeners, change.terms, self._events, loop, signals, self, inherited=inherited
-        )
-
-    def _relieve(self, change: Change, listeners: Sequence[Listener]) -> None:
-        """Have another crew serve; raises `ConfigError` or OSError if that can't be done now."""
-        clients = self._crew.counters.clients_now()
-        room = handover.room(len(listeners), len(self._crew) + change.workers)
-        if clients > room:
-            raise ConfigError(
-                f"{', '.join(change.changed)} can't change now: {clients} clients can't be passed on by a process that "
-                f"may have {room} at a time; raise LimitNOFILE= (ulimit -n), or reload again when they are fewer"
-            )
-        # Until they are counted, the old crew may let in as many as its limit says.
-        new = self._hire(change, listeners, max(clients, self._crew.terms.max_connections))
-        self._relief = Replacement(self._crew, new, self._events)
-
-    def _retire(self) -> None:
-        """Close the listening sockets where nobody is to come any more, whose queues the workers have emptied."""
-        retiring = [listener for listener in self._listeners if listener.retires]
-        self._listeners = self._crew.listeners = [listener for listener in self._listeners if not listener.retires]
-        for listener in retiring:
-            listener.close()
-        if retiring:
-            store(self._listeners, self._fdstore, afresh=True)
-
-    def _addresses(self) -> list[str]:
-        return [listener.address for listener in self._listeners]
-
-    def _totals(self) -> Totals:
-        return self._crew.counters.totals()
-
-    def _tell_ready(self) -> None:
-        overruled, refused = self._reload.overruled, self._reload.refused
-        self._report.ready(self._loop.now, self._addresses(), overruled=overruled, refused=refused)
-
-    def _on_beat(self, now: float) -> None:
-        """Look whether every worker's loop comes round, and tell systemd what it wants to know."""
-        self._report.beat(now, well=self._crew.beat() or self._relief is not None)
-        self._loop.call_later(self._crew.terms.tick, self._on_beat)
+    @property
+    def _state(self) -> State:
+        return self._lifecycle.state
 
     def _handle_signal(self, signum: signal.Signals) -> None:
-        """The first signal to stop drains, the second does not wait for that; SIGHUP may mean something else.
-
-        SIGUSR2 says that the next one is the first half of a restart, which SIGTERM does not tell from a stop.  Nobody
-        says so to an echod that starts or reloads, for which systemd runs no ExecStop=: that is taken for a restart,
-        since more often it is one, and if it is not, a reset is what clients get in place of an end in good order.
-        """
-        if signum == signal.SIGHUP and not self._hangup_stops:
-            self._reload.want()
-            self._reload.advance()
+        """Note what the signal asks for, and do it if the state allows that now (`lifecycle`)."""
+        requests = self._requests
+        if signum == signal.SIGHUP and not self._manager.hangup_stops:
+            requests.reload = True
+            self._reload_if_requested()
         elif signum == signal.SIGUSR2:
-            self._restarts = True
-        elif self._stopping is not None:
-            self._hurries = True
-            self._crew.kill()
+            requests.restart = True
+        elif requests.stop is not None:
+            requests.kill = True
+            self._pool.kill()
         else:
-            self._stopping = signum
-            if not self._ready or self._reload.under_way:
-                self._restarts = self._restarts or self._fdstore.keeps()
-            if self._relief is None:
-                self._end(signum)
+            requests.stop = signum
+            if self._state is not State.SERVING:
+                requests.restart = requests.restart or self._manager.store.keeps()
+            if self._state is not State.REPLACING:
+                self._stop(signum)
 
-    def _end(self, signum: signal.Signals) -> None:
-        """Drain, or at a restart hand over; the listening sockets end too, unless systemd has them for a successor."""
-        self._retire()
-        crew = self._crew
-        drain = crew.terms.drain
-        queue = self._open_queue() if self._restarts and crew.terms.handover else None
-        leaves = queue is not None or (self._restarts and self._fdstore.keeps())
-        self._report.stopping(drain + 3 * GRACE, hands_over=queue is not None)
-        if not (leaves or self._adopted):
-            self._fdstore.remove(STORED_AS)
-        if not self._restarts:
-            self._fdstore.remove(lastgood.STORED_AS)
-        for listener in self._listeners:
-            listener.leave() if leaves else listener.close()
-        if queue is not None:
-            self._queue = queue
-            crew.hand_over(queue.fileno())
+    # Reloading
+
+    def _reload_if_requested(self) -> None:
+        if self._requests.reload and self._state is State.SERVING:
+            self._requests.reload = False
+            self._reload()
+
+    def _reload(self) -> None:
+        """Read the configuration and serve by it, or log why not.  Whatever happens, clients are served."""
+        self._lifecycle.on(Event.RELOAD)
+        self._manager.notifier.reloading()
+        try:
+            change = self._configuration.reload()
+            begun = self._apply(change)
+        except (ConfigError, CannotListen) as error:
+            for problem in error.problems:
+                self._events.reload_refused(problem=problem)
+            self._refused = failure(error.problems)
+        except Exception as error:  # noqa: BLE001  a bug in reading a file must not end those who are served
+            self._events.bug_of(error)
+            self._refused = "a bug in echod: see the journal"
+        else:
+            self._configuration.commit()
+            self._change, self._refused = change, ""
+            for warning in change.warnings:
+                self._events.config_warning(problem=warning)
+            self._lifecycle.on(begun)
+            self.on_answered()
+            return
+        self._lifecycle.on(Event.REFUSED)
+        self._report_ready()
+
+    def _apply(self, change: Change) -> Event:
+        """Have the workers serve by this change; what can't be changed in them is changed by another pool.
+
+        Raises `ConfigError` or `CannotListen`, and then nothing has changed.
+        """
+        sockets, terms = self._sockets, change.terms
+        planned = sockets.plan(change)
+        try:
+            if change.workers == len(self._pool) and not sockets.moves(planned):
+                self._pool.serve_by(terms)
+                begun = Event.TERMS_SENT
+            else:
+                self._replace_pool(change, planned)
+                begun = Event.REPLACEMENT_BEGUN
+        except (ConfigError, OSError) as error:
+            sockets.abandon(planned, self._change.terms.socket_options)
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"the new configuration needs more memory or descriptors than there are: {error.strerror}; "
+                "free some, and reload again"
+            ) from error
+        sockets.commit(planned, terms.socket_options)
+        self._events.change(terms.log_options)
+        return begun
+
+    def _replace_pool(self, change: Change, listeners: Sequence[Listener]) -> None:
+        """Have another pool take over.  Raises `ConfigError` or OSError if that is not possible now."""
+        clients = self._pool.counters.clients_now()
+        room = handover.room(len(listeners), len(self._pool) + change.workers)
+        if clients > room:
+            raise ConfigError(
+                f"{', '.join(change.changed)} cannot change now: handing over {clients} clients takes more descriptors "
+                f"than this process may open, which is enough for {room}; raise LimitNOFILE= (ulimit -n), or reload "
+                "again with fewer clients"
+            )
+        # Until the new pool has counted them, the old one may accept as many clients as its limit allows.
+        clients = max(clients, self._pool.terms.max_connections)
+        self._replacement = Replacement(self._pool, self._new_pool(change, listeners, clients=clients), self._events)
+
+    def _end_reload(self) -> None:
+        """Report that every worker serves by the last change."""
+        self._report_ready()
+        self._events.reloaded(changed=self._change.changed)
+        self._reload_if_requested()
+
+    # Stopping
+
+    def _stop(self, signum: signal.Signals) -> None:
+        """Hand the connections over if this is a restart, else drain them.
+
+        The listening sockets are closed too, unless systemd keeps them for a successor.
+        """
+        pool, requests, store = self._pool, self._requests, self._manager.store
+        self._close_retired()
+        drain = pool.terms.drain
+        if requests.restart and pool.terms.handover:
+            self._handover_queue = self._open_handover_queue()
+        hands_over = self._handover_queue is not None
+        for_successor = hands_over or (requests.restart and store.keeps())
+        self._status.stopping(drain + 3 * GRACE, hands_over=hands_over)
+        if not requests.restart:
+            store.remove(last_good.STORED_AS)
+        self._sockets.close(for_successor=for_successor)
+        self._loop.call_later(drain + 2 * GRACE, lambda now: self._pool.kill())
+        if self._handover_queue is not None:
+            self._lifecycle.on(Event.RESTART)
+            pool.hand_over(self._handover_queue.fileno())
             self.on_answered()
         else:
-            self._events.draining(signal=signum.name, clients=crew.counters.clients_now(), timeout=drain)
-            crew.end(messages.DRAIN_ONLY_CLIENTS if leaves else messages.DRAIN)
-        self._loop.call_later(drain + 2 * GRACE, lambda now: self._crew.kill())
+            self._lifecycle.on(Event.STOP)
+            self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
+            pool.drain(messages.DRAIN_ONLY_CLIENTS if for_successor else messages.DRAIN)
 
-    def _open_queue(self) -> socket.socket | None:
-        queue = handover.open_queue(self._fdstore)
+    def _open_handover_queue(self) -> socket.socket | None:
+        queue = handover.open_queue(self._manager.store)
         if queue is None:
             self._events.handover_impossible(problem="systemd keeps no descriptors for this service")
         return queue
 
+    def _end_handover(self) -> None:
+        """Report that all workers have handed over; clients for whom there was no room are drained."""
+        assert self._handover_queue is not None
+        self._lifecycle.on(Event.HANDED_OVER)
+        with self._handover_queue as queue:
+            self._pool.hand_over_pending(queue)
+        self._handover_queue = None
+        count = sum(row.handed_over for row in self._pool.counters.rows)
+        self._events.handed_over(count=count, left=self._pool.counters.clients_now())
+
     def _close(self) -> None:
         """Leave nothing behind, whatever made `run` end."""
-        if self._relief is not None:
-            self._relief.close()
-        self._crew.close()
-        if self._queue is not None:
-            self._queue.close()
-        for listener in self._listeners:
-            listener.leave()
-        self._events.sink.detach()
+        if self._replacement is not None:
+            self._replacement.close()
+        self._pool.close()
+        if self._handover_queue is not None:
+            self._handover_queue.close()
+        self._sockets.release()
+        self._events.queue.detach()
         self._signals.close()
         self._loop.close()
+
+    # What both need
+
+    def _new_pool(self, change: Change, listeners: Sequence[Listener], *, clients: int) -> WorkerPool:
+        """A pool with room for as many clients as its terms allow, and as `clients`, which may be more."""
+        context = ParentContext(self._loop, self._signals, self._events, self)
+        return WorkerPool(change.workers, listeners, change.terms, context, clients=clients)
+
+    def _close_retired(self) -> None:
+        self._sockets.close_retired()
+        self._pool.listeners = self._sockets.listeners
+
+    def _totals(self) -> Totals:
+        return self._pool.counters.totals()
+
+    def _report_ready(self) -> None:
+        self._status.ready(
+            self._loop.now, self._sockets.addresses, overruled=self._change.overruled, refused=self._refused
+        )
+
+    def _on_beat(self, now: float) -> None:
+        """See whether every worker's loop turns, and send systemd what is due."""
+        well = self._pool.beat() or self._state is State.REPLACING
+        self._status.beat(now, well=well)
+        # Half a tick after the workers, which tick at multiples of it: so their counters are at most that old.
+        tick = self._pool.terms.tick
+        self._loop.call_later(1.5 * tick - now % tick, self._on_beat)
 
     def _on_bug(self, fd: int, error: Exception) -> None:
         raise error

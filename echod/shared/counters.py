@@ -1,7 +1,7 @@
-"""Counters in memory that parent and workers share.
+"""Counters in memory that the parent and the workers share.
 
-Each worker has a row of its own and is the only one to write to it, so nothing needs a lock: an aligned 64-bit store is
-whole or not there.  A row outlives its worker: the successor goes on counting where a dead one stopped.
+Each worker has a row of its own and is the only process to write to it, so nothing needs a lock: an aligned 64-bit
+store is atomic.  A row outlives its worker: the successor of a dead worker continues its counts.
 """
 
 import mmap
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 _CLIENTS_NOW, _CLIENTS_TOTAL, _BYTES_ECHOED, _CLIENTS_REFUSED, _TICKS, _ACCEPTING, _AVAILABLE, _HANDED_OVER = range(8)
 _BYTES_LIVE = 8
 _COLUMNS = 16
-"""Columns of a row, rounded up to cache lines of 64 bytes: two workers never write to the same line."""
+"""Columns of a row, rounded up to whole cache lines of 64 bytes: two workers never write to the same line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all workers together have done: clients now, clients so far, clients refused, bytes echoed."""
+    """The counts of all workers together: clients now, clients so far, clients refused, bytes echoed."""
 
     clients_now: int
     clients_total: int
@@ -24,7 +24,7 @@ class Totals:
 
 
 class WorkerCounters:
-    """One worker's counters: plain numbers to its owner, to be read by everybody."""
+    """One worker's counters, which it alone writes and every process of the pool reads."""
 
     __slots__ = ("_cells",)
 
@@ -42,7 +42,7 @@ class WorkerCounters:
 
     @property
     def bytes_echoed(self) -> int:
-        """Bytes given back to clients so far."""
+        """Bytes sent back to clients so far."""
         return self._cells[_BYTES_ECHOED]
 
     @bytes_echoed.setter
@@ -51,7 +51,7 @@ class WorkerCounters:
 
     @property
     def bytes_live(self) -> int:
-        """Those of them that were given back to clients who are still there."""
+        """The part of `bytes_echoed` that was sent back on connections still open."""
         return self._cells[_BYTES_LIVE]
 
     @bytes_live.setter
@@ -60,12 +60,12 @@ class WorkerCounters:
 
     @property
     def ticks(self) -> int:
-        """How often the worker's loop has come round to say so."""
+        """Ticks of the worker's loop so far."""
         return self._cells[_TICKS]
 
     @property
     def accepting(self) -> bool:
-        """Whether the worker is waiting for connections at this moment."""
+        """Whether the worker waits for connections at this moment."""
         return bool(self._cells[_ACCEPTING])
 
     @accepting.setter
@@ -74,7 +74,7 @@ class WorkerCounters:
 
     @property
     def available(self) -> bool:
-        """Whether the worker would accept if it was called: it is not dead, in a pause or at its end."""
+        """Whether the worker would accept if it were woken: it is not dead, in a pause or at its end."""
         return bool(self._cells[_AVAILABLE])
 
     @available.setter
@@ -83,11 +83,11 @@ class WorkerCounters:
 
     @property
     def handed_over(self) -> int:
-        """Connections that the worker has left to the next echod."""
+        """Connections that the worker has handed over."""
         return self._cells[_HANDED_OVER]
 
     def add_handed_over(self, count: int) -> None:
-        """Count so many more that were left to the next echod."""
+        """Count `count` more connections that were handed over."""
         self._cells[_HANDED_OVER] += count
 
     def add_client(self) -> None:
@@ -95,25 +95,25 @@ class WorkerCounters:
         self._cells[_CLIENTS_TOTAL] += 1
 
     def add_refused(self) -> None:
-        """Count one more client sent away."""
+        """Count one more client refused."""
         self._cells[_CLIENTS_REFUSED] += 1
 
     def tick(self) -> None:
-        """Say that the loop has come round."""
+        """Count one more tick: the loop still runs."""
         self._cells[_TICKS] += 1
 
     def vacate(self) -> None:
-        """Forget what died with the worker: its clients, and that it was accepting, or would."""
+        """Forget the state of a dead worker: its clients, and whether it accepted; its totals stay."""
         for column in (_CLIENTS_NOW, _ACCEPTING, _AVAILABLE, _BYTES_LIVE):
             self._cells[column] = 0
 
 
 class Counters:
-    """A row for each of `workers` workers, in anonymous shared memory; make it before the fork."""
+    """A row for each of `workers` workers, in anonymous shared memory; to be made before the fork."""
 
     def __init__(self, workers: int) -> None:
         self.before = Totals(0, 0, 0, 0)
-        """What was done before these workers came."""
+        """The totals from before these workers: of earlier pools, and of the echod before."""
         self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
         cells = memoryview(self._memory).cast("Q")
         self.rows = [
@@ -125,7 +125,7 @@ class Counters:
         return sum(row.clients_now for row in self.rows)
 
     def totals(self) -> Totals:
-        """All rows added up."""
+        """The sums of all rows, and what was counted before."""
         sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
         before = self.before
         return Totals(

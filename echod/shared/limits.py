@@ -1,15 +1,15 @@
-"""Admission: who may come in, over all workers together.
+"""Admission: how many clients may connect, counted over all workers together.
 
-The total is the sum of what the workers' rows say.  A worker takes a place before it accepts, and gives it back if that
-makes one too many; so there are never more clients than the limit, whoever else is accepting at that moment.
+The total is the sum of the workers' rows.  A worker takes a place before it accepts, and gives it back if that makes
+one too many; so there are never more clients than the limit, even if other workers accept at the same moment.
 
-The count per source is a table in shared memory, one for each worker, so that what a dead worker held is forgotten by
-wiping its table.  The tables are read and changed under a lock of the kernel's, because a limit that two workers can
-overrun together is none; fcntl(2) gives the lock back when its holder dies, which no lock in memory would.
+The count per source is a table in shared memory, one for each worker, so wiping a dead worker's table forgets its
+clients.  The tables are read and changed under a kernel lock, because a limit that two workers can exceed together is
+not a limit; fcntl(2) releases the lock when its holder dies, which no lock in memory would.
 
-When limits change, the parent makes new tables, hands their descriptor to the workers, and each counts its clients
-again there.  Until the last has done so a source may be let in more often than it should; afterwards nobody is let in
-above the limit.
+When limits change, the parent makes new tables and sends their descriptor to the workers, and each counts its clients
+again there.  Until the last worker has done so, a source may get more connections than the limit; afterwards none is
+admitted above it.
 """
 
 import fcntl
@@ -24,10 +24,10 @@ _MASK = (1 << 64) - 1
 
 
 class SourceTable:
-    """Sources and how many clients each has: open addressing with linear probing, the keys never 0 and below 2**64.
+    """The number of clients of each source: open addressing with linear probing; keys are never 0 and below 2**64.
 
-    `cells` are pairs of key and count in zeroed memory, a power of two of them, and at most half may be in use.
-    `multiplier` is odd and secret, so that nobody can choose addresses that all fall on one cell.
+    `cells` are pairs of key and count in zeroed memory; their number is a power of two, and at most half may be in use.
+    `multiplier` is odd and secret, so no attacker can choose addresses that all hash to one cell.
     """
 
     def __init__(self, cells: memoryview, multiplier: int) -> None:
@@ -48,7 +48,7 @@ class SourceTable:
         self._counts[place] += 1
 
     def remove(self, key: int) -> None:
-        """One client less; a source without clients leaves no trace."""
+        """One client fewer; a source without clients takes no cell."""
         hole = self._find(key)
         self._counts[hole] -= 1
         if self._counts[hole]:
@@ -56,7 +56,7 @@ class SourceTable:
         self._keys[hole] = 0
         place = (hole + 1) & self._mask
         while moved := self._keys[place]:
-            # Whoever was pushed past the hole by its owner moves back (Knuth, volume 3, 6.4, algorithm R).
+            # A key that probing pushed past the hole moves back into it (Knuth, volume 3, 6.4, algorithm R).
             if (place - self._home(moved)) & self._mask >= (place - hole) & self._mask:
                 self._keys[hole], self._counts[hole] = moved, self._counts[place]
                 self._keys[place] = self._counts[place] = 0
@@ -79,15 +79,15 @@ class SourceTable:
 
 
 class Limits:
-    """What all workers may hold together; make it before the fork.
+    """The clients that all workers together may have; to be made before the fork.
 
-    `max_connections` is for all clients and `max_per_source` for those of one source (see `address.source`), 0 for no
-    such limit.  So many as `inherited` may be there at first, whatever the limit.
+    `max_connections` limits all clients, and `max_per_source` those of one source (see `address.source`), 0 for no
+    limit.  The pool may begin with `initial` connections, whatever the limit.
     """
 
-    def __init__(self, counters: Counters, max_connections: int, max_per_source: int, inherited: int = 0) -> None:
+    def __init__(self, counters: Counters, max_connections: int, max_per_source: int, initial: int = 0) -> None:
         self._counters = counters
-        self._inherited = inherited
+        self._initial = initial
         self._max_connections = self._max_per_source = 0
         self._tables: list[SourceTable] = []
         self._fd = -1
@@ -99,15 +99,15 @@ class Limits:
         return bool(self._tables)
 
     def change(self, max_connections: int, max_per_source: int) -> Sequence[int]:
-        """In the parent: set other limits, and return the descriptors that the workers need to `follow`.
+        """In the parent: set new limits, and return the descriptors that the workers need to `follow`.
 
-        The descriptors stay this object's own.  Raises OSError if there is no memory for the tables or no descriptor,
-        and has set nothing then.
+        This object keeps the descriptors.  Raises OSError if there is no memory or no descriptor for the tables, and
+        changes nothing then.
         """
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return []
-        # As many as may be let in by the old limit or by the new one, and as there are, if the old one was lowered.
-        most = max(max_connections, self._max_connections, self._inherited, self._counters.clients_now())
+        # The tables have room for the old limit, for the new one, and for all clients connected, even above both.
+        most = max(max_connections, self._max_connections, self._initial, self._counters.clients_now())
         if not max_per_source:
             self._set(max_connections, max_per_source, [])
             return []
@@ -130,9 +130,9 @@ class Limits:
         fds: Sequence[int],
         sources: Iterable[int | None],
     ) -> None:
-        """In a worker: set what the parent has changed, and count the sources of all its clients again.
+        """In a worker: set the limits that the parent has changed, and count the sources of all its clients again.
 
-        `fds` are the worker's copies of the parent's descriptors, and become this object's.
+        `fds` are the worker's copies of the parent's descriptors, and are this object's from now on.
         """
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return
@@ -140,9 +140,9 @@ class Limits:
         self.count(worker, sources)
 
     def count(self, worker: int, sources: Iterable[int | None]) -> None:
-        """Count one more client of each of `sources`: those that are there already, whatever they may.
+        """Count one more client of each of `sources`, already accepted, and so without regard to the limit.
 
-        Without the lock, like `vacate`: of a worker that is not there, or by itself in a table that is new.
+        Without the lock, like `vacate`: the worker does not run yet, or is the only writer of its new table.
         """
         if self._tables:
             for source in sources:
@@ -150,7 +150,7 @@ class Limits:
                     self._tables[worker].add(source)
 
     def close(self) -> None:
-        """Forget the tables."""
+        """Release the tables."""
         self._tables = []
         if self._fd >= 0:
             os.close(self._fd)
@@ -170,17 +170,17 @@ class Limits:
         return [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
 
     def vacate(self, worker: int) -> None:
-        """Free the places of a worker that is dead, for its successor.
+        """Free the places of a dead worker, for its successor.
 
-        Without the lock: the parent does this, and must not wait for a worker that hangs with it.  Who reads the table
-        meanwhile finds clients that are gone anyway, or does not.
+        Without the lock: the parent does this, and must not wait for a worker that hangs while it holds the lock.  A
+        worker that reads the table meanwhile may or may not count clients that are gone.
         """
         self._counters.rows[worker].vacate()
         if self._tables:
             self._tables[worker].clear()
 
     def take_place(self, worker: int) -> bool:
-        """Take a place among all clients; False, and nothing taken, when there is none."""
+        """Take a place among all clients; False, and nothing taken, if all are taken."""
         self._counters.rows[worker].clients_now += 1
         if self._counters.clients_now() <= self._max_connections:
             return True
@@ -192,7 +192,7 @@ class Limits:
         self._counters.rows[worker].clients_now -= 1
 
     def admit(self, worker: int, source: int | None) -> bool:
-        """Count one more client of `source`; False, and nothing counted, when it has as many as it may."""
+        """Count one more client of `source`; False, and nothing counted, if it has reached the limit."""
         if source is None:
             return True
         with self._locked():
@@ -202,7 +202,7 @@ class Limits:
             return True
 
     def dismiss(self, worker: int, source: int | None) -> None:
-        """Count one less client of `source`, one that was admitted."""
+        """Count one client of `source` fewer, after `admit` or `count`."""
         if source is not None:
             with self._locked():
                 self._tables[worker].remove(source)

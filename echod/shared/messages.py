@@ -4,11 +4,17 @@ They travel over two pairs of sockets (SOCK_SEQPACKET, unix(7)), so a message ar
 
     the command socket   parent to worker: BEGIN, then commands (DRAIN, DRAIN_ONLY_CLIENTS, HAND_OVER, new terms)
                          worker to parent: READY once, then ADOPTED or HANDED_OVER in answer to a command
-    the copy socket      worker to parent only: copies of connections (`handover.copies`)
+    the copy socket      worker to parent only: which copies of connections to keep and to close (`handover.copies`)
+
+A message on the copy socket is lines.  `+`, a number and JSON: keep a copy of the connection that has this number in
+the worker; the state is the JSON, and the descriptor comes with the message.  `-` and a number: close the copy.
 
 End of file on the command socket ends the other side: the worker stops when its parent is gone.  Whether a worker is
 alive is not a message; its loop ticks in shared memory (`shared.counters`).
 """
+
+import contextlib
+from collections.abc import Iterable, Iterator
 
 BEGIN = b"begin"
 """The parent can watch the worker's process, which may start."""
@@ -23,7 +29,7 @@ DRAIN_ONLY_CLIENTS = b"drain only clients"
 """The same, but connections in the kernel's queues wait for a successor, which gets the listening sockets."""
 
 ADOPTED = b"adopted"
-"""The worker serves by the terms that it was sent: `ServiceTerms.encode`, with descriptors of the limits' tables."""
+"""The worker serves by the terms that it was sent: `ServiceTerms.encode`, and the limits' tables."""
 
 HANDED_OVER = b"handed over"
 """The worker has sent its connections to the queue, and drains those for which there was no room."""
@@ -33,7 +39,16 @@ COMMAND_MAX = 4096
 REPLY_MAX = 64
 """Bytes of a reply."""
 
+COPIES_MAX = 128
+"""Copies in a message: at most 253 (SCM_MAX_FD, unix(7)), and all of their lines must fit into `COPY_MESSAGE_MAX`."""
+FORGOTTEN_MAX = 4096
+"""Copies to close in a message."""
+COPY_MESSAGE_MAX = 64 << 10
+"""Bytes of a message on the copy socket."""
+
 _HAND_OVER = b"hand over "
+_KEEP = b"+"
+_FORGET = b"-"
 
 
 def hand_over(room: int) -> bytes:
@@ -44,3 +59,30 @@ def hand_over(room: int) -> bytes:
 def hand_over_room(command: bytes) -> int | None:
     """How many connections a worker may hand over by this command; None if it is another command."""
     return int(command.removeprefix(_HAND_OVER)) if command.startswith(_HAND_OVER) else None
+
+
+def keep_copy(number: int, state: bytes) -> bytes:
+    """The line to keep a copy of a connection: its descriptor in the worker, and its state in one line of JSON."""
+    return b"%b%d %b" % (_KEEP, number, state)
+
+
+def forget_copy(number: int) -> bytes:
+    """The line to close the copy of a connection."""
+    return b"%b%d" % (_FORGET, number)
+
+
+def copy_message(lines: Iterable[bytes]) -> bytes:
+    """A message of such lines; the descriptors of those to keep are sent with it, in the same order."""
+    return b"\n".join(lines)
+
+
+def copy_lines(message: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """The number and the state of each line of a message; no state for a copy to close.
+
+    Skips lines that are neither, since the message comes from a process that serves the whole world.
+    """
+    for line in message.split(b"\n"):
+        kind, (number, _, state) = line[:1], line[1:].partition(b" ")
+        if kind in (_KEEP, _FORGET):
+            with contextlib.suppress(ValueError):
+                yield int(number), state if kind == _KEEP else None

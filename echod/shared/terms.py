@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from echod.net.address import Endpoint
+from echod.log.events import LogOptions
 from echod.net.sockopts import SocketOptions
 
 
@@ -18,16 +18,6 @@ class Timeouts:
     idle: float
     stall: float
     linger: float
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """What is told, and how: the options of `journal.Journal` that may change."""
-
-    level: str
-    form: str
-    connections: bool
-    payload: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +54,3 @@ class ServiceTerms:
             "log_options": LogOptions(**values["log_options"]),
         }
         return cls(**values | parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """New terms, how many `workers` serve by them, where they listen, and what there is to say about it.
-
-    `endpoints` is None where they listen as before, `port` is for it otherwise.  `changed` are the keys that have,
-    `overruled` the settings that sockets passed by systemd make idle, and `warnings` whole sentences.  `refused` is
-    why these are the terms from before, if they are, because the configuration is wrong.
-    """
-
-    terms: ServiceTerms
-    workers: int
-    endpoints: list[Endpoint] | None
-    port: int
-    changed: list[str]
-    overruled: list[str]
-    warnings: list[str]
-    refused: str = ""

@@ -1,57 +1,58 @@
-"""Which worker accepts next: never one that has more clients than another which is waiting for them.
+"""Which worker accepts next: never one with more clients than another worker that is waiting for them.
 
-All workers wait on the same listening sockets, and the kernel wakes whichever it likes: measured, one of two workers
-got 63 of 64 clients.  So a worker that is ahead of another steps back from the door.  There is always somebody at it:
-whoever steps back has seen a better one there, and calls it if it is not.
+All workers wait on the same listening sockets, and the kernel wakes any of them: measured, one of two workers got 63 of
+64 clients.  So a worker that is ahead of another steps back and stops accepting.  One worker is always accepting: a
+worker steps back only for a better one that accepts, and wakes that one if it does not.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from echod.shared.counters import Counters
 
 SLACK = 1
-"""Clients that a worker may be ahead of one that was called but is not at the door yet.
+"""Clients by which a worker may be ahead of one that was woken but does not accept yet.
 
-More, and it waits for that one: without this, and no processor free for the other, it gets all (measured, 63 of 64).
+With more it waits for that one: otherwise, while the other gets no processor, it takes all clients (measured, 63 of
+64).
 """
 SILENT = 2
-"""Looks at a worker that has not ticked, after which it is not reckoned with.
+"""Consecutive looks at a worker without a tick, after which it is left out of the balance.
 
-Not 1: both come round once a second, and which of them is first may change.
+Not 1: both workers tick once a second, and the order of the two may change.
 """
 
 
 class Balance:
     """One worker's view of the others.
 
-    `bells` has a descriptor for each worker (eventfd(2), non-blocking): ringing it makes that worker look again.
+    `wakeups` has a descriptor for each worker (`open_wakeup`), by which another worker makes it look at its sockets.
     """
 
-    def __init__(self, counters: Counters, worker: int, bells: list[int]) -> None:
+    def __init__(self, counters: Counters, worker: int, wakeups: Sequence[int]) -> None:
         self._own = counters.rows[worker]
-        self._others = [(row, bell) for row, bell in zip(counters.rows, bells, strict=True) if row is not self._own]
+        self._others = [(row, fd) for row, fd in zip(counters.rows, wakeups, strict=True) if row is not self._own]
         self._ticks = [-1 for _ in self._others]
         self._silent = [0 for _ in self._others]
         self._alive = list(self._others)
 
     def steps_back(self) -> bool:
-        """Whether another worker should have the next client; if it is not waiting for one, it is called."""
+        """Whether the next client should be another worker's; wakes that worker if no better one is accepting."""
         own = self._own.clients_now
-        better = [(row, bell) for row, bell in self._alive if row.available and row.clients_now < own]
+        better = [(row, wakeup) for row, wakeup in self._alive if row.available and row.clients_now < own]
         if not better or any(row.accepting for row, _ in better):
             return bool(better)
-        best, bell = min(better, key=lambda other: other[0].clients_now)
-        ring(bell)
+        best, wakeup = min(better, key=lambda other: other[0].clients_now)
+        wake(wakeup)
         return own - best.clients_now > SLACK
 
-    def call_all(self) -> None:
-        """Make every other worker look again: this one can't accept at all."""
-        for _, bell in self._others:
-            ring(bell)
+    def wake_all(self) -> None:
+        """Wake every other worker: this one cannot accept at all."""
+        for _, wakeup in self._others:
+            wake(wakeup)
 
     def tick(self) -> None:
-        """Once a second or so: a worker that ticks no more is not reckoned with."""
+        """About once a second, see which workers have ticked since; those that have stopped are left out."""
         ticks = [row.ticks for row, _ in self._others]
         looks = zip(self._silent, self._ticks, ticks, strict=True)
         self._silent = [silent + 1 if old == new else 0 for silent, old, new in looks]
@@ -59,21 +60,21 @@ class Balance:
         self._ticks = ticks
 
 
-def open_bell() -> int:
-    """A descriptor to ring, and to watch for being rung."""
+def open_wakeup() -> int:
+    """A descriptor (eventfd(2), non-blocking) that one process watches and others write to, to wake it."""
     return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
 
-def ring(bell: int) -> None:
-    """Ring it; ringing twice before anybody looks is ringing once."""
-    os.eventfd_write(bell, 1)
+def wake(wakeup: int) -> None:
+    """Wake the process that watches `wakeup`; several times before it looks count as one."""
+    os.eventfd_write(wakeup, 1)
 
 
-def on_ring(bell: int, callback: Callable[[], None]) -> Callable[[], None]:
-    """A loop's callback for `bell`."""
+def on_wakeup(wakeup: int, callback: Callable[[], None]) -> Callable[[], None]:
+    """A loop's callback for `wakeup`, which calls `callback`."""
 
-    def answer() -> None:
-        os.eventfd_read(bell)
+    def on_readable() -> None:
+        os.eventfd_read(wakeup)
         callback()
 
-    return answer
+    return on_readable

@@ -10,114 +10,117 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 from echod.errors import EX_OK
 from echod.handover import queue as handover
 from echod.handover.copies import CopySender
-from echod.handover.queue import Connection
-from echod.handover.state import ConnectionState
+from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
 from echod.net import address
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.net.sockopts import set_options
 from echod.shared import messages
-from echod.shared.counters import Counters
-from echod.shared.limits import Limits
+from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
 from echod.worker.acceptor import Acceptor
-from echod.worker.balance import Balance, on_ring
+from echod.worker.balance import on_wakeup
 from echod.worker.session import Session
 
 _TABLES = 2
 """Descriptors that the tables of `limits` take: the memory's, and the copy of it that Python's mmap keeps.
 
-An order may bring such tables while the old ones are in use, or where none were.  So what both would take is kept, for
-clients may have all other descriptors, and the remedy for that is an order: fewer clients.
+A command may bring such tables while the old ones are in use, or where there were none.  So descriptors for both are
+kept in reserve: clients may have all the others, and the remedy for that is a command, to allow fewer clients.
 """
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one worker is to do: its number in the pool, where it accepts, and the terms by which it serves.
+
+    `connections` are those that it begins with, and hold their places already.  The parent may have copies of the first
+    `copied` of them.
+    """
+
+    number: int
+    listeners: Sequence[Listener]
+    terms: ServiceTerms
+    connections: Sequence[Connection]
+    copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The worker's sockets to the parent: `commands` and their answers, and `copies` of connections."""
+
+    commands: socket.socket
+    copies: socket.socket
 
 
 class Worker:
-    """Serves clients until it is told to drain, and then until the last of them is gone.
+    """Serves clients until it is commanded to drain, and then until the last of them has left."""
 
-    `orders` is the socket to the parent, `copies` the one for copies of connections; `bells` are those of all workers;
-    listeners, limits and statistics are shared with them.  It begins with the connections that are `inherited`, whose
-    places are taken already; of the first, at most so many as `copied`, there are copies.
-    """
-
-    def __init__(
-        self,
-        number: int,
-        listeners: Sequence[Listener],
-        terms: ServiceTerms,
-        events: EventLog,
-        counters: Counters,
-        limits: Limits,
-        bells: list[int],
-        orders: socket.socket,
-        copies: socket.socket,
-        inherited: Sequence[Connection],
-        copied: int,
-    ) -> None:
-        self._number = number
-        self._terms = terms
+    def __init__(self, assignment: Assignment, shared: PoolMemory, channels: Channels, events: EventLog) -> None:
+        self._number = number = assignment.number
+        self._terms = assignment.terms
         self._events = events
-        self._limits = limits
-        self._row = counters.rows[number]
-        self._orders = orders
-        self._buffer = memoryview(bytearray(terms.chunk_size))
+        self._limits = shared.limits
+        self._row = shared.counters.rows[number]
+        self._commands = channels.commands
+        self._buffer = memoryview(bytearray(assignment.terms.chunk_size))
         self._sessions: dict[int, Session] = {}
         self._served = 0
         self._echoed_before = self._row.bytes_echoed
         self._draining = False
         self._loop = Loop(self._on_bug)
-        self._copies = CopySender(copies, lambda: reversed(self._sessions.values()), self._loop)
-        self._balance = Balance(counters, number, bells)
-        self._acceptor = Acceptor(
-            number, listeners, self._loop, events, counters, limits, self._balance, self._on_accepted
-        )
-        self._bell = bells[number]
+        self._copies = CopySender(channels.copies, lambda: reversed(self._sessions.values()), self._loop)
+        self._acceptor = Acceptor(number, assignment.listeners, shared, self._loop, events, self._on_accepted)
+        self._wakeup = shared.wakeups[number]
         self._reserve: list[int] = []
         self._fill_reserve()
-        self._inherit(inherited, copied)
+        self._adopt(assignment.connections, assignment.copied)
 
     def run(self) -> None:
         """Serve; returns when drained, or when the parent is gone."""
         loop = self._loop
-        self._events.sink.attach(loop)
-        loop.watch(self._orders.fileno(), READ, self._on_order)
-        loop.watch(self._bell, READ, on_ring(self._bell, self._acceptor.look_again))
+        self._events.queue.attach(loop)
+        loop.watch(self._commands.fileno(), READ, self._on_command)
+        loop.watch(self._wakeup, READ, on_wakeup(self._wakeup, self._acceptor.look_again))
         self._acceptor.begin()
         self._on_tick(loop.now)
-        self._orders.send(messages.READY)
+        self._commands.send(messages.READY)
         loop.run()
         self._copies.finish()
         self._count()
 
-    def _inherit(self, connections: Sequence[Connection], copied: int) -> None:
-        for index, (sock, life) in enumerate(connections):
+    def _adopt(self, connections: Sequence[Connection], copied: int) -> None:
+        for index, (sock, state) in enumerate(connections):
             set_options(sock, self._terms.socket_options)
-            session = self._serve(sock, life if life.name else life._replace(name=self._new_name()))
+            session = self._serve(sock, state if state.name else state._replace(name=self._new_name()))
             session.copied = index < copied
-            self._echoed_before -= session.bytes_echoed  # which the echod before has counted
+            self._echoed_before -= session.bytes_echoed  # which the previous owner has counted
+            self._row.bytes_live += session.counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
         if self._terms.sets_accepted_options:
             set_options(sock, self._terms.socket_options)
         now = self._loop.now
         session = self._serve(sock, ConnectionState(self._new_name(), sockaddr, now, now))
-        if self._events.tells_chunks:
+        if self._events.logs_chunks:
             self._events.connection_accepted(**session.names())
 
     def _new_name(self) -> str:
         self._served += 1
         return f"{os.getpid()}.{self._served}"
 
-    def _serve(self, sock: socket.socket, life: ConnectionState) -> Session:
-        session = Session(life, sock, self._loop, self._events, self._buffer, self._terms.timeouts, self._on_closed)
+    def _serve(self, sock: socket.socket, state: ConnectionState) -> Session:
+        connection = Connection(sock, state)
+        session = Session(connection, self._loop, self._events, self._buffer, self._terms.timeouts, self._on_closed)
         self._sessions[session.fd] = session
         return session
 
@@ -125,39 +128,42 @@ class Worker:
         del self._sessions[session.fd]
         self._copies.on_closed(session)
         self._echoed_before += session.bytes_echoed
+        # At once, so that the parent does not see a connection gone whose last bytes are not counted.
+        self._row.bytes_echoed += session.bytes_echoed - session.counted
+        self._row.bytes_live -= session.counted
         self._acceptor.on_left(session.sock.family, session.sockaddr)
         if self._draining and not self._sessions:
             self._loop.stop()
 
-    def _on_order(self) -> None:
+    def _on_command(self) -> None:
         self._release_reserve()
-        order, fds, _, _ = socket.recv_fds(self._orders, messages.COMMAND_MAX, 1)
-        if order in (messages.DRAIN, messages.DRAIN_ONLY_CLIENTS):
-            self._acceptor.close(leaves=order == messages.DRAIN_ONLY_CLIENTS)
+        command, fds, _, _ = socket.recv_fds(self._commands, messages.COMMAND_MAX, 1)
+        if command in (messages.DRAIN, messages.DRAIN_ONLY_CLIENTS):
+            self._acceptor.close(has_successor=command == messages.DRAIN_ONLY_CLIENTS)
             self._drain()
-        elif (room := messages.hand_over_room(order)) is not None:
+        elif (room := messages.hand_over_room(command)) is not None:
             with socket.socket(fileno=fds[0]) as queue:
                 self._hand_over(queue, room)
-        elif order:
-            self._take(ServiceTerms.decode(order), fds)
+        elif command:
+            self._serve_by(ServiceTerms.decode(command), fds)
             self._fill_reserve()
-            self._orders.send(messages.ADOPTED)
+            self._commands.send(messages.ADOPTED)
         else:
             self._loop.stop()
 
     def _fill_reserve(self) -> None:
         while len(self._reserve) < (_TABLES if self._limits.counts_sources else 2 * _TABLES):
-            self._reserve.append(os.dup(self._bell))
+            self._reserve.append(os.dup(self._wakeup))
 
     def _release_reserve(self) -> None:
         while self._reserve:
             os.close(self._reserve.pop())
 
-    def _take(self, terms: ServiceTerms, fds: Sequence[int]) -> None:
-        """Serve by other terms from now on, whoever is there already included."""
+    def _serve_by(self, terms: ServiceTerms, fds: Sequence[int]) -> None:
+        """Serve by new terms from now on, the connections already accepted included."""
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
-        self._events.change(**asdict(terms.log_options))
+        self._events.change(terms.log_options)
         sources = (address.source(session.sock.family, session.sockaddr) for session in sessions)
         self._limits.follow(self._number, terms.max_connections, terms.max_per_source, fds, sources)
         if terms.chunk_size != before.chunk_size:
@@ -169,17 +175,17 @@ class Worker:
                 set_options(session.sock, terms.socket_options)
 
     def _hand_over(self, queue: socket.socket, room: int) -> None:
-        self._acceptor.close(leaves=True)
+        self._acceptor.close(has_successor=True)
         sessions = list(self._sessions.values())[:room]
         for start in range(0, len(sessions), handover.BATCH):
             batch = sessions[start : start + handover.BATCH]
-            if not handover.send(queue, [(session.snapshot(), session.fd) for session in batch]):
+            if not handover.hand_over(queue, [(session.snapshot(), session.fd) for session in batch]):
                 break
             for session in batch:
-                session.leave()
+                session.hand_over()
             self._row.add_handed_over(len(batch))
         self._copies.finish()
-        self._orders.send(messages.HANDED_OVER)
+        self._commands.send(messages.HANDED_OVER)
         self._drain()
 
     def _drain(self) -> None:
@@ -197,19 +203,23 @@ class Worker:
     def _on_tick(self, now: float) -> None:
         self._count()
         self._row.tick()
-        self._balance.tick()
-        self._acceptor.open()
+        self._acceptor.on_tick()
         self._copies.look()
-        self._loop.call_later(self._terms.tick, self._on_tick)
+        # At multiples of a tick, since the parent looks at the counters half a tick later; never twice in a row.
+        tick = self._terms.tick
+        self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
 
     def _count(self) -> None:
-        """Bytes are counted where they pass, in the sessions, and added up when somebody may look."""
-        live = sum(session.bytes_echoed for session in self._sessions.values())
+        """Sessions count their own bytes, because a shared counter would cost every echo; this adds them up."""
+        live = 0
+        for session in self._sessions.values():
+            session.counted = session.bytes_echoed
+            live += session.counted
         self._row.bytes_echoed = self._echoed_before + live
         self._row.bytes_live = live
 
     def _on_bug(self, fd: int, error: Exception) -> None:
-        """One client's bug ends that client; any other ends the worker, whose successor starts afresh."""
+        """A bug in a session ends that connection; any other ends the worker, which the parent replaces."""
         session = self._sessions.get(fd)
         if session is None:
             raise error
@@ -217,17 +227,21 @@ class Worker:
         session.abort("bug")
 
 
-def enter(parent: int) -> None:
-    """Turn a process that was just forked by `parent` into one that can be a worker; signals are blocked until the end
-    of it."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+def enter(parent: int, number: int) -> None:
+    """Turn a process that was just forked by `parent` into one that can be the worker of that `number`.
+
+    To be called with signals blocked.
+    """
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(ignored, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    # prctl(2): the kernel kills this process when its parent dies, however that dies, and also if this loop hangs
-    # then.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    # The name that ps(1) and top(1) show, at most 15 bytes: "echod-worker255" is the longest.
+    prctl(_PR_SET_NAME, b"echod-worker%d" % number)
+    # prctl(2): the kernel kills this process when its parent dies, for whatever reason, and even if this loop hangs.
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(EX_OK)
-    # What was imported before the fork is here to stay: not to look through it at each collection saves milliseconds
-    # at a time, and not to touch it keeps its memory shared with the parent.
+    # What was imported before the fork stays in memory: excluding it from each collection saves milliseconds at a time,
+    # and not touching it keeps its pages shared with the parent.
     gc.freeze()

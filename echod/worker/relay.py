@@ -1,16 +1,17 @@
 """Moving a client's bytes back to it.
 
-Lock-step: a relay reads only while nothing is pending, and sends what it has read at once.  What the socket does not
-take becomes pending, and nothing is read until that is gone.  From this follows the rest: there is never more than one
-chunk of a client in memory; a client that does not read is not read from; and the end of input is seen only when
-everything before it has been sent, so that a half-close needs no special case (RFC 862: "any data received is sent
-back").
+Lock-step: a relay reads only while nothing is pending, and sends at once what it has read.  Bytes that the socket does
+not take become pending, and the relay reads no more until they are sent.  The rest follows: memory never holds more
+than one chunk of a client; a client that does not read is not read from; and the end of input is seen only when
+everything before it has been sent, so a half-close needs no special case (RFC 862: "any data received is sent back").
 
-A relay waits for one thing at a time: input while `pending` is empty, else room.  It owns no socket, knows no loop,
-and tells its owner when it has to wait for something else, or has come to an end.
+A relay waits for one thing at a time: input while `pending` is empty, else room.  It owns no socket and knows no loop;
+it calls its owner when it must wait for something else, or has come to an end.
 """
 
 from typing import Protocol
+
+from echod.handover.state import ConnectionState
 
 _NOTHING = memoryview(b"")
 
@@ -19,39 +20,39 @@ class Socket(Protocol):
     """The part of a connected, non-blocking socket that a relay needs."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Read what there is, at most as much as `buffer` holds; 0 is the end."""
+        """Read what has arrived, at most as much as `buffer` holds; 0 is the end of input."""
 
     def send(self, data: memoryview, /) -> int:
-        """Send what can be sent of `data` now."""
+        """Send as much of `data` as the kernel takes now."""
 
 
 class Clock(Protocol):
-    """Anything that knows the time of this turn, in seconds of the monotonic clock."""
+    """The time of this turn of the loop, in seconds of the monotonic clock."""
 
     now: float
 
 
 class Owner(Protocol):
-    """Whoever watches the socket for a relay."""
+    """The object that watches the socket for a relay."""
 
     def on_blocked(self) -> None:
-        """The socket takes no more: wait for room, then call `on_writable`."""
+        """The socket takes no more bytes: wait for room, then call `on_writable`."""
 
     def on_flushed(self) -> None:
-        """Nothing is pending any more: wait for input, then call `on_readable`."""
+        """The pending bytes are sent: wait for input, then call `on_readable`."""
 
     def on_eof(self) -> None:
-        """The client has ended its side, and all that it sent has been sent back."""
+        """The client has ended its side, and all its bytes have been sent back."""
 
     def on_broken(self, error: OSError) -> None:
         """The connection has failed."""
 
 
 class Relay:
-    """Copies what arrives on `sock` back into it, by way of `buffer`, whose size is the chunk size.
+    """Sends the bytes that arrive on `sock` back, through `buffer`, whose size is the chunk size.
 
-    The buffer may be shared by all relays of a loop: it holds nothing between two calls.  `recv_into` costs the same at
-    any chunk size, while `recv` has to make that many bytes each time, which is dear from 128 KiB up.
+    All relays of a loop may share the buffer: it holds nothing between two calls.  `recv_into` costs the same at any
+    chunk size, while `recv` allocates that many bytes each time, which is expensive from 128 KiB up.
     """
 
     __slots__ = ("_buffer", "_clock", "_count", "_owner", "_sock", "_window", "active", "chunks", "pending", "received")
@@ -61,16 +62,17 @@ class Relay:
         self._buffer = buffer
         self._clock = clock
         self._owner = owner
-        # The last chunk's size and its part of the buffer.  The next is often as long, and then not to cut the buffer
-        # again saves, measured, 2 % of an echo of 64 bytes.  No chunk has the size -1, and the end of input has 0.
+        # The last chunk's size, and the part of the buffer that held it.  The next chunk often has the same size, and
+        # not slicing the buffer again saves, measured, 2 % of an echo of 64 bytes.  No chunk has the size -1, and the
+        # end of input has 0.
         self._count = -1
         self._window = buffer
         self.pending = _NOTHING
-        """What was received and not yet taken by the socket."""
+        """Bytes that were received and that the socket has not taken back yet."""
         self.received = 0
         """Bytes received."""
         self.chunks = 0
-        """Reads that these bytes came in."""
+        """Reads by which these bytes were received."""
         self.active = clock.now
         """When bytes last moved, by the clock."""
 
@@ -79,15 +81,24 @@ class Relay:
         """Bytes that the socket has taken back."""
         return self.received - len(self.pending)
 
-    def renew(self, sock: Socket, buffer: memoryview) -> None:
-        """Go on with these, from the next call on; what is pending is a copy, and lies in no buffer.
+    def resume(self, state: ConnectionState) -> None:
+        """Continue a connection where another process stopped."""
+        self.received, self.chunks, self.active = state.received, state.chunks, state.active
+        self.pending = memoryview(state.pending) if state.pending else _NOTHING
 
-        The window goes with the buffer that it is a part of, or the next chunk of the same size would be answered with
-        what lay in the old one.
+    def renew(self, sock: Socket, buffer: memoryview) -> None:
+        """Use this socket and this buffer from the next call on; pending bytes are a copy, and lie in no buffer.
+
+        The window goes with the buffer that it is a part of.  If it stayed, the next chunk of the same size would be
+        answered with the contents of the old buffer.
         """
         self._sock = sock
         self._buffer = self._window = buffer
         self._count = -1
+
+    def touch(self) -> None:
+        """Count the client as active now, although no bytes moved here: its kernel has acknowledged some."""
+        self.active = self._clock.now
 
     def on_readable(self) -> None:
         """Read one chunk and send it back.  This is the hot path: each line of it costs every echo."""
@@ -120,7 +131,7 @@ class Relay:
             self._owner.on_blocked()
 
     def on_writable(self) -> None:
-        """Send what is pending, as far as the socket takes it."""
+        """Send as much of the pending bytes as the socket takes."""
         try:
             sent = self._sock.send(self.pending)
         except BlockingIOError:

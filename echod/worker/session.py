@@ -1,41 +1,40 @@
-"""One client: its socket, its relay, and the end that it comes to.
+"""One connection: its socket, its relay, and the way it ends.
 
-A session is in one of four states, and `State` says what it waits for in each.  The relay moves it between READING and
-WRITING; everything else is an end:
+A session is in one of four states.  `State` says what it waits for in each, and `TRANSITIONS` which states may follow
+and why.  Every end has a reason, which is logged:
 
 - `eof`: the client ended its side and has everything back.  Closed at once: nothing is unread, so no reset follows.
 - `reset`, `timed_out`, `unreachable`, `error`: the connection failed.
 - `idle`, `drained`: the server's decision.  A socket that is closed with unread input sends a reset, which destroys
-  what is still on its way to the client (RFC 1122 section 4.2.2.13); so it is LINGERING first.
-- `stalled`, `cut`, `bug`: the client can't be given all that is its due.  Reset: an echo that ends short must not
-  look whole.
+  bytes still on their way to the client (RFC 1122 section 4.2.2.13); so the session is LINGERING first.
+- `stalled`, `cut`, `bug`: the client cannot be given all that it is owed.  Reset: an echo that ends short must not
+  look complete.
 """
 
 import contextlib
 import errno
+import math
 import socket
 import time
 from collections.abc import Callable
 from enum import Enum
 
-from echod.handover.state import ConnectionState
+from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
-from echod.net import address
-from echod.net import tcpinfo as queues
-from echod.net.loop import READ, WRITE, Loop
+from echod.net import address, tcpinfo
+from echod.net.loop import READ, WRITE, Loop, Timer
 from echod.net.sockopts import reset_on_close
-from echod.net.timers import Timer
 from echod.shared.terms import Timeouts
 from echod.worker.relay import Relay
 from echod.worker.stall import Stall
 from echod.worker.tracing import TracedSocket
 
 _DISCARDED = bytearray(64 << 10)
-"""Where bytes go that nobody wants any more; not the buffer, which may be one byte long."""
+"""Receives the bytes that are discarded; not the relay's buffer, which may be one byte long."""
 _REASONS = {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",
-    errno.ENOTCONN: "reset",  # what shutdown(2) says when the reset came first
+    errno.ENOTCONN: "reset",  # the error of shutdown(2) when the reset came first
     errno.ETIMEDOUT: "timed_out",
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETUNREACH: "unreachable",
@@ -46,16 +45,38 @@ class State(Enum):
     """What a session waits for."""
 
     READING = "input"
-    WRITING = "room in the socket for what is pending"
-    LINGERING = "the client's end, having ended our side, and discards what still comes"
+    WRITING = "room in the socket for the pending bytes"
+    LINGERING = "the client's end; our side has ended, and input is discarded"
     CLOSED = "nothing"
+
+
+TRANSITIONS = {
+    State.READING: {
+        State.WRITING: "the socket took only a part of a chunk",
+        State.LINGERING: "idle, or drained: our side has ended, the client's has not",
+        State.CLOSED: "the client ended its side or failed, or the session was aborted or handed over",
+    },
+    State.WRITING: {
+        State.READING: "the socket took the last pending byte",
+        State.CLOSED: "the client failed, stalled or was idle, or the session was aborted or handed over",
+    },
+    State.LINGERING: {
+        State.CLOSED: "the client ended its side, or the time to linger is over, or the session was handed over",
+    },
+    State.CLOSED: {},
+}
+"""The states that may follow each state, and why.
+
+A session begins in any of the first three, since another process may have begun the connection.  No code looks here at
+run time: a look at each change would cost, and the tests watch every change that any of them makes.
+"""
 
 
 class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
-    It goes on where `life` has come to, which tells the connection apart in the events; `buffer` is one chunk long, and
-    may be shared by all sessions of a loop; `on_closed(session)` is called exactly once.
+    It continues where the state of `connection` says, which also names the connection in the events.  `buffer` is one
+    chunk long, and may be shared by all sessions of a loop.  `on_closed(session)` is called exactly once.
     """
 
     __slots__ = (
@@ -65,14 +86,15 @@ class Session:
         "_loop",
         "_name",
         "_on_closed",
+        "_opened_logged",
         "_relay",
         "_restarts",
         "_stall",
         "_state",
         "_timeouts",
         "_timer",
-        "_told",
         "copied",
+        "counted",
         "fd",
         "sock",
         "sockaddr",
@@ -81,47 +103,48 @@ class Session:
 
     def __init__(
         self,
-        life: ConnectionState,
-        sock: socket.socket,
+        connection: Connection,
         loop: Loop,
         events: EventLog,
         buffer: memoryview,
         timeouts: Timeouts,
         on_closed: Callable[["Session"], None],
     ) -> None:
+        sock, past = connection
         self.sock = sock
         self.fd = sock.fileno()
         self.copied = False
         """Whether another process has a copy of the socket, so that closing it alone does not end the connection."""
-        self.sockaddr = life.sockaddr
-        self._name = life.name
-        self.started = life.started
-        self._restarts = life.restarts
-        self._lingers = life.lingers
+        self.sockaddr = past.sockaddr
+        self._name = past.name
+        self.started = past.started
+        self._restarts = past.restarts
+        self._lingers = past.lingers
         self._loop = loop
         self._events = events
         self._timeouts = timeouts
         self._on_closed = on_closed
-        self._told = life.received > 0
+        self._opened_logged = past.received > 0
         self._drain_until: int | None = None
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
-        relay.received, relay.chunks, relay.active = life.received, life.chunks, life.active
+        relay.resume(past)
         self._stall = Stall(self.fd, relay, loop.now)
-        if life.pending:
-            relay.pending = memoryview(life.pending)
+        if past.pending:
             self._state = State.WRITING
             loop.watch(self.fd, WRITE, relay.on_writable)
-        elif life.lingers:
+        elif past.lingers:
             self._state = State.LINGERING
             loop.watch(self.fd, READ, self._on_discard)
         else:
             self._state = State.READING
-            loop.watch(self.fd, READ, relay.on_readable if self._told else self._on_first)
-        self._timer = self._end_later() if life.lingers else self._look_later()
+            loop.watch(self.fd, READ, relay.on_readable if self._opened_logged else self._on_first)
+        self.counted = relay.sent
+        """Those of `bytes_echoed` that the worker's counters contain."""
+        self._timer = self._close_later() if past.lingers else self._look_later()
 
     @property
     def bytes_echoed(self) -> int:
-        """Bytes given back so far."""
+        """Bytes sent back so far."""
         return self._relay.sent
 
     def on_blocked(self) -> None:
@@ -135,11 +158,10 @@ class Session:
         if self._drain_until is None:
             self._loop.rewatch(self.fd, READ, self._relay.on_readable)
         else:
-            self._loop.rewatch(self.fd, READ, self._on_draining)
-            self._linger_if_drained()
+            self._read_until_drained()
 
     def on_eof(self) -> None:
-        """The client is done, and has everything back."""
+        """The client has ended its side, and has everything back."""
         self._close("eof")
 
     def on_broken(self, error: OSError) -> None:
@@ -147,23 +169,26 @@ class Session:
         self._close(_REASONS.get(error.errno or 0, "error"))
 
     def renew(self, buffer: memoryview, timeouts: Timeouts) -> None:
-        """Go on with these, and with what the journal wants to know now; nothing of the connection is touched."""
+        """Use this buffer and these time-outs from now on, and log chunks as the events' options now ask.
+
+        The connection itself is not touched.
+        """
         before, self._timeouts = self._timeouts, timeouts
         self._relay.renew(self._traced(), buffer)
-        # Others only: frequent reloads would put off the next look for ever.
+        # Only if they differ: otherwise frequent reloads would put off the next look for ever.
         if timeouts != before and self._state in (State.READING, State.WRITING):
             self._timer.cancel()
             self._timer = self._look_later()
 
     def drain(self) -> None:
-        """Echo what has arrived by now, then end our side and linger."""
+        """Echo the bytes that have arrived by now, then end our side and linger."""
         if self._state in (State.READING, State.WRITING):
-            self._drain_until = self._relay.received + queues.unread(self.fd)
+            self._drain_until = self._relay.received + tcpinfo.unread(self.fd)
             if self._state is State.READING:
-                self.on_flushed()
+                self._read_until_drained()
 
     def snapshot(self) -> ConnectionState:
-        """What another process has to know to go on with this connection."""
+        """The state that another process needs to continue this connection."""
         relay = self._relay
         return ConnectionState(
             self._name,
@@ -177,10 +202,10 @@ class Session:
             self._restarts,
         )
 
-    def leave(self) -> None:
-        """Give up this end of the connection, which is another process's from now on; nobody is told.
+    def hand_over(self) -> None:
+        """Give the connection to the process that was sent a descriptor of it; nothing is logged here.
 
-        If nobody ever takes it up, the client gets a reset in place of what is pending.
+        If no process ever takes it, the client gets a reset in place of the pending bytes.
         """
         reset_on_close(self.sock, resets=bool(self._relay.pending))
         self._release()
@@ -188,19 +213,28 @@ class Session:
         self._on_closed(self)
 
     def abort(self, reason: str) -> None:
-        """Close at once; with a reset, unless all that the client is due is on its way."""
+        """Close at once; with a reset, unless everything that the client is owed is on its way."""
         self._close(reason, resets=self._state is not State.LINGERING)
 
+    def names(self) -> dict[str, str]:
+        """The fields by which an event names the connection."""
+        local = address.show(self.sock.family, self.sock.getsockname())
+        return {"connection": self._name, "peer": address.peer(self.sock, self.sockaddr), "local": local}
+
     def _traced(self) -> socket.socket | TracedSocket:
-        tells = self._events.tells_chunks
-        return TracedSocket(self.sock, self._name, self._events, self._tell_opened) if tells else self.sock
+        traces = self._events.logs_chunks
+        return TracedSocket(self.sock, self._name, self._events, self._log_opened) if traces else self.sock
 
     def _on_first(self) -> None:
         self._relay.on_readable()
         if self._relay.received and self._state is not State.CLOSED:
-            self._tell_opened()
+            self._log_opened()
             if self._state is State.READING:
                 self._loop.rewatch(self.fd, READ, self._relay.on_readable)
+
+    def _read_until_drained(self) -> None:
+        self._loop.rewatch(self.fd, READ, self._on_draining)
+        self._linger_if_drained()
 
     def _on_draining(self) -> None:
         self._relay.on_readable()
@@ -220,9 +254,9 @@ class Session:
         self._lingers = reason
         self._loop.rewatch(self.fd, READ, self._on_discard)
         self._timer.cancel()
-        self._timer = self._end_later()
+        self._timer = self._close_later()
 
-    def _end_later(self) -> Timer:
+    def _close_later(self) -> Timer:
         return self._loop.call_later(self._timeouts.linger, lambda now: self._close(self._lingers))
 
     def _on_discard(self) -> None:
@@ -236,11 +270,13 @@ class Session:
             self._close(self._lingers)
 
     def _look_later(self) -> Timer:
-        """Look after this client when it may have become idle, and often enough to see it stall in time."""
+        """Look at the client when it may have become idle, and often enough to see a stall in time."""
         idle_in = self._relay.active + self._timeouts.idle - self._loop.now
         return self._loop.call_later(max(0.0, min(idle_in, self._timeouts.stall / 4)), self._on_look)
 
     def _on_look(self, now: float) -> None:
+        if math.isfinite(self._timeouts.stall):
+            self._stall.observe(now)
         if self._stall.is_over(self._timeouts.stall, now):
             self.abort("stalled")
         elif now - self._relay.active < self._timeouts.idle:
@@ -250,14 +286,9 @@ class Session:
         else:
             self.abort("idle")
 
-    def names(self) -> dict[str, str]:
-        """Which connection an event is about, for people."""
-        local = address.show(self.sock.family, self.sock.getsockname())
-        return {"connection": self._name, "peer": address.peer(self.sock, self.sockaddr), "local": local}
-
-    def _tell_opened(self) -> None:
-        if not self._told:
-            self._told = True
+    def _log_opened(self) -> None:
+        if not self._opened_logged:
+            self._opened_logged = True
             self._events.connection_opened(**self.names())
 
     def _release(self) -> None:
@@ -271,7 +302,7 @@ class Session:
         self._release()
         relay = self._relay
         if relay.received:
-            self._tell_opened()
+            self._log_opened()
         names = self.names()
         reset_on_close(self.sock, resets=resets)
         if self.copied and not resets:

@@ -1,10 +1,9 @@
-"""`make docs`: write what is repeated of the code, from the code.
+"""`make docs`: update from the code whatever the documents repeat of it.
 
-documents.py    every file in which something is repeated, as it should be
+documents.py    every file that repeats something from the code
 pages.py        the blocks of the man pages
-tables.py       README.md's tables, and etc/echod.toml
-schema.py       the fields of what `echoc --json` prints
-arguments.py    what a parser's argument is called, takes and means
-facts.py        events, levels, exit statuses
+samples.py      README.md's sample of a status, and etc/echod.toml
+arguments.py    names, values and meaning of a parser's arguments
+facts.py        events, levels, exit statuses, and samples of what echod says
 mdoc.py         text -> mdoc(7)
 """

@@ -1,9 +1,9 @@
-"""What an argument of a parser is called, what it takes, and what it means."""
+"""Names, values and meaning of a parser's arguments."""
 
 import argparse
 from collections.abc import Iterator
 
-# argparse's own words are about what it prints.
+# Clearer than argparse's own sentences.
 _PLAINER = {
     "show this help message and exit": "print a summary of the options, and exit",
     "show program's version number and exit": "print the version, and exit",
@@ -11,7 +11,7 @@ _PLAINER = {
 
 
 def values(action: argparse.Action) -> tuple[str, ...]:
-    """The names of the values that an argument takes, as its usage shows them: none, mostly one, or several."""
+    """The names of the values of an argument, as its usage shows them: usually one, or none, or several."""
     if action.nargs == 0:
         return ()
     if isinstance(action.metavar, tuple):
@@ -26,16 +26,16 @@ def values(action: argparse.Action) -> tuple[str, ...]:
 
 
 def sentence(action: argparse.Action) -> str:
-    """What `--help` says of it, with its default filled in, as a sentence."""
+    """Its text in `--help`, with the default filled in, as a sentence."""
     text = (action.help or "") % vars(action)
     text = _PLAINER.get(text, text)
-    if text.partition(":")[0] not in (action.choices or ()):  # else it begins with a word to be typed as it is
+    if text.partition(":")[0] not in (action.choices or ()):  # such a word is typed as it is
         text = text[:1].upper() + text[1:]
     return text if text.endswith(".") else f"{text}."
 
 
 def in_group(parser: argparse.ArgumentParser, title: str) -> Iterator[argparse.Action]:
-    """The arguments in the group of that title."""
+    """The arguments in the group with this title."""
     for group in parser._action_groups:
         if group.title == title:
             yield from group._group_actions

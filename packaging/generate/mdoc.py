@@ -5,11 +5,11 @@ import textwrap
 from collections.abc import Iterator
 
 WIDTH = 78
-"""Of a line of text in a page; mandoc's lint minds more than 80."""
+"""Characters in a line of text; mandoc's lint complains above 80."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _INLINE = re.compile(r"(?:^|\s+)((?:`[^`\s]+`|[\w.-]+\(\d\))[.,:;]*)(?=\s|$)")
-"""A name between backticks or a man page, and the points that follow it; what else touches one leaves it plain text."""
+"""A name between backticks or a man page, and the punctuation after it; beside anything else it is plain text."""
 
 
 def prose(text: str) -> Iterator[str]:
@@ -24,7 +24,7 @@ def prose(text: str) -> Iterator[str]:
 
 
 def literal(words: str) -> str:
-    """Text as arguments of a macro, each hyphen one to be typed."""
+    """Text as arguments of a macro, with hyphens that can be copied and typed."""
     return words.replace("\\", "\\e").replace("'", "\\(aq").replace('"', "\\(dq").replace("-", "\\-")
 
 
@@ -36,5 +36,5 @@ def _macro(piece: str) -> str:
 
 
 def _plain(words: str) -> str:
-    """Text that means itself, its quotes and options as one types them."""
+    """Plain text, with quotes and options that can be copied and typed."""
     return re.sub(r"(?<!\w)-", r"\\-", words.replace("`", "").replace("\\", "\\e").replace("'", "\\(aq"))

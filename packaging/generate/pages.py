@@ -1,15 +1,15 @@
 """The blocks of the man pages that repeat the code."""
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from echod import cli
 from echod.client import cli as client_cli
 from echod.config.settings import keys
-from generate import schema
 from generate.arguments import in_group, sentence, values
-from generate.facts import events, settings, statuses
+from generate.facts import events, example, settings, statuses
 from generate.mdoc import literal, prose
 
 BLOCK = re.compile(
@@ -17,7 +17,7 @@ BLOCK = re.compile(
 )
 
 COMMON = "options of every verb"
-"""The title of the group in which echoc's parsers have what they share."""
+"""The title of the group of options that all parsers of echoc share."""
 
 
 def page(text: str) -> str:
@@ -36,7 +36,7 @@ def _keys() -> Iterator[str]:
             if table is not None:
                 yield ".El"
             table = key.path[:-1]
-            yield f".Ss The [{'.'.join(table)}] table" if table else ".Ss Before any table"
+            yield f".Ss The [{'.'.join(table)}] table" if table else ".Ss Keys outside a table"
             yield ".Bl -tag -width Ds"
         yield f".It Va {key.name} No = {literal(key.kind.show(key.default))}"
         yield from prose(key.description)
@@ -57,6 +57,13 @@ def _events() -> Iterator[str]:
     yield ".El"
 
 
+def _example() -> Iterator[str]:
+    """One event as the journal shows it."""
+    yield ".Bd -literal -offset indent"
+    yield from literal(json.dumps(example(), indent=2)).splitlines()
+    yield ".Ed"
+
+
 def _statuses() -> Iterator[str]:
     yield ".Bl -tag -width Ds"
     for status, meaning in statuses():
@@ -69,7 +76,7 @@ def _statuses() -> Iterator[str]:
 
 
 def _of_echod() -> Iterator[str]:
-    """Of a setting only what it is, since echod.toml(5) has the rest."""
+    """For a setting only its description, since echod.toml(5) has the rest."""
     known = settings()
 
     def text(action: argparse.Action) -> str:
@@ -80,12 +87,12 @@ def _of_echod() -> Iterator[str]:
 
 
 def _of_every_verb() -> Iterator[str]:
-    """Of send's parser, since they are the same in all."""
+    """From the parser of `send`, since they are the same for every verb."""
     return _options(_shared(client_cli.make_parser("send")))
 
 
 def _of_verb(verb: str) -> Iterator[str]:
-    """What that verb alone takes."""
+    """The options of this verb only."""
     parser = client_cli.make_parser(verb)
     shared = _shared(parser)
     return _options([action for action in parser._actions if action not in shared])
@@ -119,45 +126,12 @@ def _value(action: argparse.Action) -> str:
     return f"Op {value}" if action.option_strings and action.nargs in ("?", "*") else value
 
 
-# --- JSON
-
-
-def _json() -> Iterator[str]:
-    yield from prose(schema.introduction())
-    for kind in schema.kinds():
-        yield f".Ss The kind Dq {kind.name}"
-        yield from _object(kind)
-    yield ".Ss Parts of these"
-    yield ".Bl -tag -width Ds"
-    for part in schema.parts():
-        yield f".It Va {part.name}"
-        yield from _object(part)
-    yield ".El"
-
-
-def _object(definition: schema.Definition) -> Iterator[str]:
-    yield from prose(definition.text)
-    if definition.fields:
-        yield ".Pp"
-        yield from _fields(definition.fields)
-
-
-def _fields(fields: list[schema.Field]) -> Iterator[str]:
-    if fields:
-        yield ".Bl -tag -width Ds -compact"
-        for field in fields:
-            yield f".It Va {field.name}"
-            yield from prose(field.text)
-            yield from _fields(field.fields)
-        yield ".El"
-
-
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "keys": _keys,
     "events": _events,
+    "example event": _example,
     "exit statuses": _statuses,
     "options of echod": _of_echod,
     COMMON: _of_every_verb,
     **{f"options of echoc {verb}": lambda verb=verb: _of_verb(verb) for verb in client_cli.VERBS},  # type: ignore[misc]
-    "json": _json,
 }

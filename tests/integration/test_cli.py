@@ -73,13 +73,13 @@ def test_version() -> None:
             ["--host", "192.0.2.1"],
             {},
             69,
-            ["echod: cannot listen on 192.0.2.1:10000: it is no address of this machine"],
+            ["echod: cannot listen on 192.0.2.1:10000: this machine does not have that address"],
         ),
         (
             ["--check-config"],
             {"ECHOD_HOST": "192.0.2.1"},
             69,
-            ["echod: cannot listen on 192.0.2.1:10000: it is no address of this machine"],
+            ["echod: cannot listen on 192.0.2.1:10000: this machine does not have that address"],
         ),
     ],
 )

@@ -34,7 +34,7 @@ PATIENT = (
 """a worker may miss any number of them, since it may be the test, or the machine, that keeps it waiting;"""
 SOON = PATIENT + "import echod.handover.copies\nechod.handover.copies.AGE = 0\n"
 """and copies at the first, not of what has lived for a second."""
-LINGERING = "import echod.parent.configuration\nechod.parent.configuration.LINGER = 3600.0\n"
+LINGERING = "import echod.parent.reload\nechod.parent.reload.LINGER = 3600.0\n"
 """A client that the server is done with may take any time to end its side."""
 POISON = """
 import os, signal
@@ -343,7 +343,7 @@ def test_a_connection_that_kills() -> None:
 
 def test_one_that_has_grown_up() -> None:
     """It has not died young, however many have before: what it had goes on."""
-    with daemon(patch=HASTE + "echod.parent.slot.GROWN_UP = 0.0\n") as echod, copied(echod, 2):
+    with daemon(patch=HASTE + "echod.parent.slot.STABLE_AFTER = 0.0\n") as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
 
@@ -534,7 +534,7 @@ class TestHostile:
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
         """That one goes on as if it was new."""
-        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda life: {'name': 7}\n"
+        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda state: {'name': 7}\n"
         with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()

@@ -1,4 +1,4 @@
-"""`echoc check` as a process of its own, as monitoring and container runtimes start it."""
+"""`echoc check` as a process, as monitoring and container runtimes start it."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main;
 
 
 def test_as_an_exec_probe() -> None:
-    """Without a terminal, a standard input, an environment or a home directory, 0 means that the echo is identical."""
+    """Without terminal, standard input, environment or home directory, 0 means that the echo is identical."""
     with serving(faithful()) as port:
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "127.0.0.1", str(port)],
@@ -24,7 +24,7 @@ def test_as_an_exec_probe() -> None:
 
 
 def test_exec_probe_of_a_faulty_service() -> None:
-    """And anything else that it is not."""
+    """Any other code means that it is not."""
     with serving(altering(lambda data: data[:-1])) as port:
         done = subprocess.run([*COMMAND, "127.0.0.1", str(port)], env={}, cwd="/", capture_output=True)
     assert (done.returncode, done.stderr) == (2, b"")
@@ -32,14 +32,14 @@ def test_exec_probe_of_a_faulty_service() -> None:
 
 
 def test_no_descriptor_left_for_its_own_modules() -> None:
-    """What keeps the program from starting is UNKNOWN too, and no fault of the service."""
+    """A failure to start the program is UNKNOWN, since the service is not at fault."""
     program = """
 import resource, sys
 from echod.client.cli import main
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
 code = main()
-resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # for what is to be done at the end, such as counting lines
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # for work at exit, such as a coverage report
 sys.exit(code)
 """
     done = subprocess.run([sys.executable, "-c", program, "check", "localhost"], capture_output=True)
@@ -47,7 +47,7 @@ sys.exit(code)
 
 
 def test_without_standard_output() -> None:
-    """Where nobody can read the line, the exit code is the same."""
+    """Without a standard output the exit code is the same."""
     with serving(faithful()) as port:
         done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "127.0.0.1", str(port)])
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""`echoc load` as a process of its own, against servers that are faithful, slow and faulty."""
+"""`echoc load` as a process, against faithful, slow and faulty servers."""
 
 import itertools
 import os
@@ -40,13 +40,13 @@ COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main;
 
 
 def load(port: object, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    """Load a server at the loopback address, not for long."""
+    """Load a server on the loopback address for a short time."""
     words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.05", "--connections", "2", *arguments]
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, **settings)
 
 
 def result(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
-    """The result that a load with `--json` told last."""
+    """The result, which a load with `--json` prints last."""
     *_, last = validated(done.stdout)
     assert last["kind"] == "load"
     return last
@@ -56,7 +56,7 @@ def result(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
 def loading(
     port: int, *arguments: str, until: Callable[[dict[str, Any]], object] = lambda interval: True
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A long load that has told of its first interval, or of one for which that holds."""
+    """A long load that has reported its first interval, or one for which `until` is true."""
     words = [*COMMAND, "127.0.0.1", str(port), "--duration", "60", "--connections", "2", "--interval", "0.05"]
     process = subprocess.Popen(
         [*words, "--json", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -70,23 +70,23 @@ def loading(
 
 
 def wait_for(process: subprocess.Popen[bytes], until: Callable[[dict[str, Any]], object]) -> None:
-    """Read intervals until that holds for one of them."""
+    """Read intervals until `until` is true for one."""
     assert process.stdout is not None
     while not until(validated(process.stdout.readline())[0]):
         pass
 
 
 def interrupted(process: subprocess.Popen[bytes]) -> tuple[dict[str, Any], bytes]:
-    """End a load by Ctrl-C; its result, and what it has said on standard error."""
+    """Interrupt a load; its result, and its standard error."""
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=DEADLINE)
     return validated(output)[-1], errors
 
 
 def faulty(fault: Behaviour, after: int = 3, size: int = 64) -> Behaviour:
-    """Return so many messages of that size, and do something else with the next; a client that ends first has its end.
+    """Return `after` messages of `size` bytes, and treat the next with `fault`; close if the client closes first.
 
-    Counted are bytes: what is sent in several pieces may be received as one.
+    It counts bytes: messages sent in several pieces may be received as one.
     """
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
@@ -101,7 +101,7 @@ def faulty(fault: Behaviour, after: int = 3, size: int = 64) -> Behaviour:
 
 
 def changing(change: Callable[[bytes], bytes]) -> Behaviour:
-    """Return something else than what came."""
+    """Return changed bytes."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         if data := connection.recv(65536):
@@ -148,7 +148,7 @@ errors          0
 
 
 def test_text() -> None:
-    """What people read: names, values and units, and the histogram; it fits 80 columns."""
+    """The text has names, values and units, and the chart, within 80 columns."""
     with serving_all(faithful()) as port:
         done = load(port)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -157,27 +157,27 @@ def test_text() -> None:
 
 
 def test_json() -> None:
-    """Intervals and the result are as the schema says, and the sums are right."""
+    """Intervals and the result are valid, and the sums are right."""
     with serving_all(faithful()) as port:
         done = load(port, "--json", "--duration", "0.1", "--interval", "0.03", "--size", "1K", "--processes", "2")
     assert (done.returncode, done.stderr) == (0, b"")
     *intervals, total = validated(done.stdout)
-    # Each where that before it has ended; after a moment without a processor there may be fewer, and longer ones.
+    # Each begins where the previous one ended; a process without a processor for a moment reports fewer, longer ones.
     ends = [interval["began"] + interval["seconds"] for interval in intervals]
     assert [interval["began"] for interval in intervals] == pytest.approx([0, *ends[:-1]])
     assert sum(interval["seconds"] for interval in intervals) == pytest.approx(total["seconds"]) == 0.1
     assert total["sent"] == total["received"] == 1024 * total["messages"]
     assert total["messages"] == sum(row["count"] for row in total["histogram"])
-    # After the load came at most what was under way at its end, a message for each connection.
+    # After the load at most the outstanding messages came back, one for each connection.
     assert 0 <= total["messages"] - sum(interval["messages"] for interval in intervals) <= 2
     assert (total["ok"], total["lost"], total["errors"], total["connections_made"]) == (True, 0, [], 2)
 
 
 def test_one_interval() -> None:
-    """A load that ends with an interval tells of no other, which would have no length."""
+    """A load that ends with an interval reports no further one of length 0."""
     with serving_all(faithful()) as port:
-        told = validated(load(port, "--json", "--interval", "0.05").stdout)
-    assert [(record["kind"], record["seconds"]) for record in told] == [("load_interval", 0.05), ("load", 0.05)]
+        reported = validated(load(port, "--json", "--interval", "0.05").stdout)
+    assert [(record["kind"], record["seconds"]) for record in reported] == [("load_interval", 0.05), ("load", 0.05)]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_one_interval() -> None:
     ids=["flips", "drops", "adds", "closes", "resets", "silent"],
 )
 def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
-    """Each fault is counted by its kind, the connection opened again, the message lost; and the exit code is 1."""
-    # Of 1000 bytes a first one that was dropped or changed is not made good by chance.
+    """Each fault is counted by kind, the message is lost, the connection is opened again, and the exit code is 1."""
+    # With 1000 bytes a dropped or changed first byte is not right by chance.
     words = ["--timeout", "0.5" if fault is silent else str(DEADLINE), "--size", "1000"]
     with serving_all(faulty(fault, size=1000)) as port, loading(port, *words) as process:
         wait_for(process, lambda interval: interval["connections_made"])
@@ -211,12 +211,12 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--mode", "churn"]], ids=["message", "churn"])
 @pytest.mark.parametrize("fault", [closing, silent])
 def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[str]) -> None:
-    """Whatever the server does, each message that was due came back or is lost, also those between two connections."""
+    """Whatever the server does, each due message came back or is lost, also between two connections."""
     after = 0 if arguments else 3
     clients = itertools.count()
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
-        if connection.recv(1, socket.MSG_PEEK):  # that which finds the server sends nothing
+        if connection.recv(1, socket.MSG_PEEK):  # the first connection of a load sends nothing
             (faulty(fault, after) if next(clients) % 3 == 1 else faithful())(connection, over)
 
     patience = "1" if fault is silent else str(DEADLINE)
@@ -230,16 +230,16 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
     ("fault", "kinds"),
     [
         (changing(lambda data: bytes([data[0] ^ 1]) + data[1:]), {"mismatch"}),
-        # A server that closes with bytes unread resets the connection, sooner or later.
+        # A server that closes with unread bytes resets the connection, sooner or later.
         (closing, {"shortfall", "broken"}),
         (resetting, {"broken"}),
-        # A server whose last echo comes after the load's end is late: nobody waits another time-out for it.
+        # An echo that is still missing at the end of the load is late: the load waits for only one time-out.
         (silent, {"silence", "late"}),
     ],
     ids=["flips", "closes", "resets", "silent"],
 )
 def test_faulty_server_of_a_stream(fault: Behaviour, kinds: set[str]) -> None:
-    """In a stream too each fault is found."""
+    """Each fault is also found in a stream."""
     patience = "0.1" if fault is silent else str(DEADLINE)
     with serving_all(faulty(fault)) as port:
         done = load(port, "--json", "--timeout", patience, "--mode", "stream")
@@ -250,7 +250,7 @@ def test_faulty_server_of_a_stream(fault: Behaviour, kinds: set[str]) -> None:
 
 
 def test_server_that_speaks_first() -> None:
-    """What comes before anything was sent is surplus or, as soon as something is, wrong."""
+    """Bytes received before anything was sent are surplus or, after that, wrong."""
     with serving_all(greeting) as port:
         done = load(port, "--json")
     assert done.returncode == 1
@@ -258,8 +258,8 @@ def test_server_that_speaks_first() -> None:
 
 
 def test_server_that_never_ends_a_connection() -> None:
-    """Everything came back, but not the end: no message is lost, and silence is counted for each connection."""
-    # With its one message back nothing is under way at the end, which would be late, not silent, if it came late.
+    """If a server never closes, no message is lost, and a silence is counted for each connection."""
+    # With only one message, nothing is outstanding at the end, which could be late instead of silent.
     words = ["--timeout", "1", "--rate", "0.001"]
     with serving_all(endless) as port, loading(port, *words, until=lambda interval: interval["messages"]) as process:
         total, _ = interrupted(process)
@@ -268,12 +268,12 @@ def test_server_that_never_ends_a_connection() -> None:
 
 
 def test_bytes_of_another_connection() -> None:
-    """A server that returns each message to the other connection is found out, though all of them come back."""
+    """A server that returns each message on the other connection is detected, although all bytes come back."""
     pair: list[socket.socket] = []
     both = threading.Event()
 
     def cross(connection: socket.socket, over: threading.Event) -> None:
-        if not connection.recv(1, socket.MSG_PEEK):  # that which finds the server
+        if not connection.recv(1, socket.MSG_PEEK):  # the first connection of the load
             return
         pair.append(connection)
         if len(pair) == 2:
@@ -289,11 +289,11 @@ def test_bytes_of_another_connection() -> None:
 
 
 def test_nobody_listens_any_more() -> None:
-    """A server that goes away is counted as refusing; what it had returned before is told all the same."""
+    """A server that disappears is counted as refusing; its earlier echoes still count."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            listener.accept()[0].close()  # that which finds the server
+            listener.accept()[0].close()  # the first connection of the load
             connection = listener.accept()[0]
             listener.close()
             with connection:
@@ -314,10 +314,10 @@ def test_nobody_listens_any_more() -> None:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 def test_full_queue(family: socket.AddressFamily, tmp_path: Path) -> None:
-    """Connections that a server does not accept, because its queue is full, are given up and counted."""
+    """Connections to a full accept queue are given up and counted."""
     with socket.socket(family) as listener:
         listener.bind(f"{tmp_path}/echo" if family == socket.AF_UNIX else ("127.0.0.1", 0))
-        listener.listen(0)  # room for one: that which finds the server
+        listener.listen(0)  # room for one: the first connection of the load
         name = listener.getsockname()
         target = f"unix:{name}" if family == socket.AF_UNIX else f"127.0.0.1:{name[1]}"
         words = [*COMMAND, target, "--duration", "0.05", "--connections", "2", "--connect-timeout", "0.05", "--json"]
@@ -328,7 +328,7 @@ def test_full_queue(family: socket.AddressFamily, tmp_path: Path) -> None:
 
 
 def test_no_port_is_left() -> None:
-    """That there are no more local ports is told as what it is."""
+    """A lack of local ports is reported as such."""
     prefix = own_network("echo 40000 40003 >/proc/sys/net/ipv4/ip_local_port_range")
     with Daemon("--host", "127.0.0.1", prefix=prefix) as daemon, inside(daemon.pid):
         done = load(daemon.port, "--json", "--connections", "8")
@@ -338,7 +338,7 @@ def test_no_port_is_left() -> None:
 
 
 def test_nobody_listens() -> None:
-    """Where nothing can be connected to at all, that is one sentence and 2."""
+    """If no connection is possible, the load prints one sentence and exits with 2."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -359,7 +359,7 @@ def test_nobody_listens() -> None:
     ids=" ".join,
 )
 def test_identical(arguments: list[str]) -> None:
-    """In every mode every byte comes back, and is compared."""
+    """In every mode every byte comes back and is compared."""
     with serving_all(faithful()) as port:
         total = result(load(port, "--json", *arguments))
     assert (total["ok"], total["lost"], total["errors"]) == (True, 0, [])
@@ -376,14 +376,14 @@ def test_identical(arguments: list[str]) -> None:
     ids=["shared", "too much"],
 )
 def test_rate(rate: int, arguments: list[str]) -> None:
-    """As many messages are sent as are due: however they are shared, and also when they can't be sent in time."""
+    """All due messages are sent, however they are shared, and also if they cannot be sent in time."""
     with serving_all(faithful()) as port:
         total = result(load(port, "--json", "--rate", str(rate), *arguments))
     assert (total["ok"], total["messages"], total["rate"]) == (True, rate // 20, rate)
 
 
 def test_unix_socket(tmp_path: Path) -> None:
-    """A unix socket is loaded as any other; its queue may be full at times, which is no error."""
+    """A unix socket can be loaded; a temporarily full accept queue is not an error."""
     with Daemon("--host", f"unix:{tmp_path}/echo") as daemon:
         words = [*COMMAND, daemon.addresses[0], "--duration", "0.05", "--connections", "300", "--json"]
         done = subprocess.run(words, capture_output=True, timeout=60)
@@ -392,7 +392,7 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 
 def test_the_latency_is_the_servers() -> None:
-    """The p50 is what a server takes that waits before each echo, by its own clock."""
+    """The p50 is the time that a server waits before each echo, by the server's clock."""
     waits: list[float] = []
     turns: list[float] = []
     began = time.monotonic()
@@ -405,8 +405,8 @@ def test_the_latency_is_the_servers() -> None:
             returning.append(time.monotonic())
             connection.sendall(data)
         came.append(time.monotonic())
-        # Whoever of the two is kept waiting when, a message was under way for no less than from when it had come until
-        # it was to be returned, and no more than from when that before it was to be until the next had come.
+        # Whichever process is delayed, a message was outstanding for at least the time from its arrival to its return,
+        # and at most for the time from the return of the previous one to the arrival of the next.
         waits.extend(then - now for now, then in zip(came, returning[1:], strict=False))
         turns.extend(then - now for now, then in zip(returning, came[1:], strict=False))
 
@@ -416,7 +416,7 @@ def test_the_latency_is_the_servers() -> None:
 
 
 def test_a_stall_does_not_hide() -> None:
-    """In an open loop all that was due while the server stalled has waited as long as it really did."""
+    """In an open loop the latencies include the whole wait of all messages due during a stall."""
     stalls = []
 
     def stalling(connection: socket.socket, over: threading.Event) -> None:
@@ -433,13 +433,13 @@ def test_a_stall_does_not_hide() -> None:
         total = result(load(port, "--json", "--connections", "1", "--duration", "0.3", "--rate", "200"))
     assert (total["ok"], total["messages"]) == (True, 60)
     assert total["latency"]["max"] >= stalls[0]
-    # 30 of the 60 were due in those 0.15 s, one each 5 ms: the last of them had hardly to wait.
+    # 30 of the 60 were due in those 0.15 s, one every 5 ms: the last of them hardly had to wait.
     assert total["latency"]["p90"] >= 0.15 - 0.005 * 60 * 0.1 - 0.005
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ended_early(number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end a load with the result so far, and what was under way still comes back."""
+    """Ctrl-C and SIGTERM end a load with the result so far, after the outstanding messages have come back."""
     with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
         process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE)
@@ -449,10 +449,10 @@ def test_ended_early(number: signal.Signals) -> None:
 
 
 def test_ended_at_once() -> None:
-    """A second Ctrl-C does not wait for a server that owes something: it says nothing and leaves with 130."""
+    """A second Ctrl-C does not wait for outstanding echoes: the load prints nothing and exits with 130."""
     with serving_all(faulty(silent)) as port, loading(port) as process:
         process.send_signal(signal.SIGINT)
-        # The interval that Ctrl-C cut short comes when it has been understood.
+        # The interval that Ctrl-C has cut short shows that it was handled.
         wait_for(process, lambda interval: interval["seconds"] < 0.0499)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=DEADLINE)
@@ -467,7 +467,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 1, "signal 35")])
 def test_a_process_dies(number: int, name: str) -> None:
-    """A process that is killed is told of, the others go on to the end, and the exit code is 1."""
+    """A killed process is reported, the others continue to the end, and the exit code is 1."""
     with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
         victim = children(process.pid)[0]
         os.kill(victim, number)
@@ -475,12 +475,12 @@ def test_a_process_dies(number: int, name: str) -> None:
         output, errors = process.communicate(timeout=DEADLINE)
     total = validated(output)[-1]
     assert (process.returncode, total["ok"], total["lost"]) == (1, False, 0)
-    sentence = f"load process {victim} was killed by {name}; what it had seen since its last report is lost"
+    sentence = f"load process {victim} was killed by {name}; its results since its last report are lost"
     assert (total["deaths"], errors) == ([sentence], f"echoc: {sentence}\n".encode())
 
 
 def test_the_parent_dies() -> None:
-    """When the parent is killed, its processes leave too."""
+    """When the parent is killed, its processes exit."""
     with serving_all(faithful()) as port, loading(port, "--processes", "2") as process:
         pidfds = [os.pidfd_open(pid) for pid in children(process.pid)]
         process.kill()
@@ -494,7 +494,7 @@ def test_the_parent_dies() -> None:
 
 
 def test_head() -> None:
-    """`echoc load --json | head -1` says nothing more, and leaves with 141."""
+    """`echoc load --json | head -1` prints nothing more, and exits with 141."""
     with serving_all(faithful()) as port, loading(port) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -504,13 +504,13 @@ def test_head() -> None:
 
 
 def test_progress() -> None:
-    """On a terminal a line tells of progress; it is no longer than the terminal is wide, and gone at the end."""
+    """On a terminal one line shows the progress; it fits the width, and is erased at the end."""
     with serving_all(faithful()) as port, terminal() as (screen, program):
         words = [*COMMAND, "127.0.0.1", str(port), "--duration", "60", "--connections", "2", "--interval", "0.1"]
         with subprocess.Popen(words, stdin=program, stdout=subprocess.DEVNULL, stderr=program) as process:
             try:
                 shown = b""
-                while b", p50 " not in shown:  # in the first interval nothing may have come back yet
+                while b", p50 " not in shown:  # in the first interval there may be no echo
                     shown += seen(screen, 1)
                 process.send_signal(signal.SIGINT)
                 assert process.wait(DEADLINE) == 0
@@ -529,26 +529,26 @@ def test_progress() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--size", "17M"], "argument --size: '17M' is not a size; say bytes, from 1 to 16M, as in 64 or 64K"),
-        (["--rate", "nan"], "argument --rate: 'nan' is not a rate; say messages a second, from 0.001 to 10000000"),
-        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; say at least 0.01 seconds"),
-        (["--processes", "3"], "--processes: 3 can't share 2 connections; say fewer"),
+        (["--size", "17M"], "argument --size: '17M' is not a size; give bytes, from 1 to 16M, as in 64 or 64K"),
+        (["--rate", "nan"], "argument --rate: 'nan' is not a rate; give messages per second, from 0.001 to 10000000"),
+        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; give at least 0.01 seconds"),
+        (["--processes", "3"], "--processes: 3 cannot share 2 connections; give fewer"),
         (
             ["--mode", "stream", "--rate", "1"],
-            "--rate: a stream goes as fast as it can; leave out --rate, or say another --mode",
+            "--rate cannot be combined with --mode stream, which is as fast as possible",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_usage(arguments: list[str], sentence: str) -> None:
-    """What makes no sense is refused in one sentence that says what would."""
+    """Invalid usage is reported in one sentence that says what is valid."""
     done = load(1, *arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode().removesuffix(" (see echoc load --help)\n").rstrip() == f"echoc: {sentence}"
 
 
 def test_descriptors() -> None:
-    """The soft limit of descriptors is raised as far as needed; the hard one is told of where it is too low."""
+    """The soft limit on descriptors is raised as far as needed; a hard limit that is too low is reported."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 200))
@@ -559,13 +559,13 @@ def test_descriptors() -> None:
         done = load(daemon.port, "--connections", "1000", preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr == (
-        b"echoc: --connections: 1000 need 1033 descriptors in a process, and 200 is the limit (ulimit -Hn); say fewer, "
-        b"or more --processes\n"
+        b"echoc: --connections: 1000 need 1033 descriptors in a process, and the limit (ulimit -Hn) is 200; give "
+        b"fewer, or more --processes\n"
     )
 
 
 def test_lossy_path() -> None:
-    """Where packets are dropped nothing is lost, and the slowest message shows a retransmission (RFC 6298)."""
+    """If packets are dropped no message is lost, and the slowest shows a retransmission (RFC 6298)."""
     if not shutil.which("nft"):
         pytest.skip("nft is not installed")
     rules = (
@@ -573,7 +573,7 @@ def test_lossy_path() -> None:
         "add rule inet lossy in tcp flags & syn == 0 numgen random mod 100 < 5 drop"
     )
     prefix = own_network(f"nft '{rules}'")
-    # With nothing under way besides, only a time-out tells that a message was lost: 200 ms at least in Linux.
+    # With nothing else outstanding, only TCP's time-out repairs a loss: at least 200 ms in Linux.
     with (
         Daemon(prefix=prefix) as daemon,
         inside(daemon.pid),
@@ -586,16 +586,16 @@ def test_lossy_path() -> None:
 
 
 def test_narrow_path() -> None:
-    """The throughput is not more than the path's rate, and not much less."""
+    """The throughput is at most the path's rate, and not much less."""
     if not shutil.which("tc"):
         pytest.skip("tc is not installed")
-    rate, burst = 10e6 / 8, 64 * 1024  # bytes a second, and how many may pass at once
+    rate, burst = 10e6 / 8, 64 * 1024  # bytes per second, and the most that may pass at once
     prefix = own_network(
         "ip link set lo mtu 1500", f"tc qdisc add dev lo root tbf rate 10mbit burst {burst} latency 50ms"
     )
     with Daemon(prefix=prefix) as daemon, inside(daemon.pid):
         began = time.monotonic()
-        # Both ways lead through the same device.  An interval may be told late, but not before it is over.
+        # Both directions use the same device.  An interval may be reported late, but never before its end.
         with loading(
             daemon.port, "--size", "16K", until=lambda interval: 2 * interval["bytes_per_second"] >= 0.3 * rate
         ) as process:

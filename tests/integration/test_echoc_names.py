@@ -26,7 +26,7 @@ sys.exit(main())
 
 
 def echoc(directory: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run echoc, which asks for echo.example in vain, and if the first word is "interrupted" is sent SIGINT then."""
+    """Run echoc, whose query for echo.example is never answered; the word "interrupted" has SIGINT follow the query."""
     configuration = directory / "resolv.conf"
     configuration.write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:1\n")
     prefix = own_network(f"mount --bind '{configuration}' /etc/resolv.conf")
@@ -36,20 +36,20 @@ def echoc(directory: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
 
 @pytest.mark.parametrize("verb", ["send", "ping", "load", "check"])
 def test_interrupted_while_it_resolves(verb: str, tmp_path: Path) -> None:
-    """Ctrl-C is heard while the resolver waits for an answer, and not only after it."""
+    """Ctrl-C works while the resolver waits for an answer."""
     done = echoc(tmp_path, "interrupted", verb, "echo.example")
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_check_is_over_in_time(tmp_path: Path) -> None:
-    """The process ends in time, although the resolver still has its thread."""
+    """The process exits in time, although the resolver's thread still runs."""
     done = echoc(tmp_path, "bounded", "check", "echo.example", "-t", "0.1")
     assert (done.returncode, done.stderr) == (3, b"")
-    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: its name was not resolved in time\n"
+    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: the name was not resolved in time\n"
 
 
 def test_ping_is_over_in_time(tmp_path: Path) -> None:
-    """-w bounds resolving, too."""
+    """-w limits resolving as well."""
     done = echoc(tmp_path, "bounded", "ping", "echo.example", "-w", "1")
     assert done.returncode == 2
-    assert done.stderr == b"echoc: cannot connect to echo.example:10000: its name was not resolved in time\n"
+    assert done.stderr == b"echoc: cannot connect to echo.example:10000: the name was not resolved in time\n"

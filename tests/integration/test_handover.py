@@ -33,12 +33,12 @@ os.fork = fork
 STOPPED_AS_IT_TAKES_OVER = """
 import os, signal
 from echod.handover import queue as handover
-real = handover.receive
-def receive(*arguments, **options):
-    estate = real(*arguments, **options)
+real = handover.take_over
+def take_over(*arguments, **options):
+    taken = real(*arguments, **options)
     os.kill(os.getpid(), signal.SIGTERM)
-    return estate
-handover.receive = receive
+    return taken
+handover.take_over = take_over
 """
 STOPPED_AS_ITS_WORKERS_START = """
 import os, signal
@@ -289,7 +289,7 @@ def test_a_worker_that_comes_late(store: Store) -> None:
             send_and_get(each, b"before")
         leave(first)
         with store.daemon("--workers", "2", patch=NO_PROCESS_AT_FIRST) as second:
-            assert "could not be forked" in second.of("worker_exited")[0]["reason"]
+            assert "fork failed" in second.of("worker_exited")[0]["reason"]
             for each in (client, other):
                 send_and_get(each, b"after")
                 each.close()

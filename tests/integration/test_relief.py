@@ -31,7 +31,7 @@ from tests.integration.test_copies import NEVER, OFTEN, PATIENT, SOON, copied
 NOTHING_LEFT = """
 import errno, os, socket
 from echod.parent.supervisor import Supervisor
-real, change = {function}, Supervisor.change
+real, change = {function}, Supervisor._apply
 def refusing_change(self, new):
     calls = iter(range(1000))
     def refuse(*words):
@@ -40,10 +40,10 @@ def refusing_change(self, new):
         return real(*words)
     {function} = refuse
     try:
-        change(self, new)
+        return change(self, new)
     finally:
         {function} = real
-Supervisor.change = refusing_change
+Supervisor._apply = refusing_change
 """
 """One of the descriptors that a reload takes is not to be had."""
 
@@ -51,19 +51,18 @@ Supervisor.change = refusing_change
 DIES_HANDING_OVER = """
 import os, signal
 from echod.handover import queue as handover
-real, parent = handover.send, os.getpid()
-def send(queue, connections):
+real, parent = handover.hand_over, os.getpid()
+def hand_over(queue, batch):
     if os.getpid() == parent:
-        return real(queue, connections)
+        return real(queue, batch)
     if {number}:
-        real(queue, connections)
+        real(queue, batch)
     os.kill(os.getpid(), signal.SIGKILL)
-handover.send = send
+handover.hand_over = hand_over
 """
 NOT_SENT = """
 import errno, os, socket
-from echod.parent.slot import WorkerSlot
-real, order = socket.send_fds, WorkerSlot.order
+real = socket.send_fds
 def send_fds(sock, buffers, fds):
     if buffers[0].startswith(b"hand over"):
         raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
@@ -80,8 +79,8 @@ os.unlink = unlink
 """
 LATE = """
 from echod.handover import queue as handover
-real = handover.receive
-handover.receive = lambda fds, now, **words: real(fds, now - 1, **words)
+real = handover.take_over
+handover.take_over = lambda fds, now, **words: real(fds, now - 1, **words)
 """
 """As if the connections were sent after the moment that the parent takes for now."""
 
@@ -284,7 +283,7 @@ class TestRefused:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
             assert echod.wait_for("reload_refused")["problem"] == (
-                "the new configuration needs memory or descriptors that are not there: Too many open files; "
+                "the new configuration needs more memory or descriptors than there are: Too many open files; "
                 "free some, and reload again"
             )
             send_and_get(client, b"still there")
@@ -312,8 +311,8 @@ class TestRefused:
                 send_and_get(client, b"before")
             echod.hang_up_on("host = '127.0.0.1'\nworkers = 2")
             assert echod.wait_for("reload_refused")["problem"] == (
-                "workers can't change now: 6 clients can't be passed on by a process that may have 5 at a time; raise "
-                "LimitNOFILE= (ulimit -n), or reload again when they are fewer"
+                "workers cannot change now: handing over 6 clients takes more descriptors than this process may open, "
+                "which is enough for 5; raise LimitNOFILE= (ulimit -n), or reload again with fewer clients"
             )
             for client in clients:
                 send_and_get(client, b"after")

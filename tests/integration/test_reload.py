@@ -34,12 +34,12 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 SLOW_NAME = """
 import os
-import echod.daemon
-real = echod.daemon.endpoints
+import echod.parent.reload
+real = echod.parent.reload.endpoints
 def endpoints(hosts):
     os.read({gate}, 1)
     return real(hosts)
-echod.daemon.endpoints = endpoints
+echod.parent.reload.endpoints = endpoints
 """
 NO_MEMORY = """
 import errno, os
@@ -48,13 +48,13 @@ def memfd_create(*words):
 os.memfd_create = memfd_create
 """
 BUG_IN_READING = """
-import echod.parent.configuration
+import echod.parent.reload
 def too_few(*words):
-    if echod.parent.configuration.started:
+    if echod.parent.reload.started:
         raise RuntimeError("this can not be")
-    echod.parent.configuration.started = True
+    echod.parent.reload.started = True
     return []
-echod.parent.configuration.started, echod.parent.configuration._too_few = False, too_few
+echod.parent.reload.started, echod.parent.reload._too_few = False, too_few
 """
 
 
@@ -102,9 +102,9 @@ class TestEffect:
             send_and_get(client, b"hello")
             daemon.wait_for("connection_opened")
             daemon.hang_up_on("log.format = 'console'")
-            daemon.wait_for_words("Reloaded; changed: log.format.")
+            daemon.wait_for_words("Configuration reloaded; changed: log.format.")
             client.close()
-            daemon.wait_for_words(" is gone (eof), 5 bytes echoed.")
+            daemon.wait_for_words(" closed (eof): 5 bytes echoed in ")
 
     def test_max_connections(self, file: Path) -> None:
         """Who waits is let in by a higher limit; a lower one puts nobody out."""
@@ -350,7 +350,7 @@ class TestRefused:
         with Daemon("--config", f"/dev/fd/{reads}", pass_fds=(reads,)) as daemon:
             os.close(reads)
             daemon.process.send_signal(signal.SIGHUP)
-            assert "can't be read again" in daemon.wait_for("reload_refused")["problem"]
+            assert "cannot be read again" in daemon.wait_for("reload_refused")["problem"]
 
 
 class TestWhen:

@@ -52,6 +52,13 @@ def test_echo_at_once(daemon: Daemon) -> None:
             assert exchange(sock, data, half_close=False) == data
 
 
+def test_a_worker_has_a_name_of_its_own(daemon: Daemon) -> None:
+    """ps(1) and top(1) tell each worker from the parent, whose name stays that of its program."""
+    names = {number: Path(f"/proc/{pid}/comm").read_text() for number, pid in daemon.workers.items()}
+    assert names == {number: f"echod-worker{number}\n" for number in daemon.workers}
+    assert not Path(f"/proc/{daemon.pid}/comm").read_text().startswith("echod-worker")
+
+
 def test_many_clients(daemon: Daemon) -> None:
     """500 clients at once, on both addresses, each get their own bytes back, and nobody else's."""
     with clients(daemon.addresses[0], 250) as some, clients(daemon.addresses[1], 250) as others:

@@ -41,7 +41,7 @@ import os, signal
 from echod.parent.supervisor import Supervisor
 real = Supervisor._handle_signal
 def handle(self, signum):
-    for slot in self._crew._slots:
+    for slot in self._pool._slots:
         os.kill(slot.pid, signal.SIGKILL)
         os.waitid(os.P_PID, slot.pid, os.WEXITED | os.WNOWAIT)
     real(self, signum)

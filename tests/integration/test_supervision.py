@@ -156,7 +156,7 @@ def test_hung_worker() -> None:
             freeze(first)
             with daemon.connect() as client:
                 send_and_get(client, b"patience")
-        assert daemon.wait_for("worker_exited")["reason"] == "it hung, and was killed"
+        assert daemon.wait_for("worker_exited")["reason"] == "killed because its loop hung"
         assert daemon.stop() == 0
 
 
@@ -200,7 +200,7 @@ def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
     """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
     patch = FAILING_FORKS.format(function=function, error=error, numbers=numbers)
     with Daemon("--workers", "1", patch=patch) as daemon:
-        reason = f"it could not be forked, {os.strerror(getattr(errno, error))}"
+        reason = f"fork failed: {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_exited", len(numbers), lambda event: event["reason"] == reason)
         daemon.wait_for("worker_started", 2)

@@ -167,16 +167,28 @@ def test_ready(systemd: Systemd) -> None:
 
 
 def test_status(systemd: Systemd) -> None:
-    """STATUS= says in a sentence where echod listens, who is there, who was, and what was echoed; no more is sent."""
+    """STATUS= says where echod listens, how many connections there are and were, and how many bytes were echoed."""
     with Daemon(environment=systemd.environment) as daemon:
         where = " and ".join(daemon.addresses)
         ready = systemd.wait_for("READY", "1")
-        assert ready["STATUS"] == f"Echoing on {where}: 0 clients now, 0 so far; 0 bytes echoed."
+        assert ready["STATUS"] == f"Echoing on {where}: 0 connections now, 0 in total; 0 bytes echoed."
         with daemon.connect() as client:
             send_and_get(client, bytes(2048))
-            systemd.wait_for("STATUS", f"Echoing on {where}: 1 client now, 1 so far; 2.00 KiB echoed.")
+            systemd.wait_for("STATUS", f"Echoing on {where}: 1 connection now, 1 in total; 2.00 KiB echoed.")
     systemd.receive_waiting()
     assert systemd.count("WATCHDOG") == 0
+
+
+def test_the_status_counts_the_bytes_of_a_closed_connection(systemd: Systemd) -> None:
+    """The first status in which a connection is closed has all its bytes."""
+    with Daemon(environment=systemd.environment) as daemon:
+        systemd.wait_for("READY", "1")
+        with daemon.connect() as client:
+            send_and_get(client, bytes(2048))
+        status = ""
+        while ": 0 connections now, 1 in total" not in status:
+            status = systemd.receive()["STATUS"]
+        assert status.endswith("; 2.00 KiB echoed.")
 
 
 def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
@@ -208,7 +220,7 @@ def test_stopping(systemd: Systemd) -> None:
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:
         send_and_get(client, b"hello")
         daemon.process.send_signal(signal.SIGTERM)
-        assert systemd.wait_for("STOPPING", "1")["STATUS"] == "Stopping: 1 client to finish."
+        assert systemd.wait_for("STOPPING", "1")["STATUS"] == "Stopping: draining 1 connection."
         client.close()
         assert daemon.read_to_end() == os.EX_OK
     systemd.receive_waiting()
@@ -223,7 +235,7 @@ def test_reload(systemd: Systemd, tmp_path: Path) -> None:
         status = systemd.wait_for("READY", "1")["STATUS"]
         last = 0
         problem = f"{file}: chunk_size is 0, but must be "
-        refused = f"{status.removesuffix('.')}; the last reload was refused: {problem}"
+        refused = f"{status.removesuffix('.')}; the last reload failed: {problem}"
         for text, expected in (("chunk_size = 2", status), ("chunk_size = 0", refused), ("", status)):
             file.write_text(text)
             daemon.process.send_signal(signal.SIGHUP)
@@ -294,22 +306,22 @@ def test_reload_with_a_hung_worker(systemd: Systemd) -> None:
         assert names.index("worker_exited") < names.index("reloaded")
 
 
-def test_sockets_overrule_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> None:
-    """Where to listen, set while echod serves passed sockets, is told to be overruled: no restart would change that."""
+def test_sockets_override_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> None:
+    """A reload that sets where to listen, while echod serves passed sockets, warns that these override it."""
     file = tmp_path / "echod.toml"
     file.write_text("")
     with (
         listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp,
         passing(tcp, arguments=("--config", str(file)), environment=systemd.environment) as daemon,
     ):
-        assert "(sockets from systemd, which overrule port): " in systemd.wait_for("READY", "1")["STATUS"]
+        assert "(sockets from systemd, which override port): " in systemd.wait_for("READY", "1")["STATUS"]
         file.write_text("host = '127.0.0.2'")
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.wait_for("config_warning", 2)["problem"] == (
-            f"{file}: host and --port are overruled by the sockets that systemd passed"
+            f"{file}: host and --port are overridden by the sockets that systemd passed"
         )
         assert daemon.wait_for("reloaded")["changed"] == []
-        assert "(sockets from systemd, which overrule host and port): " in systemd.wait_for("READY", "1")["STATUS"]
+        assert "(sockets from systemd, which override host and port): " in systemd.wait_for("READY", "1")["STATUS"]
 
 
 def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
@@ -415,12 +427,12 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
             assert [(event["address"], event["adopted"]) for event in daemon.of("listening")] == (
                 [(address, True) for address in ready["addresses"]]
             )
-            assert {event["message"].partition(",")[2] for event in daemon.of("listening")} == {" passed by systemd."}
+            assert all(event["message"].endswith(" (socket passed by systemd).") for event in daemon.of("listening"))
             status = systemd.wait_for("READY", "1")["STATUS"]
             where = " and ".join(ready["addresses"])
-            assert status.startswith(f"Echoing on {where} (sockets from systemd, which overrule host and port): ")
+            assert status.startswith(f"Echoing on {where} (sockets from systemd, which override host and port): ")
             (warning,) = daemon.of("config_warning")
-            assert warning["problem"] == "--host and --port are overruled by the sockets that systemd passed"
+            assert warning["problem"] == "--host and --port are overridden by the sockets that systemd passed"
             for address in daemon.addresses:
                 with daemon.connect(address) as client:
                     client.sendall(b"adopted")
@@ -512,4 +524,4 @@ def test_no_socket() -> None:
     with Daemon(prefix=(sys.executable, "-c", PASSING, "", "1", "0"), pass_fds=(0,), wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1
-        assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is no socket; ")
+        assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is not a socket; ")

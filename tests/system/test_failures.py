@@ -89,7 +89,7 @@ def test_a_hung_loop_is_replaced(service: Service) -> None:
             service.machine.run("nc", "-N", "-p", "40007", "127.0.0.1", str(PORT), check=False)
             exited = journal.wait_for_event("worker_exited")
             journal.wait_for_event("worker_started")
-        assert exited["reason"] == "it hung, and was killed"
+        assert exited["reason"] == "killed because its loop hung"
         assert not alive(service, workers)
         assert (service.parent, service.show("NRestarts")) == (parent, "0")
         assert service.echoes()

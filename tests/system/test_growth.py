@@ -155,7 +155,7 @@ def restart(service: Service, clients: Clients, times: int) -> None:
 def wait_until_the_others_are_gone(service: Service) -> None:
     """Return when echod, too, knows that only those are connected that stay."""
     found = service.show("StatusText")
-    while not re.search(f": {STAYING} clients now", found):
+    while not re.search(f": {STAYING} connections now", found):
         found = service.machine.wait_for_change(UNIT, "StatusText", found)
 
 

@@ -43,9 +43,9 @@ def test_jq_reads_what_echod_says(restarted: Service) -> None:
 
 
 def test_the_sentence_comes_first(restarted: Service) -> None:
-    """So that it is what systemctl status and journalctl show of a line that is cut at the terminal's edge."""
+    """systemctl status and journalctl cut a line off at the width of the terminal: they show the sentence."""
     told = entries(restarted.machine, restarted.invocation(), "ECHOD_EVENT=ready")
-    assert [entry["MESSAGE"].startswith('{"message": "Ready: whoever') for entry in told] == [True]
+    assert [entry["MESSAGE"].startswith('{"message": "Ready: accepting connections on ') for entry in told] == [True]
 
 
 def test_a_level_is_a_priority(machine: Machine, service: Service) -> None:

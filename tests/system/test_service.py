@@ -36,13 +36,13 @@ def test_the_status_is_a_sentence_with_the_addresses(served: Service) -> None:
 
 
 def test_the_status_counts_what_was_served(served: Service) -> None:
-    """The sentence changes when somebody was served: how many clients there have been, and what they were echoed."""
+    """The sentence changes after a connection: how many there have been, and how many bytes were echoed."""
     before = last = served.show("StatusText")
     assert served.echoes()
-    # The client may be counted before its bytes are, which a worker adds up once a second.
-    while "1 so far; 21.5 KiB" not in last:
+    # While a connection lasts, a worker counts its bytes once a second; the status may be sent in between.
+    while "1 in total; 21.5 KiB" not in last:
         last = served.machine.wait_for_change(UNIT, "StatusText", last)
-    assert "0 so far; 0 bytes" in before
+    assert "0 in total; 0 bytes" in before
 
 
 def test_started_means_served(machine: Machine, service: Service) -> None:

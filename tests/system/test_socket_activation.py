@@ -64,8 +64,8 @@ def test_a_restart_refuses_nobody(activated: Service) -> None:
     assert activated.show("ActiveState") == "active"
 
 
-def test_host_and_port_are_overruled_and_it_is_said(activated: Service) -> None:
-    """What the configuration says of addresses does not count; `systemctl status` and an event say so."""
+def test_host_and_port_are_overridden(activated: Service) -> None:
+    """The sockets from systemd override the addresses of the configuration; `systemctl status` and an event say so."""
     activated.machine.write(CONFIG, 'host = "192.0.2.1"\nport = 10001\n')
     activated.machine.run("systemctl", "restart", UNIT)
     assert activated.machine.listening() == ADDRESSES
@@ -74,7 +74,7 @@ def test_host_and_port_are_overruled_and_it_is_said(activated: Service) -> None:
     assert len(warnings) == 1
     assert "host" in warnings[0]
     assert CONFIG in warnings[0]
-    assert "overruled" in warnings[0]
+    assert "overridden" in warnings[0]
 
 
 def test_reload_works_without_a_network(activated: Service) -> None:

@@ -1,4 +1,4 @@
-"""The events of echod as its tests see them: each method of `Journal` that declares one, and values for its fields."""
+"""The events of echod for its tests: each method of `EventLog` that declares one, values for its fields, a recorder."""
 
 import inspect
 import json
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from echod.log.events import EventLog, Framing
-from echod.log.output import LogQueue, open_writer
+from echod.log.events import EventLog, LogOptions
+from echod.log.output import Framing, LogQueue, open_writer
 
 EVENTS = {name: method for name, method in vars(EventLog).items() if hasattr(method, "__wrapped__")}
 """By name, in the order of the module."""
@@ -22,28 +22,21 @@ def fields_of(name: str) -> dict[str, Any]:
     return {parameter.name: _ORDINARY[parameter.annotation] for parameter in parameters if parameter.name != "self"}
 
 
-class Told:
-    """A journal, and what it has written."""
+class Recorder:
+    """An `EventLog`, and what it has written into a pipe."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, framing: Framing, options: LogOptions) -> None:
         self._reads, self._writes = os.pipe()
         os.set_blocking(self._reads, False)
-        self._sink = LogQueue(open_writer(self._writes))
-        defaults: dict[str, Any] = {
-            "level": "debug",
-            "form": "json",
-            "connections": True,
-            "payload": False,
-            "output": Framing.LINE,
-        }
-        self.journal = EventLog(self._sink, **(defaults | options))
+        self._queue = LogQueue(open_writer(self._writes))
+        self.events = EventLog(self._queue, framing, options)
 
-    def tell(self, name: str, **fields: Any) -> None:
-        """Have an event told, with these fields, and the others at ordinary values."""
-        getattr(self.journal, name)(**(fields_of(name) | fields))
+    def log(self, name: str, **fields: Any) -> None:
+        """Log an event with these fields, the others at ordinary values."""
+        getattr(self.events, name)(**(fields_of(name) | fields))
 
     def written(self) -> bytes:
-        """What was written since this was last asked."""
+        """What was written since the last call."""
         try:
             return os.read(self._reads, 1 << 20)
         except BlockingIOError:
@@ -59,16 +52,17 @@ class Told:
 
     def close(self) -> None:
         """Close the pipe."""
-        self._sink.close()
+        self._queue.close()
         os.close(self._reads)
         os.close(self._writes)
 
 
 @contextmanager
-def telling(**options: Any) -> Iterator[Told]:
-    """A journal with these options, the others such that everything is told, as JSON."""
-    told = Told(**options)
+def recording(framing: Framing = Framing.LINE, **options: Any) -> Iterator[Recorder]:
+    """A recorder with these options; by default it logs everything, as JSON."""
+    defaults: dict[str, Any] = {"level": "debug", "format": "json", "connections": True, "payload": False}
+    recorder = Recorder(framing, LogOptions(**(defaults | options)))
     try:
-        yield told
+        yield recorder
     finally:
-        told.close()
+        recorder.close()

@@ -1,4 +1,4 @@
-"""The command line, in this process: what it says, where, and with which status it leaves."""
+"""The command line, run in this process: what it prints, where, and its exit status."""
 
 import json
 import os
@@ -12,15 +12,14 @@ from typing import NamedTuple
 import pytest
 
 import echod
-from echod import cli
-from echod import daemon as serving
+from echod import cli, daemon
 from echod.config import sources
 from echod.config.settings import Key, keys
 from echod.log import journald
 from tests.journald import Journald
 
 TOML = "{file}"
-"""In an expected sentence, the file that the test has written."""
+"""Stands in an expected sentence for the file that the test has written."""
 
 
 class Said(NamedTuple):
@@ -32,7 +31,7 @@ class Said(NamedTuple):
 
     @property
     def sentences(self) -> list[str]:
-        """What was said on standard error, line by line, without who says it."""
+        """The lines of standard error, without the prefix."""
         lines = self.err.splitlines()
         assert all(line.startswith("echod: ") for line in lines), self.err
         return [line.removeprefix("echod: ") for line in lines]
@@ -43,14 +42,14 @@ Echod = Callable[..., Said]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Echod:
-    """Run the command with these arguments and variables, as if nothing else were set and no file there."""
+    """Run the command with these arguments and variables, while nothing else is set and no file exists."""
     for name in list(os.environ):
         if name.startswith("ECHOD_") or name == "JOURNAL_STREAM":
             monkeypatch.delenv(name)
     monkeypatch.setattr(sources, "DEFAULT_FILE", str(tmp_path / "default.toml"))
     monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journald"))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delattr(serving, "Supervisor")  # nothing here gets as far as serving
+    monkeypatch.delattr(daemon, "Supervisor")  # nothing here gets as far as serving
 
     def run(*arguments: str, **environment: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["echod", *arguments])
@@ -90,7 +89,7 @@ def test_help(run: Echod) -> None:
 
 
 def test_version(run: Echod) -> None:
-    """`--version` says which, and nothing else."""
+    """`--version` prints the version, and nothing else."""
     assert run("--version") == (0, f"echod {echod.__version__}\n", "")
 
 
@@ -110,7 +109,7 @@ def test_version(run: Echod) -> None:
     ],
 )
 def test_usage(run: Echod, arguments: list[str], sentence: str) -> None:
-    """What the command line does not know is told in one sentence, with the nearest that it does know: 64."""
+    """An unknown argument is reported in one sentence, with the most similar known one: status 64."""
     said = run(*arguments)
     assert (said.code, said.out, len(said.sentences)) == (os.EX_USAGE, "", 1)
     assert said.sentences[0].startswith(sentence)
@@ -129,14 +128,14 @@ def test_usage(run: Echod, arguments: list[str], sentence: str) -> None:
             "{file}: unknown key 'limits.idle_timout'; did you mean 'limits.idle_timeout'?",
         ),
         ("limits = 5\n", "{file}: limits must be a table: write [limits] and its keys below"),
-        ("port = '10000x'\n", "{file}: port is '10000x', but must be a whole number from 0 to 65535, 0 for "),
+        ("port = '10000x'\n", "{file}: port is '10000x', but must be a whole number from 0 to 65535; 0 lets "),
         ("port = 65536\n", "{file}: port is 65536, but must be "),
         ("port = 1.5\n", "{file}: port is 1.5, but must be "),
         ("port = true\n", "{file}: port is True, but must be "),
         ("host = 7\n", "{file}: host is 7, but must be a name, an address, "),
         ("host = []\n", "{file}: host is [], but must be "),
         ("host = ['a', 7]\n", "{file}: host is 7, but must be "),
-        ("chunk_size = 0\n", "{file}: chunk_size is 0, but must be a size of 1 byte to 16MiB, "),
+        ("chunk_size = 0\n", "{file}: chunk_size is 0, but must be a size from 1 byte to 16MiB, "),
         ("chunk_size = '64kB'\n", "{file}: chunk_size is '64kB', but must be "),
         ("workers = 'all'\n", "{file}: workers is 'all', but must be a whole number from 1 to 256, or 'auto' "),
         ("[limits]\nidle_timeout = '3 fortnights'\n", "{file}: limits.idle_timeout is '3 fortnights', but must be a "),
@@ -152,7 +151,7 @@ def test_usage(run: Echod, arguments: list[str], sentence: str) -> None:
 )
 @pytest.mark.parametrize("then", ["--check-config", "--print-config", "--log-connections"])
 def test_wrong_file(run: Echod, tmp_path: Path, text: str, sentence: str, then: str) -> None:
-    """What is wrong in a file is told in one sentence that names it, whatever was to be done with it: 78."""
+    """A problem in a file is reported in one sentence that names the file, with any command: status 78."""
     file = tmp_path / "echod.toml"
     file.write_text(text)
     said = run("--config", str(file), then)
@@ -170,7 +169,7 @@ def test_wrong_file(run: Echod, tmp_path: Path, text: str, sentence: str, then: 
 )
 @pytest.mark.parametrize("by_variable", [True, False])
 def test_unreadable_file(run: Echod, tmp_path: Path, name: str, sentence: str, by_variable: bool) -> None:
-    """A file that can't be read, named by flag or variable, is told with the reason: 78."""
+    """A file that cannot be read, named by flag or variable, is reported with the reason: status 78."""
     (tmp_path / "latin1.toml").write_bytes(b'host = "\xe9"')
     path = str(tmp_path / name)
     said = run(ECHOD_CONFIG=path) if by_variable else run("--config", path)
@@ -181,7 +180,7 @@ def test_unreadable_file(run: Echod, tmp_path: Path, name: str, sentence: str, b
 
 @pytest.mark.parametrize("name", ["", ".", "/", ".."])
 def test_file_without_a_name(run: Echod, name: str) -> None:
-    """A directory, or nothing, in place of a file is told like any other that can't be read: 78."""
+    """A directory, or an empty name, is reported like any other file that cannot be read: status 78."""
     for said in (run("--config", name), run(ECHOD_CONFIG=name)):
         assert (said.code, len(said.sentences)) == (os.EX_CONFIG, 1)
         assert "cannot be read" in said.sentences[0]
@@ -204,7 +203,7 @@ def test_file_without_a_name(run: Echod, name: str) -> None:
     ],
 )
 def test_wrong_variable(run: Echod, variable: str, value: str, sentence: str) -> None:
-    """What is wrong with a variable is told in one sentence that names it: 78."""
+    """A problem with a variable is reported in one sentence that names the variable: status 78."""
     said = run(**{variable: value})
     assert (said.code, said.out, len(said.sentences)) == (os.EX_CONFIG, "", 1)
     assert said.sentences[0].startswith(sentence)
@@ -214,14 +213,14 @@ def test_wrong_variable(run: Echod, variable: str, value: str, sentence: str) ->
     ("flag", "value"), [("--port", "-1"), ("--chunk-size", "17MiB"), ("--workers", "few"), ("--log-format", "xml")]
 )
 def test_wrong_flag(run: Echod, flag: str, value: str) -> None:
-    """A flag's value that is out of range is told with the flag's name: 78."""
+    """An invalid value of a flag is reported with the name of the flag: status 78."""
     said = run(f"{flag}={value}")
     assert (said.code, len(said.sentences)) == (os.EX_CONFIG, 1)
     assert said.sentences[0].startswith(f"{flag} is {value!r}, but must be ")
 
 
 def test_several_problems(run: Echod, tmp_path: Path) -> None:
-    """Everything that is wrong is told at once, each with its place."""
+    """All problems are reported at once, each with its place."""
     file = tmp_path / "echod.toml"
     file.write_text("prot = 1\n[log]\nlevel = 'loud'\n")
     said = run("--config", str(file), "--workers", "none", ECHOD_PORT="x", ECHOD_CHUNKSIZE="1")
@@ -232,12 +231,12 @@ def test_several_problems(run: Echod, tmp_path: Path) -> None:
 
 
 def test_check_config(run: Echod) -> None:
-    """`--check-config` says OK, and no more, where nothing is wrong."""
+    """`--check-config` prints OK and nothing else for a valid configuration."""
     assert run("--check-config", "--host", "localhost", "--host", "unix:@echod", "--port", "0") == (0, "OK\n", "")
 
 
 def test_check_config_looks_at_every_host(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--check-config` tells of each host that does not resolve, or is no address of this machine: 69."""
+    """`--check-config` reports each host that does not resolve, or is not an address of this machine: status 69."""
 
     def getaddrinfo(host: str, *_: object, **__: object) -> object:
         if host == "192.0.2.1":
@@ -250,13 +249,13 @@ def test_check_config_looks_at_every_host(run: Echod, monkeypatch: pytest.Monkey
     assert (said.code, said.out) == (os.EX_UNAVAILABLE, "")
     first, second, *others = said.sentences
     assert first.startswith("host 'nowhere' does not resolve: Name or service not known; ")
-    assert second.startswith("cannot listen on 192.0.2.1:10000: it is no address of this machine; ")
+    assert second.startswith("cannot listen on 192.0.2.1:10000: this machine does not have that address; ")
     assert "'unix:relative'" in " ".join(others)
     assert "'elsewhere'" in " ".join(others)
 
 
 def test_warnings_of_a_check(run: Echod) -> None:
-    """What is allowed, but perhaps not meant, is a warning: on standard error, beside OK."""
+    """A valid configuration that may be a mistake gives a warning on standard error, besides OK."""
     said = run("--check-config", ECHOD_HOST="", ECHOD_SERVICE_HOST="10.0.0.1", ECHOD_PORT="tcp://10.0.0.1:7")
     assert (said.code, said.out) == (0, "OK\n")
     assert sorted(sentence.split()[1] for sentence in said.sentences) == ["ECHOD_HOST", "ECHOD_PORT,"]
@@ -264,7 +263,7 @@ def test_warnings_of_a_check(run: Echod) -> None:
 
 
 def test_print_config(run: Echod, tmp_path: Path) -> None:
-    """`--print-config` says what every setting is and where that comes from, as a file that can be fed back."""
+    """`--print-config` prints every setting with its origin, as a file that can be read again."""
     file = tmp_path / "echod.toml"
     file.write_text("chunk_size = 16\n[limits]\nidle_timeout = '90'\n")
     beside = tmp_path / "echod.toml.d" / "more.toml"
@@ -287,7 +286,7 @@ def test_print_config(run: Echod, tmp_path: Path) -> None:
 
 
 def test_print_and_check(run: Echod) -> None:
-    """Asked for both, the settings are on standard output, alone, and OK is on standard error."""
+    """With both options, only the settings are on standard output, and OK is on standard error."""
     said = run("--print-config", "--check-config")
     assert said.code == 0
     assert said.out.startswith("host = ")
@@ -297,25 +296,25 @@ def test_print_and_check(run: Echod) -> None:
 
 @pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
 def test_each_flag(run: Echod, key: Key) -> None:
-    """Each setting has a flag, which takes what `--print-config` prints."""
+    """Each setting has a flag, which accepts what `--print-config` prints."""
     value = key.kind.show(key.default).strip('"')
     said = run(f"{key.flag}={value}", "--print-config")
     assert f"{key.path[-1]} = {key.kind.show(key.default)}  # flag {key.flag}" in said.out.splitlines()
 
 
-def test_flag_for_yes(run: Echod) -> None:
-    """The flag of something that is or is not may stand alone."""
+def test_flag_without_a_value(run: Echod) -> None:
+    """The flag of a bool needs no value to be true."""
     assert "payload = true  # flag --log-payload" in run("--log-payload", "--print-config").out.splitlines()
 
 
 def journal_stream() -> str:
-    """What systemd sets where it has connected standard error to its journal."""
+    """JOURNAL_STREAM as systemd sets it when it connects standard error to its journal."""
     status = os.fstat(2)
     return f"{status.st_dev}:{status.st_ino}"
 
 
 def test_problems_in_the_journal(run: Echod, tmp_path: Path) -> None:
-    """Each is an event there, whose sentence is what a person would be told elsewhere; standard error gets nothing."""
+    """Each problem is an event there, with the sentence that is otherwise printed; standard error gets nothing."""
     flags = ["--port", "x", "--workers", "0"]
     told = run(*flags)
     with Journald(tmp_path / "journald") as found:
@@ -328,7 +327,7 @@ def test_problems_in_the_journal(run: Echod, tmp_path: Path) -> None:
 
 
 def test_warnings_in_the_journal(run: Echod, tmp_path: Path) -> None:
-    """They are the events that they are when it serves; the answer stays where it is."""
+    """Warnings are events there, as when echod serves; OK stays on standard output."""
     with Journald(tmp_path / "journald") as found:
         said = run("--check-config", ECHOD_PORT="tcp://10.0.0.1:7", JOURNAL_STREAM=journal_stream())
         (entry,) = found.entries()
@@ -338,30 +337,28 @@ def test_warnings_in_the_journal(run: Echod, tmp_path: Path) -> None:
 
 
 def test_problems_in_a_journal_without_its_socket(run: Echod) -> None:
-    """They are events on standard error, at the priority of errors, sd-daemon(3)."""
+    """Problems are events on standard error, with the priority of errors (sd-daemon(3))."""
     said = run("--prot", JOURNAL_STREAM=journal_stream())
     assert (said.code, said.err[:3], said.err.count("\n")) == (os.EX_USAGE, "<3>", 1)
     assert json.loads(said.err[3:])["message"].startswith("unknown argument '--prot'")
 
 
 def test_bug(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug is an event with its traceback inside, and nothing else: 70."""
+    """A bug is one event with its traceback inside: status 70."""
 
     def load(*_: object) -> None:
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError("unexpected")
 
     monkeypatch.setattr(cli, "load", load)
     said = run()
     assert (said.code, said.out, said.err.count("\n")) == (os.EX_SOFTWARE, "", 1)
     event = json.loads(said.err)
-    assert (event["event"], event["level"], event["error"]) == (
-        ("bug", "critical", "RuntimeError('nobody thought of this')")
-    )
+    assert (event["event"], event["level"], event["error"]) == (("bug", "critical", "RuntimeError('unexpected')"))
     assert event["traceback"].startswith("Traceback")
 
 
 def test_interrupted(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C before echod serves ends it without a word, with the status that shells know: 130."""
+    """Ctrl-C before echod serves ends it silently, with the status that shells use: 130."""
 
     def load(*_: object) -> None:
         raise KeyboardInterrupt
@@ -372,15 +369,15 @@ def test_interrupted(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("soft", "hard", "warned"), [(1024, 1024, True), (1024, 20000, False), (20000, 20000, False)])
 def test_descriptors(run: Echod, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, warned: bool) -> None:
-    """echod takes all the descriptors it may have, and warns if they are fewer than the clients it may serve."""
+    """echod raises its limit of descriptors, and warns if they are fewer than the connections allowed."""
     taken: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: taken.append(limits))
-    said = run("--host", "unix:relative")  # ends here, before anything is opened
+    said = run("--host", "unix:/no/such/directory/echo")  # cannot be opened
     assert said.code == os.EX_UNAVAILABLE
     assert taken in ([(hard, hard)], []) if soft == hard else taken == [(hard, hard)]
     warnings = [line for line in said.err.splitlines() if '"config_warning"' in line]
     assert len(warnings) == warned
     if warned:
         assert "limits.max_connections is 10000" in json.loads(warnings[0])["message"]
-        assert "960 clients" in json.loads(warnings[0])["message"]
+        assert "allow only 960;" in json.loads(warnings[0])["message"]

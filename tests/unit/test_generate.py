@@ -1,11 +1,11 @@
-"""packaging/generate: what parsers and schemas have or may come to have, as text."""
+"""packaging/generate: what parsers have or may come to have, as text."""
 
 import argparse
 from typing import Any
 
 import pytest
 
-from generate import pages, schema
+from generate import pages
 
 
 def item(*names: str, **options: Any) -> str:
@@ -45,39 +45,3 @@ def test_a_default_is_filled_in() -> None:
     parser = argparse.ArgumentParser()
     action = parser.add_argument("--count", default=5, help="so many (default: %(default)d)")
     assert list(pages._options([action]))[2] == "So many (default: 5)."
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"type": "integer"}, "Integer."),
-        ({"type": ["number", "null"], "description": "How long."}, "Number or null. How long."),
-        ({"enum": ["open", "closed", None]}, '"open", "closed" or null.'),
-        ({"const": 1}, "1."),
-        ({"$ref": "#/definitions/target"}, "See `target`."),
-        ({"anyOf": [{"$ref": "#/definitions/target"}, {"type": "null"}]}, "`target` or null."),
-        ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, "Array of array of integer."),
-    ],
-)
-def test_a_field_says_what_it_may_be(value: dict[str, Any], text: str) -> None:
-    """In words, before what it means."""
-    (field,) = schema._fields({"required": ["it"], "properties": {"schema": True, "it": value}})
-    assert (field.name, field.text, field.fields) == ("it", text, [])
-
-
-_OBJECT = {"type": "object", "required": ["count"], "properties": {"count": {"type": "integer"}}}
-
-
-@pytest.mark.parametrize(
-    "value", [_OBJECT, {"anyOf": [_OBJECT, {"type": "null"}]}, {"type": "array", "items": _OBJECT}]
-)
-def test_an_object_within_has_its_fields_below_it(value: dict[str, Any]) -> None:
-    """Where it has no name of its own."""
-    (field,) = schema._fields({"required": ["it"], "properties": {"it": value}})
-    assert [(one.name, one.text) for one in field.fields] == [("count", "Integer.")]
-
-
-def test_a_field_that_may_be_missing_says_so() -> None:
-    """The others are always there."""
-    (field,) = schema._fields({"properties": {"offset": {"type": "integer"}}})
-    assert field.text == "Integer, if there is one."

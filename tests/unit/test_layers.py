@@ -5,6 +5,7 @@ no cycle, and a reader who starts at the bottom meets nothing that is not known 
 """
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ LAYERS = [
     ["daemon"],
     ["parent"],
     ["worker"],
-    ["handover", "shared"],
+    ["handover"],
+    ["shared"],
     ["config", "log", "net", "systemd"],
     ["errors"],
 ]
@@ -33,7 +35,7 @@ THIRD_PARTIES = {
 }
 """Each package that is not part of Python or echod, and its only importers."""
 
-SETTINGS_READERS = {"cli", "config", "daemon", "parent.configuration", "parent.last_good"}
+SETTINGS_READERS = {"cli", "config", "daemon", "parent.last_good", "parent.reload"}
 """All other modules get plain values, so that a key can be renamed without them."""
 
 CLIENT = "client"
@@ -63,19 +65,22 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
 def own_imports(module: str) -> set[str]:
     """The modules of echod that a module imports; echod itself, imported for its version, does not count."""
     names = [name.removeprefix("echod.") for name in imports(FILES[module]) if name.startswith("echod.")]
     return {name if name in FILES else name.rpartition(".")[0] for name in names} - {""}
 
 
-def reachable(module: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Every module that importing `module` imports, without those of other packages' own imports."""
-    for other in own_imports(module):
-        if package_of(other) == package_of(module):
-            yield other
-            if other not in seen:
-                yield from reachable(other, seen | {other})
+def reachable(module: str) -> set[str]:
+    """Every module of the same package that is imported when `module` is."""
+    found: set[str] = set()
+    new = {module}
+    while new:
+        siblings = {other for each in new for other in own_imports(each) if package_of(other) == package_of(module)}
+        new = siblings - found
+        found |= new
+    return found
 
 
 def test_every_package_has_its_row() -> None:
@@ -114,7 +119,7 @@ def test_no_package_stands_higher_than_it_must() -> None:
 
 def test_no_package_has_a_cycle() -> None:
     """The modules of a package do not import each other in a circle."""
-    assert [module for module in FILES if module in set(reachable(module))] == []
+    assert [module for module in FILES if module in reachable(module)] == []
 
 
 def test_client_and_daemon_do_not_know_each_other() -> None:

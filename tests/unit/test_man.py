@@ -1,5 +1,6 @@
-"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well-formed."""
+"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well formed."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from echod.config.settings import keys
 from generate.documents import PAGES, documents
 from generate.pages import BLOCK, BLOCKS
+from tests.unit.client.schema import validated
 
 DOCUMENTS = documents()
+MAN = Path(__file__).parents[2] / "packaging" / "man"
+SCHEMA = MAN.parent / "echoc.schema.json"
 
 
 def complaints(command: str, *arguments: str | Path) -> list[str]:
@@ -33,6 +38,38 @@ def test_every_generated_block_has_its_place() -> None:
     """Each stands in one page, once, with a beginning and an end."""
     found = [match[2] for page in PAGES for match in BLOCK.finditer(page.read_text())]
     assert sorted(found) == sorted(BLOCKS)
+
+
+def test_echoc_shows_one_valid_object_of_each_kind() -> None:
+    """The examples of JSON in echoc(1) are as the schema says, one for each kind that it knows."""
+    section = re.search(r"^\.Sh JSON\n(.*?)^\.Sh ", (MAN / "echoc.1").read_text(), re.DOTALL | re.MULTILINE)
+    assert section is not None
+    examples = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", section[1], re.DOTALL | re.MULTILINE)
+    objects = validated("\n".join(typed(example).replace("\n", "") for example in examples).encode())
+    kinds = json.loads(SCHEMA.read_text())["properties"]["kind"]["enum"]
+    assert sorted(item["kind"] for item in objects) == sorted(kinds)
+
+
+def test_every_key_is_documented_by_all_its_names() -> None:
+    """echod.toml(5) has each key with its default, variable and flag, in the order of the model."""
+    page = typed((MAN / "echod.toml.5").read_text())
+    documented = re.findall(
+        r"^\.It Va (\S+) No = (.+)\n(?:.*\n)+?Variable\n\.Ev (\S+) ,\nflag\n\.Fl (\S+) \.$", page, re.MULTILINE
+    )
+    assert documented == [(key.name, key.kind.show(key.default), key.variable, key.flag[1:]) for key in keys()]
+
+
+def test_references_among_the_pages_lead_to_one() -> None:
+    """Each page that another one refers to as echod's or echoc's own is there, in the section that is named."""
+    found = {match for page in PAGES for match in re.findall(r"^\.Xr (echo\S+) (\d)", page.read_text(), re.MULTILINE)}
+    assert found == {tuple(page.name.rsplit(".", 1)) for page in PAGES}
+
+
+def typed(text: str) -> str:
+    """Literal text of a page as it was before it was escaped."""
+    for escaped, char in {r"\-": "-", r"\(dq": '"', r"\(aq": "'", r"\e": "\\"}.items():
+        text = text.replace(escaped, char)
+    return text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

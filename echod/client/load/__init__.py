@@ -1,13 +1,16 @@
-"""What `echoc load` is made of: processes, each with many connections on one loop.
+"""`echoc load`: many connections at once, every byte compared, and rates, latencies and errors reported.
 
-crew.py       the processes of a load
-generator.py  one of them: its connections, what is due, and reports
-modes.py      what a load does with each connection
-flow.py       a load's connection, with one life after the other
-wire.py       the bytes of one life: sent, received and compared
-plan.py       what is asked of a load
-loop.py       descriptors, and times at which something is to be done
-tally.py      what a load has seen, as numbers that can be added up
-summary.py    those numbers, as text and as JSON
-chart.py      a histogram as lines of text
+    command.py      the arguments, and the run from the first connection to the result
+    pool.py         the processes of a load, and their results
+    generator.py    one of these processes: its connections, the messages that are due, its reports
+    modes.py        what a connection does in each mode
+    connection.py   connecting, closing, failing and connecting again
+    transfer.py     sending, receiving and comparing the bytes of a connection
+    plan.py         the plan of a load, which all processes share
+    tally.py        the counters and times of a load, which can be added up
+    summary.py      the result as text and as the fields of JSON
+    loop.py         the event loop of a load process
+
+A process knows the plan and the socket to its parent, and nothing about the command line or the output.  The package
+must not know about the other verbs.
 """

@@ -1,7 +1,8 @@
-"""One process of a load: its share of the connections, from the first connect to the last echo.
+"""One process of a load: its connections, from the first connect to the last echo, and its reports.
 
-It takes orders from its parent by a socket of packets, and sends reports there.  While it loads it never waits for the
-parent: a report that the socket does not take is kept, and goes out as part of the next; the last waits for the end.
+It gets orders from its parent over a socket that keeps packets apart, and sends reports there.  While it loads it never
+waits for the parent: a report for which the socket has no room is kept and becomes part of the next; only the last one
+waits.
 """
 
 from __future__ import annotations
@@ -9,56 +10,56 @@ from __future__ import annotations
 import os
 import socket
 
-from echod.client.load.flow import Census, Mode
+from echod.client.compare import Pattern
+from echod.client.load.connection import Mode, StateCounts
 from echod.client.load.loop import READ, Loop, clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
-from echod.client.pattern import Pattern
 
 READY, INTERVAL, RESULT = b"R", b"I", b"E"
-"""How a report begins: every connection was tried; a tally of an interval, of which the last ends with the load; the
-tally of what came back after that."""
+"""The first byte of a report: every connection was tried; the tally of an interval, the last of which ends with the
+load; the tally of what came back after that."""
 
 GO, STOP = b"G", b"S"
-"""How an order begins: begin at this time (8 bytes, nanoseconds of the monotonic clock); begin nothing new.
+"""The first byte of an order: begin at this time (8 bytes, nanoseconds of the monotonic clock); begin nothing new.
 
-End of file, because the parent is gone or has enough, is the order to leave at once."""
+End of file, when the parent has died or needs nothing more, is the order to exit at once."""
 
 _CONNECTING = 512
-"""Most connections that a process opens at once: more would overflow the server's queue, and wait a second to be sent
-again (RFC 6298)."""
+"""The most connections that a process opens at the same time: more would overflow the server's accept queue, and wait
+a second for the retransmission (RFC 6298)."""
 
-_LOOKS = 10
-"""How many times in a time-out the connections are looked at."""
+_CHECKS = 10
+"""How many times the connections are checked during one time-out."""
 
 
 class Generator:
-    """The connections `first`, `first` + `step` and so on of a `plan`, each a flow of `mode`."""
+    """The connections `first`, `first` + `step` and so on of a `plan`, each of the class `mode`."""
 
     def __init__(self, plan: Plan, mode: Mode, pattern: Pattern, orders: socket.socket, first: int, step: int) -> None:
         self._plan, self._orders, self._first, self._step = plan, orders, first, step
         self._loop = Loop(precise=plan.rate is not None)
-        self._census = Census()
+        self._counts = StateCounts()
         self._tally = Tally()
-        self._flows = [
-            mode(number, plan, pattern, self._loop, self._tally, self._census)
+        self._connections = [
+            mode(number, plan, pattern, self._loop, self._tally, self._counts)
             for number in range(first, plan.connections, step)
         ]
         self._running = False
-        self._idle = 0  # what the loop had waited when the load began
-        self._dealt = 0  # messages that were due so far, of this process's flows
+        self._idle = 0  # how long the loop had waited when the load began
+        self._announced = 0  # messages due so far, of this process's connections
         self._interval = 0
-        self._kept = b""  # the report of the last interval, when the parent had no time for it
-        self._look_every = max(min(plan.timeout, plan.connect_timeout) // _LOOKS, 1_000_000)
+        self._kept = b""  # the report of the last interval, if the socket had no room for it
+        self._check_every = max(min(plan.times.timeout, plan.times.connect_timeout) // _CHECKS, 1_000_000)
 
     def run(self) -> None:
-        """Load until everything has come back or was given up; raises OSError when the parent is gone."""
+        """Load until everything has come back or was given up; raises OSError when the parent has died."""
         self._orders.setblocking(False)
         self._loop.watch(self._orders.fileno(), READ, self._on_order)
-        self._loop.call_at(clock() + self._look_every, self._look)
+        self._loop.call_at(clock() + self._check_every, self._check_timeouts)
         self._connect()
         self._orders.send(READY)
-        while self._census.over < len(self._flows):
+        while self._counts.finished < len(self._connections):
             self._loop.turn()
         self._orders.setblocking(True)
         if self._kept:
@@ -66,12 +67,12 @@ class Generator:
         self._orders.send(RESULT + self._tally.packed())
 
     def _connect(self) -> None:
-        for flow in self._flows:
-            if flow.early:
-                flow.open(clock())
-            while self._census.connecting >= _CONNECTING:
+        for connection in self._connections:
+            if connection.early:
+                connection.open(clock())
+            while self._counts.connecting >= _CONNECTING:
                 self._loop.turn()
-        while self._census.connecting:
+        while self._counts.connecting:
             self._loop.turn()
 
     def _on_order(self, events: int) -> None:
@@ -79,80 +80,87 @@ class Generator:
         if not order:
             os._exit(0)
         if order.startswith(GO):
-            self._begin(int.from_bytes(order.removeprefix(GO), "big"))
+            self._schedule(int.from_bytes(order.removeprefix(GO), "big"))
         elif self._running:
             self._stop(clock())
 
-    def _begin(self, begin: int) -> None:
+    def _schedule(self, begin: int) -> None:
         self._plan.begin = begin
         self._running = True
-        self._loop.call_at(begin, self._start)
-        # The end comes before an interval that ends with it, after which there would be one of no length.
-        self._loop.call_at(begin + self._plan.duration, self._stop)
-        self._loop.call_at(begin + self._plan.interval, self._tick)
+        times = self._plan.times
+        self._loop.call_at(begin, self._begin)
+        # Before an interval that ends at the same time, after which there would be one of length 0.
+        self._loop.call_at(begin + times.duration, self._stop)
+        self._loop.call_at(begin + times.interval, self._on_interval)
 
-    def _start(self, now: int) -> None:
+    def _begin(self, now: int) -> None:
         if not self._running:  # stopped before it began
             return
         self._idle = self._loop.idle
-        for flow in self._flows:
-            flow.begin(now)
+        for connection in self._connections:
+            connection.begin(now)
         if self._plan.rate is not None:
-            self._deal(now)
+            self._announce_due(now)
 
-    def _deal(self, now: int) -> None:
-        """Tell the flows, which take turns, what is due, as much as it is: a process that can't keep up must not
-        take one message at a time, or it would never come to receive any."""
+    def _announce_due(self, now: int) -> None:
+        """Announce to the connections, which take turns, how many messages are due.
+
+        All due messages are announced together: a process that cannot keep up and announced one at a time would never
+        get to receive any.
+        """
         if not self._running:
             return
-        count = len(self._flows)
-        due = self._due_by(min(now, self._plan.begin + self._plan.duration - 1))
-        for message in range(self._dealt, min(due, self._dealt + count)):
+        count = len(self._connections)
+        due = self._due_by(min(now, self._plan.begin + self._plan.times.duration - 1))
+        for message in range(self._announced, min(due, self._announced + count)):
             index = message % count
-            self._flows[index].owe((due - index + count - 1) // count, now)
-        self._dealt = due
+            self._connections[index].on_due((due - index + count - 1) // count, now)
+        self._announced = due
         turn, index = divmod(due, count)
-        self._loop.call_at(self._plan.due(self._first + index * self._step + turn * self._plan.connections), self._deal)
+        message = self._first + index * self._step + turn * self._plan.connections
+        self._loop.call_at(self._plan.due(message), self._announce_due)
 
     def _due_by(self, now: int) -> int:
-        """How many messages of this process are due by then."""
+        """How many messages of this process are due by `now`."""
         turns, rest = divmod(self._plan.due_by(now), self._plan.connections)
-        return turns * len(self._flows) + max(-(-(rest - self._first) // self._step), 0)
+        return turns * len(self._connections) + max(-(-(rest - self._first) // self._step), 0)
 
-    def _look(self, now: int) -> None:
-        for flow in self._flows:
-            flow.look(now)
-        self._loop.call_at(now + self._look_every, self._look)
+    def _check_timeouts(self, now: int) -> None:
+        for connection in self._connections:
+            connection.check_timeouts(now)
+        self._loop.call_at(now + self._check_every, self._check_timeouts)
 
-    def _tick(self, now: int) -> None:
+    def _on_interval(self, now: int) -> None:
         if self._running:
             self._report()
-            self._loop.call_at(self._plan.begin + (self._interval + 1) * self._plan.interval, self._tick)
+            next_end = self._plan.begin + (self._interval + 1) * self._plan.times.interval
+            self._loop.call_at(next_end, self._on_interval)
 
     def _stop(self, now: int) -> None:
         if not self._running:
             return
         if self._plan.rate is not None:
-            self._deal(now)
+            self._announce_due(now)
         self._running = False
         self._tally.busy = max(now - self._plan.begin - (self._loop.idle - self._idle), 0)
-        # Kept from its processor, it may have missed the ends of several intervals: this report is of them all.
-        over = min(now - self._plan.begin, self._plan.duration)
-        self._interval = max(self._interval, -(-over // self._plan.interval) - 1)
+        # Without a processor for a while, it may have missed the ends of several intervals; this report covers them.
+        times = self._plan.times
+        over = min(now - self._plan.begin, times.duration)
+        self._interval = max(self._interval, -(-over // times.interval) - 1)
         if report := self._report():
             self._kept = report  # what comes back from now on must not be counted with it
             self._tally.clear()
-        for flow in self._flows:
-            flow.finish(now)
-        # Who was silent all the time is found by a look before.
-        self._loop.call_at(now + self._plan.timeout + 2 * self._look_every, self._give_up)
+        for connection in self._connections:
+            connection.finish(now)
+        # By then `_check_timeouts` has found every server that was silent all the time.
+        self._loop.call_at(now + times.timeout + 2 * self._check_every, self._give_up)
 
     def _give_up(self, now: int) -> None:
-        for flow in self._flows:
-            flow.give_up()
+        for connection in self._connections:
+            connection.give_up()
 
     def _report(self) -> bytes:
-        """Report what was seen since the last report; returns the report if the socket has no room for it."""
+        """Report the tally since the last report; returns the report if the socket has no room for it."""
         self._interval += 1
         report = INTERVAL + self._interval.to_bytes(4, "big") + self._tally.packed()
         try:

@@ -1,20 +1,20 @@
-"""What a load does with each of its connections: a flow for each mode.
+"""What a connection of a load does in each mode.
 
-In a closed loop the next message is sent when the one before has come back.  A server that stalls is then asked
-nothing, so only few messages see the stall.  In an open loop messages are due at times that nothing shifts, and the
-latency is counted from then on: whoever would have come during the stall has waited too.
+In a closed loop the next message is sent when the previous one has come back.  While a server stalls it gets no
+messages, so only a few show the stall.  In an open loop each message is due at a fixed time, and its latency is counted
+from then: every message due during the stall has waited, as a real client would have.
 """
 
 from __future__ import annotations
 
-from echod.client.load.flow import CLOSED, FINISH, OPEN, RUN, Flow
+from echod.client.load.connection import CLOSED, FINISH, OPEN, RUN, Connection
 from echod.client.load.loop import WRITE
-from echod.client.load.wire import PIECE
+from echod.client.load.transfer import PIECE
 
 _ENDLESS = 1 << 62
 
 
-class ClosedLoop(Flow):
+class ClosedLoop(Connection):
     """One message at a time."""
 
     _began = 0  # when the message was sent
@@ -37,7 +37,7 @@ class ClosedLoop(Flow):
                 self._next(now)
 
     def on_loss(self) -> None:
-        """The message that was under way is lost."""
+        """The outstanding message is lost."""
         self._tally.lost += self._received < self._goal
 
     def _next(self, now: int) -> None:
@@ -46,48 +46,48 @@ class ClosedLoop(Flow):
         self.send()
 
 
-class OpenFlow(Flow):
-    """A flow that is told when a message is due, and counts them: when each of them was due can be calculated."""
+class Scheduled(Connection):
+    """A connection whose messages are due at fixed times; it counts them, and calculates when each was due."""
 
     _due = 0
-    _begun = 0  # how many were begun on connections before this one
+    _begun = 0  # how many were begun on earlier connections
 
-    def owe(self, due: int, now: int) -> None:
-        """Count them."""
+    def on_due(self, due: int, now: int) -> None:
+        """Count the messages."""
         self._due = due
 
     def due_at(self, message: int) -> int:
-        """When a message of this flow was due; they are counted from 0."""
+        """When a message of this connection was due; its messages are numbered from 0."""
         return self._plan.due(self._number + message * self._plan.connections)
 
     def wants_more(self) -> bool:
-        """Until nothing more will be due, and all that was due has been begun."""
+        """Until no more messages will be due, and all that were due have begun."""
         return self.order != FINISH or self._begun < self._due
 
-    def on_over(self) -> None:
-        """What was due and never begun is lost too."""
+    def on_finished(self) -> None:
+        """Messages that were due and never begun are lost too."""
         self._tally.lost += self._due - self._begun
         self._begun = self._due
 
 
-class OpenLoop(OpenFlow):
-    """Messages when they are due, whether or not those before have come back."""
+class OpenLoop(Scheduled):
+    """Messages when they are due, whether or not earlier ones have come back."""
 
     _complete = 0  # how many came back on this connection
 
-    def owe(self, due: int, now: int) -> None:
-        """Send them, unless the kernel has no room even for what was due before."""
+    def on_due(self, due: int, now: int) -> None:
+        """Send the messages, unless the kernel has no room even for earlier ones."""
         more = due - self._due
-        super().owe(due, now)
+        super().on_due(due, now)
         if self.state == OPEN:
             if self._received == self._goal:
-                self._heard = now
+                self._progress = now
             self._goal += more * self._plan.size
             if not self._watched & WRITE and not self._send_failure:
                 self.send()
 
     def on_open(self, now: int) -> None:
-        """Send what became due in the meantime."""
+        """Send what has become due meanwhile."""
         self._goal = (self._due - self._begun) * self._plan.size
         if self._goal:
             self.send()
@@ -95,7 +95,7 @@ class OpenLoop(OpenFlow):
             self.half_close(now)
 
     def on_progress(self, now: int) -> None:
-        """Count the messages that are complete with this."""
+        """Count the messages that are now complete."""
         complete = self._received // self._plan.size
         for message in range(self._begun + self._complete, self._begun + complete):
             self._tally.latency.record(now - self.due_at(message))
@@ -104,24 +104,24 @@ class OpenLoop(OpenFlow):
         if self.order == FINISH and self._received == self._goal:
             self.half_close(now)
 
-    def on_end(self, now: int) -> None:
-        """All that was begun here is complete."""
+    def on_completed(self, now: int) -> None:
+        """All messages begun here are complete."""
         self._begun += self._complete
         self._complete = 0
 
     def on_loss(self) -> None:
-        """What was begun and is not complete is lost; the rest is for the next connection."""
+        """Messages begun and not complete are lost; the others are sent on the next connection."""
         begun = -(-self._sent // self._plan.size)
         self._tally.lost += begun - self._complete
         self._begun += begun
         self._complete = 0
 
 
-class Stream(Flow):
-    """As many bytes as the kernel takes, both ways at once, in pieces of the plan's size.
+class Stream(Connection):
+    """As many bytes as the kernel accepts, in both directions at once, in pieces of the plan's size.
 
-    One byte at a time is a mark, whose way there and back is timed and counted as a message: it waits in every queue
-    that the stream fills.
+    One byte at a time is a mark; its round trip is timed and counted as a message.  The mark waits in every queue that
+    the stream fills.
     """
 
     _mark = 0  # the number of bytes up to the mark, or 0
@@ -137,11 +137,11 @@ class Stream(Flow):
             self.send()
 
     def send(self) -> None:
-        """Send a piece, and mark its end if no mark is under way."""
+        """Send a piece, and mark its last byte if no mark is outstanding."""
         began = self._sent
         super().send()
         if not self._mark and self._sent > began:
-            self._mark, self._marked = self._sent, self._heard
+            self._mark, self._marked = self._sent, self._progress
 
     def finish(self, now: int) -> None:
         """Send no more."""
@@ -158,30 +158,30 @@ class Stream(Flow):
             self.half_close(now)
 
     def on_loss(self) -> None:
-        """The mark is lost; the bytes are counted anyway."""
+        """The mark is lost; lost bytes are the difference of those sent and received."""
         self._tally.lost += self._mark > 0
         self._mark = 0
 
 
-class Churn(OpenFlow):
-    """A connection of its own for each message: connect, echo, half-close, and wait for the server's end.
+class Churn(Scheduled):
+    """A connection for each message: connect, echo, half-close, and wait for the server to close.
 
-    The latency is that of all this.
+    The latency is the time of all this together.
     """
 
     early = False
     _from = 0  # when its latency began
 
     def begin(self, now: int) -> None:
-        """In a closed loop, begin; else wait until something is due."""
+        """In a closed loop, connect; otherwise wait until a message is due."""
         self.order = RUN
-        self.on_rested(now)
+        self.on_backed_off(now)
 
-    def owe(self, due: int, now: int) -> None:
-        """Connect, unless the connection before is not done with."""
-        super().owe(due, now)
+    def on_due(self, due: int, now: int) -> None:
+        """Connect, unless the previous connection is still in use."""
+        super().on_due(due, now)
         if self.state == CLOSED:
-            self.on_rested(now)
+            self.on_backed_off(now)
 
     def on_open(self, now: int) -> None:
         """Send the message."""
@@ -189,22 +189,22 @@ class Churn(OpenFlow):
         self.send()
 
     def on_progress(self, now: int) -> None:
-        """Half-close when it has come back."""
+        """Half-close when the message has come back."""
         if self._received == self._goal:
             self.half_close(now)
 
-    def on_end(self, now: int) -> None:
-        """Count the message, and go on to the next."""
+    def on_completed(self, now: int) -> None:
+        """Count the message, and continue with the next."""
         self._tally.messages += 1
         self._tally.latency.record(now - self._from)
-        self.on_rested(now)
+        self.on_backed_off(now)
 
     def on_loss(self) -> None:
-        """The message is lost, for lack of a connection too."""
+        """The message is lost, also if no connection could be made for it."""
         self._tally.lost += 1
 
-    def on_rested(self, now: int) -> None:
-        """Connect for the next message, if it is time for one."""
+    def on_backed_off(self, now: int) -> None:
+        """Connect for the next message, if one is due."""
         if self._plan.rate is None and self.order == RUN:
             self._from = now
             self._due += 1

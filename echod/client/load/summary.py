@@ -1,46 +1,43 @@
-"""A load's numbers, as text and as the fields of `--json`."""
+"""The result of a load as text, with a chart of its latencies, and as the fields of `--json`."""
 
 from __future__ import annotations
 
-from echod.client.histogram import PERCENTILES, Histogram
-from echod.client.load.chart import chart, duration, rows
-from echod.client.load.tally import Tally
+from echod.client.histogram import PERCENTILES, Histogram, bounds
+from echod.client.load.tally import Result, Tally
+from echod.client.text import counted
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
+_WIDTH = 40
+"""Characters of the longest bar: with the columns before it a line fits into 80."""
 
-def summary(
-    mode: str,
-    asked: list[tuple[str, str]],
-    total: Tally,
-    within: Tally,
-    seconds: float,
-    busy: float,
-    has_colours: bool,
-) -> list[str]:
-    """The result as lines: a name, a value, and for numbers a unit, between blanks; then the histogram.
+_STEPS = (1, 2, 5)
 
-    Of what was `asked` it tells first.  `within` is what came back during the `seconds` of the load, and `busy` the
-    share of these in which echoc itself had something to do.
+
+def summary(mode: str, settings: list[tuple[str, str]], result: Result, has_colours: bool) -> list[str]:
+    """The result as lines: a name, a value, and for numbers a unit, separated by spaces; then the chart.
+
+    The names and values of the `settings` come first.
     """
 
     def alarming(count: int, text: str) -> str:
         return f"{_RED}{text}{_PLAIN}" if count and has_colours else text
 
+    total, within, seconds = result.total, result.within, result.seconds
     errors = sum(total.errors.values())
     unit = "marks" if mode == "stream" else "messages"
     lines = [
-        *asked,
+        *settings,
         ("time", f"{seconds:.3f} s"),
         (unit, f"{total.messages}"),
-        ("rate", f"{_each(within.messages, seconds):.1f} {unit}/s"),
-        ("throughput", f"{_each(within.received, seconds) / 1e6:.3f} MB/s each way"),
-        ("sent", f"{total.sent} bytes"),
-        ("received", f"{total.received} bytes"),
-        ("busy", f"{100 * busy:.1f} %"),
+        ("rate", f"{_per_second(within.messages, seconds):.1f} {unit}/s"),
+        ("throughput", f"{_per_second(within.received, seconds) / 1e6:.3f} MB/s each way"),
+        ("sent", counted(total.sent, "byte")),
+        ("received", counted(total.received, "byte")),
+        ("busy", f"{100 * result.busy:.1f} %"),
         *_times("", total.latency),
         *(_times("connect-", total.connecting) if mode == "churn" else []),
-        ("lost", alarming(total.lost, f"{total.lost} {unit}")),
+        ("lost", alarming(total.lost, counted(total.lost, unit.removesuffix("s")))),
         ("errors", alarming(errors, f"{errors}")),
         *((f"error-{kind}", alarming(count, f"{count} {why}".rstrip())) for (kind, why), count in total.errors.items()),
     ]
@@ -51,19 +48,19 @@ def summary(
 
 
 def progress(now: float, seconds: float, tally: Tally) -> str:
-    """A line about an interval of `seconds` that ended `now`; for a person who waits."""
+    """One line about an interval of `seconds` that ended at `now`."""
     latency = tally.latency
-    parts = [f"{now:.1f} s", f"{_each(tally.messages, seconds):.0f} messages/s"]
-    parts.append(f"{_each(tally.received, seconds) / 1e6:.2f} MB/s")
-    if errors := sum(tally.errors.values()):  # before what a narrow terminal may cut off
-        parts.append(f"{errors} errors")
+    parts = [f"{now:.1f} s", f"{_per_second(tally.messages, seconds):.0f} messages/s"]
+    parts.append(f"{_per_second(tally.received, seconds) / 1e6:.2f} MB/s")
+    if errors := sum(tally.errors.values()):  # before the parts that a narrow terminal may cut off
+        parts.append(counted(errors, "error"))
     if latency.count:
         parts.append(f"p50 {duration(latency.percentile(50) / 1e9)}, max {duration(latency.greatest / 1e9)}")
     return ", ".join(parts)
 
 
-def sentence(total: Tally) -> str:
-    """What went wrong, as half a sentence; "" where nothing did."""
+def errors_and_losses(total: Tally) -> str:
+    """All errors and losses as a list in one line; "" if there are none."""
     parts = [f"{count} {kind}{f' ({why})' if why else ''}" for (kind, why), count in total.errors.items()]
     if total.lost:
         parts.append(f"{total.lost} lost")
@@ -71,7 +68,7 @@ def sentence(total: Tally) -> str:
 
 
 def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
-    """What `--json` tells of an interval and of a whole load alike."""
+    """The fields of `--json` that an interval and the result have in common; rates are those of `within`."""
     return {
         "seconds": seconds,
         "messages": tally.messages,
@@ -79,8 +76,8 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
         "sent": tally.sent,
         "received": tally.received,
         "connections_made": tally.connections,
-        "messages_per_second": _each(within.messages, seconds),
-        "bytes_per_second": _each(within.received, seconds),
+        "messages_per_second": _per_second(within.messages, seconds),
+        "bytes_per_second": _per_second(within.received, seconds),
         "latency": tally.latency.fields(),
         "connecting": tally.connecting.fields(),
         "errors": [
@@ -90,11 +87,64 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
 
 
 def histogram(times: Histogram) -> list[dict[str, object]]:
-    """The rows of the chart, as `--json` tells them."""
+    """The rows of the chart in the form that `--json` prints."""
     return [{"at_most": step, "count": count} for step, count in rows(times)]
 
 
-def _each(count: int, seconds: float) -> float:
+def chart(times: Histogram) -> list[str]:
+    """A line for each of the `rows`: the step, the count, its share of all, and a bar."""
+    found = rows(times)
+    most = max((count for _, count in found), default=0)
+    lines = []
+    for step, count in found:
+        bar = "#" * (count * _WIDTH // most or count > 0)
+        share = 100 * count / times.count
+        lines.append(f"<= {duration(step):>7} {count:>12} {share:6.2f} %  {bar}".rstrip())
+    return lines
+
+
+def rows(times: Histogram) -> list[tuple[float, int]]:
+    """The times in steps of 1, 2 and 5 microseconds, 10, 20 and so on, from the shortest to the longest.
+
+    Each row has its step in seconds, and how many times were at most that long, but longer than the step before.
+    """
+    counts: dict[int, int] = {}
+    for bucket, count in times.buckets.items():
+        # A bucket belongs to the row of its middle, so a step is off by no more than half the width of a bucket, 1 %.
+        row = _row(sum(bounds(bucket)) / 2000)
+        counts[row] = counts.get(row, 0) + count
+    if not counts:
+        return []
+    return [(_step(row) / 1e6, counts.get(row, 0)) for row in range(min(counts), max(counts) + 1)]
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits or more, and its unit: "1.23 ms"."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size * 0.9995:
+            return _rounded(seconds / size, unit)
+    return _rounded(seconds * 1e6, "us")
+
+
+def _rounded(value: float, unit: str) -> str:
+    decimals = 0 if value >= 99.95 or value == int(value) else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f} {unit}"
+
+
+def _row(microseconds: float) -> int:
+    row = 0
+    while _step(row) < microseconds:
+        row += 1
+    return row
+
+
+def _step(row: int) -> int:
+    """The longest time of a row, in microseconds."""
+    power, step = divmod(row, len(_STEPS))
+    return _STEPS[step] * int(10**power)
+
+
+def _per_second(count: int, seconds: float) -> float:
     return count / seconds if seconds else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What a load has seen, as numbers that can be added up."""
+"""The counters, times and errors of a load, which can be added up."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _COUNTERS = ("messages", "lost", "sent", "received", "connections", "busy")
 
 
 class Tally:
-    """Counters of one process, or of all.
+    """The results of one process, or of all.
 
-    `messages` came back whole and right, `lost` did not; `sent` bytes the kernel took, of which `received` came back;
-    `connections` were made, each after one of the times in `connecting`; for `busy` nanoseconds of the load a process
-    did not wait, so that what came meanwhile had to.  In `latency` are the times of messages, in
-    `errors` how often each kind of error was seen with what reason, and in `examples` the first sentence of each kind.
+    `messages` came back complete and identical, `lost` did not.  The kernel accepted `sent` bytes, of which `received`
+    came back.  `connections` were made, each after one of the times in `connecting`.  For `busy` nanoseconds of the
+    load a process was not waiting, so that what arrived meanwhile had to wait.  `latency` has the times of messages,
+    `errors` how often each kind of error occurred for which reason, and `examples` the first sentence of each kind.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Reset everything."""
         self.messages = self.lost = self.sent = self.received = self.connections = self.busy = 0
         self.latency = Histogram()
         self.connecting = Histogram()
@@ -30,12 +30,12 @@ class Tally:
         self.examples: dict[str, str] = {}
 
     def count_error(self, kind: str, why: str, sentence: str) -> None:
-        """Count an error of a `kind` of faults.py; `why` is the system's reason where there is one, or ""."""
+        """Count an error, of a `kind` in errors.py; `why` is the system's reason, or ""."""
         self.errors[kind, why] = self.errors.get((kind, why), 0) + 1
         self.examples.setdefault(kind, sentence)
 
     def add(self, other: Tally) -> None:
-        """Count all that `other` counted."""
+        """Add the results of `other`."""
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.latency.add(other.latency)
@@ -45,18 +45,32 @@ class Tally:
         self.examples = {**other.examples, **self.examples}
 
     def packed(self) -> bytes:
-        """The tally as bytes for `unpacked`, at most some 60 KB.
+        """The tally as bytes for `unpacked`, at most about 60 KB.
 
-        Both ends are one program, forked, which is all that marshal asks; struct has no dictionaries, and json costs
-        as much to import as a fifth of echoc's start.
+        Both ends are the same program, forked, which is all that marshal requires; struct has no dictionaries, and
+        importing json costs a fifth of echoc's start.
         """
         histograms = [vars(histogram) for histogram in (self.latency, self.connecting)]
         counters = [getattr(self, name) for name in _COUNTERS]
         return marshal.dumps((counters, histograms, self.errors, self.examples))
 
 
+class Result:
+    """The result of a load.
+
+    `within` is what came back while the load lasted, for `seconds`; `total` includes what came back afterwards.  `busy`
+    is the fraction of that time in which a process was not waiting, on average: near 1, the numbers show the limit of
+    echoc, not of the server.  `deaths` are sentences about processes that died.
+    """
+
+    def __init__(self, within: Tally, total: Tally, seconds: float, busy: float, deaths: list[str]) -> None:
+        self.within, self.total = within, total
+        self.seconds, self.busy = seconds, busy
+        self.deaths = deaths
+
+
 def unpacked(data: bytes) -> Tally:
-    """The tally in what `Tally.packed` returned."""
+    """The tally in bytes from `Tally.packed`."""
     tally = Tally()
     counters, histograms, tally.errors, tally.examples = marshal.loads(data)
     for name, value in zip(_COUNTERS, counters, strict=True):

@@ -1,9 +1,12 @@
-"""What `echoc ping` is made of: one message after another, and what became of each.
+"""`echoc ping`: one small message after another, timed, with output like that of ping(8).
 
-series.py   a ping: one message after another at an interval
-idle.py     a ping: how long a quiet connection lives
-link.py     a connection for that, made anew when it is lost
-probe.py    one message there and back on a connection
-outcome.py  what a ping has seen
-report.py   where the lines of a ping go
+    command.py      the arguments, and the run from the first connection to the summary
+    series.py       one message after another at an interval
+    idle.py         --idle: how long an idle connection lives
+    statistics.py   what a series counts, and its summary
+    report.py       printing lines, as text or as JSON
+    connection.py   a message and its echo on a connection, which is made again after a loss
+
+A run is either a `Series` or an `IdleSearch`.  Neither knows about sockets: connection.py alone does.  The package must
+not know about the other verbs.
 """

@@ -1,15 +1,15 @@
-"""How long a quiet connection lives: after an echo silence, then another echo, and the silence by halving.
+"""How long an idle connection lives: an echo, silence, another echo, and a search by halving the silence.
 
-Any segment on a connection makes a NAT, a firewall or a balancer keep it.  So nothing at all is sent meanwhile, no
-keepalive either (tcp(7); a socket has none unless it is asked for), and how many segments the kernel has received
-tells whether the other end was as quiet.
+A NAT, a firewall or a load balancer keeps a connection on which it sees any segment.  So echoc sends nothing at all
+during a silence, not even a keepalive (tcp(7); a socket sends none by default), and the kernel's count of received
+segments shows whether the server was silent as well.
 """
 
 from __future__ import annotations
 
 import time
 
-from echod.client.faults import (
+from echod.client.errors import (
     ConnectError,
     EchoError,
     LostError,
@@ -18,34 +18,36 @@ from echod.client.faults import (
     SurplusError,
     UntestableError,
 )
-from echod.client.ping.link import Link
-from echod.client.ping.outcome import milliseconds
+from echod.client.ping.connection import Server
 from echod.client.ping.report import Report
+from echod.client.ping.statistics import milliseconds
+from echod.client.text import counted
 
 _PRECISION = 0.1
-"""The search ends when what was outlived and what was not are no further apart than this part of the latter..."""
+"""The search ends when the longest silence survived and the shortest not survived differ by at most this fraction of
+the latter..."""
 
 _NARROWEST = 0.05
-"""...or so many seconds, where a busy machine would only find its own delays."""
+"""...or by this many seconds, below which a busy machine would only measure its own delays."""
 
 _GONE = (LostError, OverdueError)
-"""The errors of a connection that a silence has ended.  With any other there was one, but no echo."""
+"""The errors of a connection that did not survive a silence.  After any other error it still exists."""
 
 _JUST_BEFORE = 1 - _PRECISION / 2
-"""Of a silence during which the connection ended, the part that is tried next: its end was seen, so it lived until
-then, and what remains is to see an echo after not much less."""
+"""The fraction of a silence to try next if the end of the connection was seen in it: the connection lived until then,
+and it only remains to see an echo after a slightly shorter silence."""
 
 
-class Search:
-    """Tries over `link`, which is open, a silence of `longest` seconds, and where the connection does not outlive that
-    shorter ones, until it is known how long it lives, or `limit` silences are over (None: however many it takes)."""
+class IdleSearch:
+    """Tries a silence of `longest` seconds on the connection to `server`, which is open; if the connection does not
+    survive it, tries shorter ones until its lifetime is known, or `limit` silences are over (None: no limit)."""
 
     kind = "ping_idle"
 
-    def __init__(self, link: Link, report: Report, longest: float, limit: int | None) -> None:
-        self._link, self._report, self._longest, self._limit = link, report, longest, limit
+    def __init__(self, server: Server, report: Report, longest: float, limit: int | None) -> None:
+        self._server, self._report, self._longest, self._limit = server, report, longest, limit
         self._silences = 0
-        self._outlived = 0.0
+        self._survived = 0.0
         self._lost: float | None = None
         self._quiet = True
         self._error: EchoError | ConnectError | None = None
@@ -55,48 +57,48 @@ class Search:
         silence = self._longest
         try:
             while silence and self._silences != self._limit:
-                self._link.echo()
+                self._server.echo()
                 silence = self._next(self._try(silence))
         except (ConnectError, EchoError) as error:
             self._error = error
             wrong = isinstance(error, (MismatchError, SurplusError))
             self._report.bad(
-                f"{'wrong echo' if wrong else 'no silence without an echo before it'}: {error.in_brief}",
+                f"{'wrong echo' if wrong else 'no echo before the silence'}: {error.in_brief}",
                 "ping_fault",
-                {"after": self._silences, "address": self._link.address, "error": error.fields()},
+                {"after": self._silences, "address": self._server.address, "error": error.fields()},
             )
 
     def stop(self) -> None:
-        """A silence that was not waited for does not count."""
+        """End the search; a silence that was not waited for does not count."""
 
     @property
     def exit_code(self) -> int:
-        """0 where the connection outlived the silence, 1 where it was lost or wrong, 2 where nothing is known."""
+        """0 if the connection survived the silence, 1 if it was lost or an echo wrong, 2 if there is no result."""
         if self._lost is not None or self._error:
             return EchoError.exit_code
-        return 0 if self._outlived else UntestableError.exit_code
+        return 0 if self._survived else UntestableError.exit_code
 
     def lines(self) -> list[str]:
-        """What is known, for people."""
-        count = f"{self._silences} silence" if self._silences == 1 else f"{self._silences} silences"
-        if self._lost is None and not self._outlived:
-            return [f"{count}, nothing is known"]
+        """The result as text."""
+        count = counted(self._silences, "silence")
+        if self._lost is None and not self._survived:
+            return [f"{count}, no result"]
         lines = [f"{count}, {self._verdict()}"]
         if not self._quiet:
-            lines.append("the other end was not silent; its segments may be what kept the connection")
+            lines.append("the server was not silent; its segments may be what kept the connection open")
         return lines
 
     def short_line(self) -> str:
-        """How it goes so far."""
+        """The intermediate result as text."""
         return self.lines()[0]
 
     def fields(self) -> dict[str, object]:
-        """What is known, for programs."""
+        """The result in the form that `--json` prints."""
         return {
-            "address": self._link.address or None,
+            "address": self._server.address or None,
             "wanted": self._longest,
             "silences": self._silences,
-            "outlived": self._outlived or None,
+            "outlived": self._survived or None,
             "lost": self._lost,
             "quiet": self._quiet,
             "error": self._error and self._error.fields(),
@@ -104,67 +106,65 @@ class Search:
 
     def _verdict(self) -> str:
         if self._lost is None:
-            return f"the connection was still there after {_seconds(self._outlived)} of it"
-        if not self._outlived:
-            shorter = "; nothing shorter was tried" if self._silences == 1 else ", and outlived nothing shorter"
-            return f"a quiet connection was gone after {_seconds(self._lost)}{shorter}"
-        if self._lost < self._outlived:
-            return (
-                f"a quiet connection outlived {_seconds(self._outlived)}, "
-                f"but another was gone after {_seconds(self._lost)}"
-            )
-        return f"a quiet connection lived for {_seconds(self._outlived)} and was gone after {_seconds(self._lost)}"
+            return f"the connection survived {_seconds(self._survived)} of silence"
+        if not self._survived:
+            shorter = "; nothing shorter was tried" if self._silences == 1 else ", and survived nothing shorter"
+            return f"an idle connection was lost after {_seconds(self._lost)}{shorter}"
+        but = ", but another was lost after" if self._lost < self._survived else " and was lost after"
+        return f"an idle connection survived {_seconds(self._survived)}{but} {_seconds(self._lost)}"
 
     def _try(self, wanted: float) -> bool:
         """Be silent; returns whether the connection's end was seen meanwhile.
 
-        Raises MismatchError and SurplusError: the connection is still there, but what it is worth is not known.
+        Raises MismatchError and SurplusError: the connection still exists, but its lifetime is unknown.
         """
-        before = self._link.segments()
+        before = self._server.segments()
         began = time.perf_counter_ns()
         error: LostError | OverdueError | None = None
         took: int | None = None
         segments: int | None = None
         try:
-            self._link.watch(began + round(wanted * 1e9))
+            self._server.watch(began + round(wanted * 1e9))
         except _GONE as ended:
             error = ended
         lasted = (time.perf_counter_ns() - began) / 1e9
         seen = error is not None
         if not seen:
-            after = self._link.segments()
+            after = self._server.segments()
             segments = None if before is None or after is None else after - before
             try:
-                took = self._link.echo()
+                took = self._server.echo()
             except _GONE as lost:
                 error = lost
         self._silences += 1
         if segments:
             self._quiet = False
         if error is None:
-            self._outlived = lasted  # longer than those before, or it would not have been tried
+            self._survived = lasted  # longer than all before, or it would not have been tried
         else:
             self._lost = lasted if self._lost is None else min(self._lost, lasted)
-        self._tell(lasted, took, segments, seen, error)
+        self._print(lasted, took, segments, seen, error)
         return seen
 
     def _next(self, seen: bool) -> float:
         """The silence to try next; 0 when there is none."""
-        if self._lost is None or self._lost - self._outlived <= max(_PRECISION * self._lost, _NARROWEST):
+        if self._lost is None or self._lost - self._survived <= max(_PRECISION * self._lost, _NARROWEST):
             return 0.0
         just_before = _JUST_BEFORE * self._lost
-        return just_before if seen and just_before > self._outlived else (self._outlived + self._lost) / 2
+        return just_before if seen and just_before > self._survived else (self._survived + self._lost) / 2
 
-    def _tell(self, lasted: float, took: int | None, segments: int | None, seen: bool, error: EchoError | None) -> None:
+    def _print(
+        self, lasted: float, took: int | None, segments: int | None, seen: bool, error: EchoError | None
+    ) -> None:
         line = f"silence={self._silences} lasted={_seconds(lasted)}"
         if took is not None:
-            line += f": still there, time={milliseconds(took)} ms"
+            line += f": still connected, time={milliseconds(took)} ms"
         else:
-            line += f": {'then' if seen else 'then no echo,'} {error}"
+            line += f": {'then' if seen else 'then no echo:'} {error}"
         fields = {
             "number": self._silences,
             "ok": error is None,
-            "address": self._link.address,
+            "address": self._server.address,
             "silence": lasted,
             "segments": segments,
             "seconds": None if took is None else took / 1e9,
@@ -172,9 +172,9 @@ class Search:
         }
         (self._report.bad if error else self._report.good)(line, "ping_silence", fields)
         if segments:
-            count = f"{segments} segment" if segments == 1 else f"{segments} segments"
             self._report.remark(
-                f"silence={self._silences} was none: the other end sent {count} meanwhile, a keepalive perhaps"
+                f"silence={self._silences} was broken: the server sent {counted(segments, 'segment')} meanwhile, "
+                "perhaps a keepalive"
             )
 
 

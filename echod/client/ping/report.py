@@ -1,4 +1,4 @@
-"""Where the lines of a ping go: to standard output as text, or there as JSON and the bad news to standard error."""
+"""Printing the lines of a ping: on standard output as text, or there as JSON and errors on standard error as well."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from echod.client.output import Screen, print_json, print_line
 
 
 class Names:
-    """How the other end is called: by the host that was asked for and the `address` that it turned out to be.
+    """How the server is named in the output: by the `host` that was given, and the `address` connected to.
 
     With `numeric`, and where the two are the same, it is the address alone.
     """
@@ -18,17 +18,17 @@ class Names:
         self._host, self._numeric = host, numeric
 
     def title(self, address: str) -> str:
-        """As in ping(8)'s first line."""
+        """The name in the first line, as in ping(8)."""
         return address if address == self._host else f"{self._host} ({address})"
 
     def line(self, address: str) -> str:
-        """As in each echo's line."""
+        """The name in the line of each echo."""
         own = address.rpartition(":")[0].strip("[]")
         return address if self._numeric or self._host in (address, own) else self.title(address)
 
 
 class Report:
-    """Prints what `options` ask for: with `json` objects, with `quiet` the summary alone, with `timestamps` when."""
+    """Prints as `options` require: `json` objects, only the summary if `quiet`, `timestamps` before lines."""
 
     def __init__(self, options: argparse.Namespace, screen: Screen, names: Names) -> None:
         self.names = names
@@ -38,7 +38,7 @@ class Report:
         self._screen = screen
 
     def good(self, line: str, kind: str, fields: dict[str, object]) -> None:
-        """Something went as it should: `line`, or an object of that `kind`, to which the time is added."""
+        """Print a success: `line`, or an object of that `kind`, to which the time is added."""
         if self._quiet:
             return
         if self._json:
@@ -47,24 +47,24 @@ class Report:
             self._print(line)
 
     def bad(self, line: str, kind: str, fields: dict[str, object]) -> None:
-        """Something went wrong: as `good`, and the line is printed in either case."""
+        """Print a failure: as `good`, and with --json the line as well, on standard error."""
         self.good(line, kind, fields)
         if self._json and not self._quiet:
-            self._screen.tell(line)
+            self._screen.message(line)
 
     def remark(self, line: str) -> None:
-        """What an object has already said, for people."""
+        """Print a line that repeats as text what is in an object."""
         if not (self._quiet or self._json):
             self._print(line)
 
     def frame(self, *lines: str) -> None:
-        """What stands before and after all that, and is there for people only."""
+        """Print lines before or after the results, as text only."""
         if not self._json:
             for line in lines:
                 print_line(line)
 
     def summary(self, kind: str, fields: dict[str, object]) -> None:
-        """What stands after all that, for programs only."""
+        """Print the object after the results, as JSON only."""
         if self._json:
             print_json(kind, fields)
 

@@ -19,5 +19,5 @@ def ipv6() -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The client's clock, moved by hand."""
+    """The client's clock under the test's control."""
     return Clock(monkeypatch)

@@ -1,4 +1,4 @@
-"""Echo servers for the tests of the client: a faithful one, and one for each way to be faulty."""
+"""Echo servers for the tests of the client: a faithful one, and one for each fault."""
 
 import os
 import select
@@ -22,7 +22,7 @@ Behaviour = Callable[[socket.socket, threading.Event], None]
 
 @contextmanager
 def behaving(accept: Callable[[], socket.socket], behaviour: Behaviour) -> Iterator[None]:
-    """Let a thread get one connection from `accept` and treat it so, until the block is left."""
+    """Run `behaviour` in a thread, on one connection from `accept`, until the end of the block."""
     over = threading.Event()
 
     def run() -> None:
@@ -46,7 +46,7 @@ def serving(
 ) -> Iterator[int]:
     """A TCP server for one client, on the loopback address; yields its port.
 
-    With `buffer` its receive buffer, and so the window, is that many bytes, or the kernel's least.
+    With `buffer` its receive buffer, and so the TCP window, has that many bytes, or the kernel's minimum.
     """
     with socket.socket(family) as listener:
         if buffer:
@@ -57,25 +57,25 @@ def serving(
             try:
                 yield listener.getsockname()[1]
             finally:
-                listener.shutdown(socket.SHUT_RDWR)  # wakes an accept() that no client came to
+                listener.shutdown(socket.SHUT_RDWR)  # wakes accept() if no client has connected
 
 
 @contextmanager
 def deaf(family: socket.AddressFamily = socket.AF_INET, port: int = 0) -> Iterator[int]:
-    """A port of the loopback address that neither takes connections nor refuses them, its queue being full."""
+    """A port of the loopback address that neither accepts nor refuses connections, since its accept queue is full."""
     with socket.socket(family) as listener, socket.socket(family) as first:
         listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
-        listener.listen(0)  # Linux queues one more than it is told, and drops further requests without a word
+        listener.listen(0)  # Linux queues one more than this, and silently drops further requests
         first.connect(listener.getsockname())
-        assert select.select([listener], [], [], DEADLINE)[0]  # the connection is in the queue only now
+        assert select.select([listener], [], [], DEADLINE)[0]  # only now is the connection in the queue
         yield listener.getsockname()[1]
 
 
 @contextmanager
 def serving_in_turn(*behaviours: Behaviour, port: int = 0) -> Iterator[int]:
-    """A TCP server for as many clients, one after the other, each treated in its own way; yields its port.
+    """A TCP server for one client after another, each with its own behaviour; yields its port.
 
-    When the last has come, nobody listens any more.
+    When the last client has connected, the port is closed.
     """
     with socket.create_server(("127.0.0.1", port)) as listener, serving_at(listener, *behaviours):
         yield listener.getsockname()[1]
@@ -83,12 +83,12 @@ def serving_in_turn(*behaviours: Behaviour, port: int = 0) -> Iterator[int]:
 
 @contextmanager
 def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None]:
-    """Such a server, at a socket that listens."""
+    """The same, on a listening socket."""
     over = threading.Event()
 
     def run() -> None:
         for left, behaviour in reversed(list(enumerate(reversed(behaviours)))):
-            # A client that breaks off takes only its own connection along.
+            # A client that disconnects ends its own connection only.
             with suppress(OSError), listener.accept()[0] as connection:
                 connection.settimeout(DEADLINE)
                 if not left:
@@ -96,7 +96,7 @@ def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None
                 behaviour(connection, over)
 
     def stop() -> None:
-        with suppress(OSError):  # it had stopped already
+        with suppress(OSError):  # it has already stopped
             listener.shutdown(socket.SHUT_RDWR)
 
     thread = threading.Thread(target=run, name="peers")
@@ -112,7 +112,7 @@ def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None
 
 @contextmanager
 def serving_all(behaviour: Behaviour) -> Iterator[int]:
-    """A TCP server for any number of clients at once, each treated by a thread of its own; yields its port."""
+    """A TCP server for any number of simultaneous clients, each in its own thread; yields its port."""
     over = threading.Event()
     threads: list[threading.Thread] = []
 
@@ -135,7 +135,7 @@ def serving_all(behaviour: Behaviour) -> Iterator[int]:
         finally:
             over.set()
             listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-            acceptor.join(DEADLINE)  # first: until it ends it may start another
+            acceptor.join(DEADLINE)  # first: until it ends it may start another thread
             for thread in threads:
                 thread.join(DEADLINE)
             assert not any(thread.is_alive() for thread in (acceptor, *threads))
@@ -166,12 +166,12 @@ def paired(behaviour: Behaviour, buffer: int = 0) -> Iterator[socket.socket]:
             yield near
         finally:
             with suppress(OSError):  # the test has closed it
-                near.shutdown(socket.SHUT_RDWR)  # wakes a peer that has yet to see all that it was sent
+                near.shutdown(socket.SHUT_RDWR)  # wakes a peer that still waits for bytes
 
 
 @contextmanager
 def stuck_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A resolver that answers only when the block is left; yields an event that says when it is asked."""
+    """A resolver that answers only at the end of the block; yields an event that is set when it gets a query."""
 
     def getaddrinfo(*arguments: object) -> list[object]:
         asked.set()
@@ -191,21 +191,21 @@ def stuck_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]
 
 
 def receive_all(connection: socket.socket) -> bytes:
-    """All that comes until the other end half-closes."""
+    """All bytes until the other end half-closes."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def receive_exactly(connection: socket.socket, count: int) -> bytes:
-    """The next `count` bytes, or fewer where the other end half-closes before."""
+    """The next `count` bytes, or fewer if the other end half-closes before."""
     data = b""
-    # Not by MSG_WAITALL: a socket with a time-out is non-blocking for the kernel, which then waits for nothing.
+    # Not with MSG_WAITALL: a socket with a time-out is non-blocking for the kernel, which then does not wait.
     while len(data) < count and (part := connection.recv(count - len(data))):
         data += part
     return data
 
 
 def faithful(chunk: int = 65536) -> Behaviour:
-    """Read at most `chunk` bytes, return them, read on: a lock-step echo server."""
+    """Read at most `chunk` bytes, return them, repeat: a lock-step echo server."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         while data := connection.recv(chunk):
@@ -224,7 +224,7 @@ def altering(change: Callable[[bytes], bytes]) -> Behaviour:
 
 
 def returning(count: int) -> Behaviour:
-    """Return the first `count` bytes, read the rest, and close in good order."""
+    """Return the first `count` bytes, read the rest, and close cleanly."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(receive_exactly(connection, count))
@@ -234,7 +234,7 @@ def returning(count: int) -> Behaviour:
 
 
 def resetting(count: int) -> Behaviour:
-    """Return the first `count` bytes, and reset the connection when all has come."""
+    """Return the first `count` bytes, and reset the connection when everything has arrived."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(receive_exactly(connection, count))
@@ -245,7 +245,7 @@ def resetting(count: int) -> Behaviour:
 
 
 def answering(*answers: Callable[[bytes], bytes], size: int = 56) -> Behaviour:
-    """Answer one message of `size` bytes after the other, each in its own way, and then end the connection."""
+    """Answer one message of `size` bytes after another, each with its own function, and then close the connection."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         for answer in answers:
@@ -255,11 +255,11 @@ def answering(*answers: Callable[[bytes], bytes], size: int = 56) -> Behaviour:
 
 
 def leaving(patience: float) -> Behaviour:
-    """A lock-step echo server that ends a connection on which, after the first message, nothing came for so many
-    seconds."""
+    """A lock-step echo server that closes a connection when nothing has arrived for `patience` seconds after the first
+    message."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
-        connection.sendall(connection.recv(65536))  # for which a client that is slow to send it has more time
+        connection.sendall(connection.recv(65536))  # with a longer time-out, for a client that is slow to send it
         connection.settimeout(patience)
         with suppress(TimeoutError):
             faithful()(connection, over)
@@ -268,7 +268,7 @@ def leaving(patience: float) -> Behaviour:
 
 
 def followed_by(first: Behaviour, second: Behaviour) -> Behaviour:
-    """Behave in one way, and then in another."""
+    """Behave like `first`, and then like `second`."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         first(connection, over)
@@ -278,7 +278,7 @@ def followed_by(first: Behaviour, second: Behaviour) -> Behaviour:
 
 
 def mute(connection: socket.socket, over: threading.Event) -> None:
-    """Read everything and answer nothing."""
+    """Read everything and return nothing."""
     connection.settimeout(DEADLINE)
     receive_all(connection)
 
@@ -294,7 +294,7 @@ def silent(connection: socket.socket, over: threading.Event) -> None:
 
 
 def endless(connection: socket.socket, over: threading.Event) -> None:
-    """Return everything, but never end the connection."""
+    """Return everything, but never close the connection."""
     faithful()(connection, over)
     over.wait(DEADLINE)
 
@@ -306,9 +306,9 @@ def greeting(connection: socket.socket, over: threading.Event) -> None:
 
 
 def stepping(size: int, printed: int) -> Behaviour:
-    """Return `size` bytes at a time, each piece when the one before was read from the descriptor `printed`.
+    """Return `size` bytes at a time, each piece when the previous one was read from the descriptor `printed`.
 
-    TCP keeps no boundaries: pieces sent one after the other may well be received as one.
+    TCP keeps no boundaries: pieces sent one after another may be received as one.
     """
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
@@ -342,7 +342,7 @@ def feeding(data: bytes) -> Iterator[int]:
 
 @contextmanager
 def standing_in(number: int, descriptor: int | None) -> Iterator[None]:
-    """Make `descriptor` number 0, 1 or 2 of this process, or close that number, until the block is left."""
+    """Make `descriptor` number 0, 1 or 2 of this process, or close that number, until the end of the block."""
     saved = os.dup(number)
     if descriptor is None:
         os.close(number)
@@ -367,7 +367,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def seen(screen: int, count: int) -> bytes:
-    """The next `count` bytes on a terminal's screen, to which they may come in pieces, and more if there are more."""
+    """At least the next `count` bytes on a terminal's screen, where they may arrive in pieces."""
     text = b""
     while len(text) < count:
         assert select.select([screen], [], [], DEADLINE)[0], text

@@ -1,4 +1,4 @@
-"""What `echoc --json` printed, held against its published schema."""
+"""Validation of the output of `echoc --json` by its published schema."""
 
 import json
 from pathlib import Path
@@ -11,5 +11,5 @@ _validate = fastjsonschema.compile(json.loads(_SCHEMA.read_text()))
 
 
 def validated(output: bytes) -> list[dict[str, Any]]:
-    """The objects in `output`, one a line, of which each is as the schema says it must be."""
+    """The objects in `output`, one per line, each of which is valid."""
     return [_validate(json.loads(line)) for line in output.splitlines()]

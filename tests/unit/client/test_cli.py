@@ -16,14 +16,14 @@ Capture = pytest.CaptureFixture[bytes]
 
 
 def test_verb() -> None:
-    """The first word may be a verb, and then is no host; each has its own parser."""
+    """The first argument may be a verb instead of a host; each verb has its own parser."""
     for verb in VERBS:
         assert make_parser(verb).prog == f"echoc {verb}"
     assert make_parser().prog == "echoc"
 
 
 def test_without_a_verb(capfdbinary: Capture) -> None:
-    """It is "send"."""
+    """Without a verb, echoc sends."""
     with serving(faithful()) as port:
         assert main(["send", "127.0.0.1", str(port), "-m", "hi"]) == 0
     with serving(faithful()) as port:
@@ -32,14 +32,11 @@ def test_without_a_verb(capfdbinary: Capture) -> None:
 
 
 def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
-    """A verb after options would be taken for a host: that is told, and how a host of that name is reached."""
+    """A verb after options is an error, which shows both how to use the verb and how to reach a host of that name."""
     assert main(["-4", "ping", "7"]) == 2
     assert capfdbinary.readouterr() == (
         b"",
-        (
-            b"echoc: 'ping' must be the first word, as in: echoc ping HOST; a host of that name is reached by: "
-            b"echoc send ping\n"
-        ),
+        (b"echoc: 'ping' must be the first argument: echoc ping HOST; to reach a host of that name: echoc send ping\n"),
     )
 
 
@@ -47,7 +44,7 @@ def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
     ("argv", "words"),
     [
         (["a", "7", "c"], "unrecognized arguments: c"),
-        (["--timeout", "soon"], "argument --timeout: 'soon' is not a time"),
+        (["--timeout", "soon"], "argument --timeout: 'soon' is not a valid time"),
         (["-m", "text", "-f", "file"], "argument -f/--file: not allowed with argument -m/--message"),
         (["-4", "-6"], "argument -6: not allowed with argument -4"),
         (["--time", "5"], "unrecognized arguments: --time"),
@@ -55,7 +52,7 @@ def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
     ],
 )
 def test_usage(argv: list[str], words: str, capfdbinary: Capture) -> None:
-    """A command line that can't be meant is told in one sentence, with where to read on, and ends with 2."""
+    """An invalid command line is reported in one sentence that refers to --help, and exits with 2."""
     assert main(argv) == 2
     out, err = capfdbinary.readouterr()
     assert out == b""
@@ -66,13 +63,13 @@ def test_usage(argv: list[str], words: str, capfdbinary: Capture) -> None:
 
 
 def test_usage_of_a_verb(capfdbinary: Capture) -> None:
-    """It leads to the --help of that verb."""
+    """An error in a verb's arguments refers to the --help of that verb."""
     assert main(["send", "--nonsense"]) == 2
     assert capfdbinary.readouterr().err == b"echoc: unrecognized arguments: --nonsense (see echoc send --help)\n"
 
 
 def test_version(capfdbinary: Capture) -> None:
-    """--version tells the version."""
+    """--version prints the version."""
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
@@ -80,7 +77,7 @@ def test_version(capfdbinary: Capture) -> None:
 
 
 def test_help(capfdbinary: Capture) -> None:
-    """--help tells the defaults, where standard input stands, and what the exit codes mean."""
+    """--help explains the defaults, standard input, and the exit codes."""
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
@@ -88,7 +85,7 @@ def test_help(capfdbinary: Capture) -> None:
     for part in (
         b"localhost",
         b"10000",
-        b"what is piped into echoc or redirected to it is sent",
+        b"echoc sends what is piped or redirected into it",
         b"Exit codes: 0 the echo",
     ):
         assert part in text
@@ -96,7 +93,7 @@ def test_help(capfdbinary: Capture) -> None:
 
 @pytest.mark.parametrize("argv", [["127.0.0.1", "{port}"], ["--help"], ["--version"]])
 def test_reader_has_gone(argv: list[str], capfdbinary: Capture) -> None:
-    """`| head` ends echoc quietly, with the code that a shell gives to SIGPIPE."""
+    """`| head` ends echoc silently, with the code by which a shell reports SIGPIPE."""
     reading, writing = os.pipe()
     os.close(reading)
     with serving(faithful()) as port, standing_in(1, writing):
@@ -106,7 +103,7 @@ def test_reader_has_gone(argv: list[str], capfdbinary: Capture) -> None:
 
 
 def test_interrupt(capfdbinary: Capture) -> None:
-    """Ctrl-C ends echoc quietly, with the code that a shell gives to SIGINT."""
+    """Ctrl-C ends echoc silently, with the code by which a shell reports SIGINT."""
 
     def interrupt(connection: socket.socket, over: threading.Event) -> None:
         receive_exactly(connection, 1)
@@ -119,7 +116,7 @@ def test_interrupt(capfdbinary: Capture) -> None:
 
 
 def test_out_of_descriptors(capfdbinary: Capture) -> None:
-    """What the system refuses, wherever it does, is a sentence and no traceback."""
+    """A failing system call leads to a sentence, never to a traceback."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:

@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -10,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from echod.client import connect
-from echod.client.connect import Attempt, connect_to_any, connected_to_itself, open_connection
-from echod.client.faults import ConnectError
-from echod.client.resolver import SockAddr
+from echod.client.connect import Attempt, SockAddr, connect_to_any, connected_to_itself, open_connection, resolve
+from echod.client.errors import ConnectError
 from echod.client.target import Target
-from echod.client.words import endpoint
+from echod.client.text import endpoint
 from tests.unit.client.clock import Clock
-from tests.unit.client.peers import DEADLINE, RESET, deaf, faithful, serving, serving_unix
+from tests.unit.client.peers import DEADLINE, RESET, deaf, faithful, serving, serving_unix, stuck_resolver
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
 def test_connects(host: str) -> None:
-    """An address and a name lead to the server."""
+    """An address or a name leads to the server."""
     with serving(faithful()) as port, open_connection(Target(host, port), DEADLINE) as connection:
         assert connection.getpeername() == ("127.0.0.1", port)
 
@@ -29,7 +29,7 @@ def test_connects(host: str) -> None:
 @pytest.mark.usefixtures("ipv6")
 @pytest.mark.parametrize("host", ["::1", "localhost"])
 def test_connects_to_ipv6(host: str) -> None:
-    """An IPv6 address does, and a name whose first address refuses leads on to its second one."""
+    """An IPv6 address leads to the server, and so does a name whose first address refuses the connection."""
     with (
         serving(faithful(), socket.AF_INET6) as port,
         open_connection(Target(host, port), DEADLINE) as connection,
@@ -40,7 +40,7 @@ def test_connects_to_ipv6(host: str) -> None:
 @pytest.mark.parametrize("abstract", [False, True])
 def test_connects_to_unix(abstract: bool, tmp_path: Path) -> None:
     """A unix socket is named by its path or, after an @, by its abstract name."""
-    path = str(tmp_path / "\udcff")  # a name need not be text
+    path = str(tmp_path / "\udcff")  # a path need not be text
     with (
         serving_unix(faithful(), ("\0" if abstract else "") + path),
         open_connection(Target(("unix:@" if abstract else "unix:") + path, 0), DEADLINE) as connection,
@@ -49,14 +49,14 @@ def test_connects_to_unix(abstract: bool, tmp_path: Path) -> None:
 
 
 def test_refused(closed_port: int) -> None:
-    """Nobody listening is told with host and port, and not twice."""
+    """A refused connection is reported with host and port, and these only once."""
     with pytest.raises(ConnectError, match=rf"^cannot connect to 127.0.0.1:{closed_port}: Connection refused$"):
         open_connection(Target("127.0.0.1", closed_port), DEADLINE)
 
 
 @pytest.mark.usefixtures("ipv6")
 def test_every_address_refused(closed_port: int) -> None:
-    """Every address that was tried is told with its reason, as an attempt and in the error."""
+    """Every address tried is reported with its reason, as an attempt and in the error."""
     attempts: list[Attempt] = []
     with pytest.raises(ConnectError) as caught:
         open_connection(Target("localhost", closed_port), DEADLINE, attempts.append)
@@ -70,7 +70,7 @@ def test_every_address_refused(closed_port: int) -> None:
 
 @pytest.mark.usefixtures("ipv6")
 def test_timeout_of_one_address() -> None:
-    """It leads on to the next."""
+    """After the time-out of one address the next is tried."""
     attempts: list[Attempt] = []
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -89,24 +89,24 @@ def test_timeout_of_one_address() -> None:
 
 
 def test_an_address_is_told_before_it_is_tried(closed_port: int) -> None:
-    """Who watches learns where it hangs while it does."""
-    told: list[str] = []
+    """An address is reported before it is tried, so that -v shows what echoc is waiting for."""
+    reported: list[str] = []
     with pytest.raises(ConnectError):
         open_connection(
             Target("localhost", closed_port, socket.AF_INET),
             DEADLINE,
-            on_trying=lambda address: told.append(f"trying {endpoint(address)}"),
-            on_attempt=lambda attempt: told.append(attempt.address),
+            on_trying=lambda address: reported.append(f"trying {endpoint(address)}"),
+            on_attempt=lambda attempt: reported.append(attempt.address),
         )
-    trying, tried = told
+    trying, tried = reported
     assert trying == f"trying {tried}"
 
 
 def test_no_time_left() -> None:
-    """After the deadline no address is tried any more, and that is told as well."""
+    """After the deadline no address is tried, and the error says so."""
     with serving(faithful()) as port, pytest.raises(ConnectError) as caught:
         connect_to_any([("127.0.0.1", port)], Target("127.0.0.1", port), DEADLINE, lambda attempt: None, deadline=0)
-    assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: no time was left to try"
+    assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: no time left"
 
 
 @pytest.mark.usefixtures("ipv6")
@@ -117,7 +117,7 @@ def test_a_share_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
         try:
             return real(connection, address, timeout)
         except TimeoutError:
-            clock.leap(timeout)  # and not what a busy machine has taken besides
+            clock.leap(timeout)  # rather than the time that a busy machine has taken
             raise
 
     real = connect._connect
@@ -132,7 +132,7 @@ def test_a_share_of_the_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_asked(closed_port: int) -> None:
-    """Whether a service refused is told from what this machine refuses: an address to come from that it lacks."""
+    """A service that refuses is distinguished from this machine's own failure, a --source that it does not have."""
     with pytest.raises(ConnectError) as caught:
         open_connection(Target("127.0.0.1", closed_port), DEADLINE)
     assert caught.value.asked
@@ -142,7 +142,7 @@ def test_asked(closed_port: int) -> None:
 
 
 def test_source() -> None:
-    """A connection comes from the address that is asked for."""
+    """A connection comes from the --source address."""
     with (
         serving(faithful()) as port,
         open_connection(Target("127.0.0.1", port, source="127.0.0.2"), DEADLINE) as connection,
@@ -152,19 +152,19 @@ def test_source() -> None:
 
 @pytest.mark.usefixtures("ipv6")
 def test_source_with_a_zone() -> None:
-    """A link-local address to come from is looked for at its interface; without one it would be an invalid argument."""
+    """A link-local --source keeps its zone; without the zone it would be an invalid argument."""
     with pytest.raises(ConnectError, match=r"cannot use --source fe80::7%lo: Cannot assign requested address$"):
         open_connection(Target("::1", 7, source="fe80::7%lo"), DEADLINE)
 
 
 def test_timeout() -> None:
-    """A server that does not answer the connection request is waited for only so long."""
+    """The wait for a server that does not answer the connection request ends with the time-out."""
     with deaf() as port, pytest.raises(ConnectError, match="timed out"):
         open_connection(Target("127.0.0.1", port), 0.05)
 
 
 def test_unix_refused(tmp_path: Path) -> None:
-    """A unix socket that is not there, and a name too long for one, are told with the whole HOST."""
+    """A unix socket that does not exist, and a path that is too long, are reported with the whole HOST."""
     path = f"unix:{tmp_path}/missing"
     with pytest.raises(ConnectError, match=f"^cannot connect to {path}: No such file or directory$"):
         open_connection(Target(path, 0), DEADLINE)
@@ -173,14 +173,14 @@ def test_unix_refused(tmp_path: Path) -> None:
 
 
 def test_unix_socket_with_odd_bytes(tmp_path: Path) -> None:
-    """A path that is no text, or would clear the screen, is told once, and so that it can be seen."""
+    """A path that is not text, or would clear the screen, is reported once, with escapes."""
     with pytest.raises(ConnectError) as caught:
         open_connection(Target("unix:/\udcff\x1b[2J\n\u00e9", 0), DEADLINE)
     assert str(caught.value) == "cannot connect to unix:/\\xff\\x1b[2J\\n\u00e9: No such file or directory"
 
 
 def test_unix_socket_with_a_full_queue(tmp_path: Path) -> None:
-    """It is waited for as a TCP port is: for the time-out, and with success when there is room by then."""
+    """A unix socket with a full accept queue is tried until the time-out, and connects as soon as there is room."""
     path = f"{tmp_path}/echo"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
         listener.bind(path)
@@ -203,7 +203,7 @@ def test_unix_socket_with_a_full_queue(tmp_path: Path) -> None:
 
 
 def test_connected_to_itself() -> None:
-    """A socket that the kernel connected to itself is recognised: it would echo everything without a server."""
+    """A socket that the kernel connected to itself is recognised, since it would echo everything without a server."""
     with socket.socket() as loop:
         loop.bind(("127.0.0.1", 0))
         loop.connect(loop.getsockname())
@@ -213,7 +213,7 @@ def test_connected_to_itself() -> None:
 
 
 def test_connected_to_itself_when_reset() -> None:
-    """A connection that is already reset was to someone else."""
+    """A connection that is already reset was not to itself."""
 
     def reset(connection: socket.socket, over: threading.Event) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -226,11 +226,77 @@ def test_connected_to_itself_when_reset() -> None:
 
 
 def test_refuses_a_connection_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connected to itself is not connected: it is closed, and told as nobody listening."""
+    """A connection to itself is closed, and reported as a port without a server."""
     loop = socket.socket()
     loop.bind(("127.0.0.1", 0))
     # The kernel chooses that port about once in 28,000 times; here it has.
     monkeypatch.setattr(connect, "open_socket", lambda address, source: loop)
-    with pytest.raises(ConnectError, match="nobody listens there"):
+    with pytest.raises(ConnectError, match="no server listens there"):
         open_connection(Target("127.0.0.1", loop.getsockname()[1]), DEADLINE)
     assert loop.fileno() == -1
+
+
+@pytest.mark.usefixtures("ipv6")
+@pytest.mark.parametrize(
+    ("family", "addresses"),
+    [
+        (socket.AF_UNSPEC, ["127.0.0.1:7", "[::1]:7"]),
+        (socket.AF_INET, ["127.0.0.1:7"]),
+        (socket.AF_INET6, ["[::1]:7"]),
+    ],
+)
+def test_addresses_of_a_family(family: socket.AddressFamily, addresses: list[str]) -> None:
+    """Only addresses of the required family are tried."""
+    assert [endpoint(address) for address in resolve(Target("localhost", 7, family))] == addresses
+
+
+def test_address_of_another_family() -> None:
+    """An address of another family is an error."""
+    with pytest.raises(ConnectError, match=r"^cannot connect to 127.0.0.1:7: .*[Aa]ddress family"):
+        resolve(Target("127.0.0.1", 7, socket.AF_INET6))
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("fe80::1%nosuch0", "Name or service not known"),
+        ("a..b", "not a valid host name"),
+        ("a" * 64, "not a valid host name"),
+        ("\udcff", "not a valid host name"),
+    ],
+)
+def test_name_that_can_not_be_resolved(host: str, why: str) -> None:
+    """An invalid host name is reported with the reason, without a query to a name server."""
+    with pytest.raises(ConnectError, match=rf"^cannot connect to .*:7: {why}$"):
+        resolve(Target(host, 7))
+
+
+def test_resolver_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline also limits resolving, which cannot be interrupted."""
+    with (
+        stuck_resolver(monkeypatch),
+        pytest.raises(ConnectError, match=r"^cannot connect to echo.example:7: the name was not resolved in time$"),
+    ):
+        resolve(Target("echo.example", 7), time.monotonic() + 0.01)
+
+
+def test_resolver_that_does_not_answer_and_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait for the resolver can be interrupted."""
+    with stuck_resolver(monkeypatch) as asked:
+
+        def interrupt() -> None:
+            asked.wait()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            resolve(Target("echo.example", 7))
+        thread.join()
+
+
+def test_address_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is an address is not resolved, and starts no thread."""
+    monkeypatch.setattr("_thread.start_new_thread", lambda *arguments: pytest.fail("a thread was started"))
+    for host in ("127.0.0.1", "::1", "fe80::1%1", "localhost", "unix:/run/echod"):
+        assert resolve(Target(host, 7))

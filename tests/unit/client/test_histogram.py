@@ -1,4 +1,4 @@
-"""Times, counted: percentiles within a hundredth, sums exact."""
+"""Histograms: percentiles accurate to 1 %, exact sums."""
 
 import random
 import statistics
@@ -20,14 +20,14 @@ def of(times: list[int]) -> Histogram:
 
 
 def test_empty() -> None:
-    """Of no times everything is 0."""
+    """Without times everything is 0."""
     histogram = Histogram()
     assert (histogram.count, histogram.mean, histogram.deviation, histogram.percentile(50)) == (0, 0, 0, 0)
 
 
 @given(TIMES)
 def test_percentiles(times: list[int]) -> None:
-    """A percentile is at most a hundredth off the time that so many are at most as long as."""
+    """A percentile differs by at most 1 % from the exact one."""
     histogram = of(times)
     for percent in (0, 1, 50, 90, 99.9, 100):
         true = sorted(times)[max(-(-len(times) * percent // 100), 1).__int__() - 1]
@@ -36,7 +36,7 @@ def test_percentiles(times: list[int]) -> None:
 
 @given(TIMES)
 def test_exact(times: list[int]) -> None:
-    """Count, sum, least, greatest and mean are exact, and the deviation is that of the statisticians."""
+    """Count, sum, least and greatest are exact, and the deviation is the standard deviation."""
     histogram = of(times)
     assert (histogram.count, histogram.total) == (len(times), sum(times))
     assert (histogram.least, histogram.greatest) == (min(times), max(times))
@@ -45,7 +45,7 @@ def test_exact(times: list[int]) -> None:
 
 @given(TIMES, TIMES)
 def test_add(some: list[int], others: list[int]) -> None:
-    """Two histograms added are that of all times."""
+    """The sum of two histograms is the histogram of all times."""
     histogram = of(some)
     histogram.add(of(others))
     assert vars(histogram) == vars(of(some + others))
@@ -60,7 +60,7 @@ def test_add_nothing() -> None:
 
 @given(st.integers(0, 10**18))
 def test_bounds(time: int) -> None:
-    """The bounds of the bucket of a time hold it, and are no further apart than 1/64 of it."""
+    """A time is within the bounds of its bucket, which differ by at most 1/64 of it."""
     (bucket,) = of([time]).buckets
     low, high = bounds(bucket)
     assert low <= time <= high
@@ -68,11 +68,11 @@ def test_bounds(time: int) -> None:
 
 
 def test_memory() -> None:
-    """A hundred thousand times from a microsecond to a minute take some hundreds of buckets."""
+    """A hundred thousand times from a microsecond to a minute take less than 2000 buckets."""
     draw = random.Random(1)
     assert len(of([int(10 ** draw.uniform(3, 10.8)) for _ in range(100_000)]).buckets) < 2000
 
 
 def test_before_it_began() -> None:
-    """A time less than nothing is none."""
+    """A negative time counts as 0."""
     assert of([-5]).greatest == 0

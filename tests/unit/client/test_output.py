@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from echod.client.faults import UntestableError
+from echod.client.errors import UntestableError
 from echod.client.output import Screen, fill_standard_descriptors, print_bytes
 from tests.unit.client.peers import seen, standing_in, terminal
 
@@ -19,7 +19,7 @@ def test_fills_closed_descriptors(number: int) -> None:
 
 
 def test_leaves_open_descriptors() -> None:
-    """Open ones stay what they are."""
+    """Open standard descriptors are not changed."""
     before = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
     fill_standard_descriptors()
     assert [os.readlink(f"/proc/self/fd/{number}") for number in range(3)] == before
@@ -32,7 +32,7 @@ def test_prints_bytes(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
 
 
 def test_prints_to_a_pipe_that_does_not_block() -> None:
-    """Nothing is lost on a standard output that someone left in non-blocking mode."""
+    """Nothing is lost on a standard output in non-blocking mode."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     taken: list[bytes] = []
@@ -51,7 +51,7 @@ def test_prints_to_a_pipe_that_does_not_block() -> None:
 
 
 def test_reader_has_gone() -> None:
-    """A closed pipe is told from every other failure: it is no error."""
+    """A closed pipe is distinguished from every other failure, since it is not an error."""
     reading, writing = os.pipe()
     os.close(reading)
     with standing_in(1, writing), pytest.raises(BrokenPipeError):
@@ -60,7 +60,7 @@ def test_reader_has_gone() -> None:
 
 
 def test_unwritable() -> None:
-    """A full disk is told in one sentence."""
+    """A full disk is reported in one sentence."""
     full = os.open("/dev/full", os.O_WRONLY)
     with (
         standing_in(1, full),
@@ -71,24 +71,24 @@ def test_unwritable() -> None:
 
 
 def test_byte_exact_where_nobody_looks(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Into a pipe or a file goes the echo and not a byte more; what is told goes to standard error."""
+    """A pipe or a file gets the echo byte for byte; messages go to standard error."""
     screen = Screen()
     screen.echo(b"half a ")
-    screen.tell("note")
+    screen.message("note")
     screen.echo(b"line")
     screen.end_line()
     assert capfdbinary.readouterr() == (b"half a line", b"note\n")
 
 
 def test_lines_on_a_terminal() -> None:
-    """On a terminal an open line is finished before something is told and at the end, but only once."""
+    """On a terminal an open line is ended before a message and at the end, but only once."""
     with terminal() as (screen_end, written), standing_in(1, written), standing_in(2, written):
         screen = Screen()
-        screen.tell("first")
+        screen.message("first")
         screen.echo(b"open")
-        screen.tell("second")
+        screen.message("second")
         screen.echo(b"closed\n")
-        screen.tell("third")
+        screen.message("third")
         screen.echo(b"open")
         screen.end_line()
         screen.end_line()
@@ -97,11 +97,11 @@ def test_lines_on_a_terminal() -> None:
 
 
 def test_lines_on_a_terminal_without_the_errors(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Where only the echo is on a terminal, what is told elsewhere does not break its lines."""
+    """If only standard output is a terminal, messages do not break its lines."""
     with terminal() as (screen_end, written), standing_in(1, written):
         screen = Screen()
         screen.echo(b"one ")
-        screen.tell("note")
+        screen.message("note")
         screen.echo(b"line")
         screen.end_line()
         assert seen(screen_end, 10) == b"one line\r\n"
@@ -109,17 +109,17 @@ def test_lines_on_a_terminal_without_the_errors(capfdbinary: pytest.CaptureFixtu
 
 
 def test_tells_any_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """A line can be told in any locale, with names that are no text."""
-    Screen().tell("caf\xe9 \udcff")
+    """A message is printed in any locale, even with names that are not text."""
+    Screen().message("caf\xe9 \udcff")
     assert capfdbinary.readouterr().err == b"caf\xc3\xa9 \\udcff\n"
 
 
 def test_tells_when_there_is_room() -> None:
-    """A standard error in non-blocking mode, as a parent may leave it, loses nothing, however full it is."""
+    """A full standard error in non-blocking mode loses nothing."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     filled = os.write(writing, bytes(1 << 20))
-    line = b"x" * filled + b"\n"  # more than there will be room for at once
+    line = b"x" * filled + b"\n"  # more than fits at once
     came = bytearray()
 
     def read() -> None:
@@ -130,15 +130,15 @@ def test_tells_when_there_is_room() -> None:
     with standing_in(2, writing):
         os.close(writing)
         reader.start()
-        Screen().tell("x" * filled)
+        Screen().message("x" * filled)
     reader.join()
     os.close(reading)
     assert came[filled:] == line
 
 
 def test_nobody_to_tell() -> None:
-    """A standard error that can't be written is passed over."""
+    """A failure to write to standard error is ignored."""
     full = os.open("/dev/full", os.O_WRONLY)
     with standing_in(2, full):
-        Screen().tell("note")
+        Screen().message("note")
     os.close(full)

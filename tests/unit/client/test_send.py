@@ -1,4 +1,4 @@
-"""echod.client.verbs.send, in this process."""
+"""echod.client.send, in this process."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from echod.client.cli import main
-from echod.client.verbs.send import SENTENCE
+from echod.client.send import SENTENCE
 from tests.unit.client.peers import (
     altering,
     endless,
@@ -25,7 +25,7 @@ Capture = pytest.CaptureFixture[bytes]
 
 
 def test_sentence(capfdbinary: Capture) -> None:
-    """Without more, the tutorial's sentence is sent, and its echo alone is printed."""
+    """Without options the tutorial's sentence is sent, and only its echo is printed."""
     assert SENTENCE == "This is the message.  It will be repeated."
     with serving(faithful()) as port:
         assert main(["localhost", str(port)]) == 0
@@ -33,7 +33,7 @@ def test_sentence(capfdbinary: Capture) -> None:
 
 
 def test_message(capfdbinary: Capture) -> None:
-    """-m sends the bytes of its argument, also when they are no text."""
+    """-m sends the bytes of its argument, also if they are not text."""
     with serving(faithful()) as port:
         assert main(["127.0.0.1", str(port), "-m", "caf\xe9 \udcff"]) == 0
     assert capfdbinary.readouterr().out == b"caf\xc3\xa9 \xff"
@@ -60,7 +60,7 @@ def test_standard_input(capfdbinary: Capture) -> None:
 
 
 def test_what_is_piped_in_is_sent(capfdbinary: Capture) -> None:
-    """`echo hello | echoc` sends what it was given, without a word more."""
+    """`echo hello | echoc` sends standard input."""
     reading, writing = os.pipe()
     os.write(writing, b"hello")
     os.close(writing)
@@ -79,7 +79,7 @@ def test_a_file_that_is_redirected_is_sent(tmp_path: Path, capfdbinary: Capture)
 
 
 def test_a_message_leaves_standard_input_alone(capfdbinary: Capture) -> None:
-    """With -m, as a loop over a list of hosts needs it, a standard input that holds something is not eaten."""
+    """With -m standard input is not read, so that echoc works in a loop over a list of hosts."""
     reading, writing = os.pipe()
     os.write(writing, b"the next host")
     with serving(faithful()) as port, standing_in(0, reading):
@@ -92,7 +92,7 @@ def test_a_message_leaves_standard_input_alone(capfdbinary: Capture) -> None:
 
 @pytest.mark.parametrize("options", [["-f", "/dev/null"], ["-m", ""]])
 def test_empty_input(options: list[str], capfdbinary: Capture) -> None:
-    """To have sent nothing proves nothing, and does not pass for an identical echo."""
+    """An empty input is an error, since nothing was tested."""
     with serving(faithful()) as port:
         assert main(["127.0.0.1", str(port), *options]) == 2
     assert capfdbinary.readouterr() == (
@@ -102,14 +102,14 @@ def test_empty_input(options: list[str], capfdbinary: Capture) -> None:
 
 
 def test_unix(tmp_path: Path, capfdbinary: Capture) -> None:
-    """A unix socket is a HOST that needs no PORT."""
+    """A unix socket is a HOST without a PORT."""
     with serving_unix(faithful(), str(tmp_path / "echo")):
         assert main([f"unix:{tmp_path}/echo"]) == 0
     assert capfdbinary.readouterr().out == SENTENCE.encode()
 
 
 def test_verbose(capfdbinary: Capture) -> None:
-    """-v tells on standard error what the tutorial's client prints, and leaves standard output alone."""
+    """-v prints on standard error what the tutorial's client prints, and nothing more on standard output."""
     printed, output = os.pipe()
     with serving(stepping(16, printed)) as port, standing_in(1, output):
         assert main(["127.0.0.1", str(port), "-v"]) == 0
@@ -135,7 +135,7 @@ def test_verbose(capfdbinary: Capture) -> None:
 
 
 def test_verbose_about_every_address(capfdbinary: Capture, closed_port: int) -> None:
-    """-v tells each address before and after it is tried, also those that fail."""
+    """-v prints each address before and after it is tried, also one that fails."""
     assert main(["127.0.0.1", str(closed_port), "-v"]) == 2
     lines = capfdbinary.readouterr().err.decode().splitlines()
     assert lines[0] == f"trying 127.0.0.1:{closed_port}"
@@ -144,7 +144,7 @@ def test_verbose_about_every_address(capfdbinary: Capture, closed_port: int) -> 
 
 
 def test_no_half_close(capfdbinary: Capture) -> None:
-    """--no-half-close is content with a server that returns everything and then waits for more."""
+    """--no-half-close accepts a server that returns everything and then waits for more."""
     with serving(endless) as port:
         assert main(["127.0.0.1", str(port), "--no-half-close"]) == 0
     assert capfdbinary.readouterr() == (SENTENCE.encode(), b"")
@@ -155,40 +155,47 @@ def test_json(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         assert main(["127.0.0.1", str(port), "--json"]) == 0
     out, err = capfdbinary.readouterr()
-    [told] = validated(out)
+    [reported] = validated(out)
     assert err == b""
-    assert (told["kind"], told["ok"], told["error"], told["target"]) == ("send", True, None, f"127.0.0.1:{port}")
-    assert (told["sent"], told["received"]) == (42, 42)
-    assert [(attempt["address"], attempt["failure"]) for attempt in told["attempts"]] == [(f"127.0.0.1:{port}", None)]
-    assert told["connection"]["remote"] == f"127.0.0.1:{port}"
+    assert (reported["kind"], reported["ok"], reported["error"], reported["target"]) == (
+        "send",
+        True,
+        None,
+        f"127.0.0.1:{port}",
+    )
+    assert (reported["sent"], reported["received"]) == (42, 42)
+    assert [(attempt["address"], attempt["failure"]) for attempt in reported["attempts"]] == [
+        (f"127.0.0.1:{port}", None)
+    ]
+    assert reported["connection"]["remote"] == f"127.0.0.1:{port}"
 
 
 def test_json_of_a_fault(capfdbinary: Capture) -> None:
-    """It has the sentence that is told on standard error, and where the echo was wrong."""
+    """The object has the sentence printed on standard error, and the offset."""
     with serving(altering(lambda data: data[:20])) as port:
         assert main(["127.0.0.1", str(port), "--json"]) == 1
     out, err = capfdbinary.readouterr()
-    [told] = validated(out)
-    assert (told["ok"], told["sent"], told["received"]) == (False, 42, 20)
-    assert (told["error"]["kind"], told["error"]["offset"]) == ("shortfall", 20)
-    assert err.decode() == f"echoc: {told['error']['message']}\n"
+    [reported] = validated(out)
+    assert (reported["ok"], reported["sent"], reported["received"]) == (False, 42, 20)
+    assert (reported["error"]["kind"], reported["error"]["offset"]) == ("shortfall", 20)
+    assert err.decode() == f"echoc: {reported['error']['message']}\n"
 
 
 def test_json_without_a_connection(capfdbinary: Capture, closed_port: int) -> None:
-    """What never came to be is null."""
+    """Without a connection its fields are null."""
     assert main(["127.0.0.1", str(closed_port), "--json"]) == 2
-    [told] = validated(capfdbinary.readouterr().out)
-    assert (told["connection"], told["seconds"], told["error"]["kind"]) == (None, None, "connect")
+    [reported] = validated(capfdbinary.readouterr().out)
+    assert (reported["connection"], reported["seconds"], reported["error"]["kind"]) == (None, None, "connect")
 
 
 def test_usage_is_no_object(capfdbinary: Capture) -> None:
-    """A command line that can't be meant has no result."""
+    """An invalid command line prints no object."""
     assert main(["127.0.0.1", "0", "--json"]) == 2
     assert capfdbinary.readouterr().out == b""
 
 
 def test_wrong_echo(capfdbinary: Capture) -> None:
-    """A wrong echo is printed as it came, told in one sentence, and ends with 1."""
+    """A wrong echo is printed as received, reported in one sentence, and exits with 1."""
     with serving(altering(lambda data: data.replace(b"message", b"massage"))) as port:
         assert main(["127.0.0.1", str(port)]) == 1
     out, err = capfdbinary.readouterr()
@@ -201,7 +208,7 @@ def test_wrong_echo(capfdbinary: Capture) -> None:
 
 
 def test_silent_server(capfdbinary: Capture) -> None:
-    """--timeout bounds the wait for the echo."""
+    """--timeout limits the wait for the echo."""
     with serving(silent) as port:
         assert main(["127.0.0.1", str(port), "--timeout", "0.1"]) == 1
     assert capfdbinary.readouterr().err == (
@@ -211,7 +218,7 @@ def test_silent_server(capfdbinary: Capture) -> None:
 
 
 def test_unreadable_file(tmp_path: Path, capfdbinary: Capture) -> None:
-    """A file that can't be opened is told before anything is connected."""
+    """An unreadable file is reported before echoc connects."""
     assert main(["127.0.0.1", "1", "-f", f"{tmp_path}/missing"]) == 2
     assert capfdbinary.readouterr().err == (
         f"echoc: cannot read '{tmp_path}/missing': No such file or directory\n".encode()
@@ -219,7 +226,7 @@ def test_unreadable_file(tmp_path: Path, capfdbinary: Capture) -> None:
 
 
 def test_no_connection(capfdbinary: Capture, closed_port: int) -> None:
-    """No connection is told in one sentence, and ends with 2."""
+    """A failed connection is reported in one sentence, and exits with 2."""
     assert main(["127.0.0.1", str(closed_port)]) == 2
     assert capfdbinary.readouterr() == (
         b"",
@@ -228,7 +235,7 @@ def test_no_connection(capfdbinary: Capture, closed_port: int) -> None:
 
 
 def test_unwritable_output(capfdbinary: Capture) -> None:
-    """An echo that can't be printed is not called identical."""
+    """An echo that cannot be printed is an error."""
     full = os.open("/dev/full", os.O_WRONLY)
     with serving(faithful()) as port, standing_in(1, full):
         os.close(full)
@@ -237,7 +244,7 @@ def test_unwritable_output(capfdbinary: Capture) -> None:
 
 
 def test_greeting_is_told_safely(capfdbinary: Capture) -> None:
-    """What a server sends reaches standard error with its control characters escaped."""
+    """Bytes from a server are printed on standard error with control characters escaped."""
     with serving(greeting) as port:
         assert main(["127.0.0.1", str(port), "-v"]) == 1
     assert b"\\r\\n" in capfdbinary.readouterr().err

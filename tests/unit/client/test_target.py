@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from echod.client.faults import UntestableError
+from echod.client.errors import UntestableError
 from echod.client.target import HOST_FORMS, parse_target
 
 
@@ -28,7 +28,7 @@ from echod.client.target import HOST_FORMS, parse_target
     ],
 )
 def test_forms(words: tuple[str | None, str | None], host: str, port: int, written: str) -> None:
-    """Every form in which a person writes a host and a port is understood, and written back in one."""
+    """Every form of a host and a port is understood, and printed in one form."""
     target = parse_target(*words, environment={})
     assert (target.host, target.port, str(target)) == (host, port, written)
 
@@ -47,42 +47,42 @@ def test_forms(words: tuple[str | None, str | None], host: str, port: int, writt
     ],
 )
 def test_environment(environment: dict[str, str], words: tuple[str | None, str | None], written: str) -> None:
-    """What the command line leaves open comes from ECHOC_HOST and ECHOC_PORT; empty is as good as unset, and so is what
-    Kubernetes sets."""
+    """ECHOC_HOST and ECHOC_PORT are the defaults of HOST and PORT; an empty value counts as unset, and so does
+    the one that Kubernetes sets."""
     assert str(parse_target(*words, environment=environment)) == written
 
 
 @pytest.mark.parametrize(
     ("host", "port", "environment", "sentence"),
     [
-        ("", None, {}, f"HOST: '' is no host; say {HOST_FORMS}"),
-        ("10000", None, {}, f"HOST: '10000' is no host; say {HOST_FORMS}"),
-        ("7:7", None, {}, f"HOST: '7:7' is no host; say {HOST_FORMS}"),
-        (":7", None, {}, f"HOST: ':7' is no host; say {HOST_FORMS}"),
-        ("unix:", None, {}, f"HOST: 'unix:' is no host; say {HOST_FORMS}"),
-        ("unix:@", None, {}, f"HOST: 'unix:@' is no host; say {HOST_FORMS}"),
-        ("[::1", None, {}, f"HOST: '[::1' is no host; say {HOST_FORMS}"),
-        ("[::1]7", None, {}, f"HOST: '[::1]7' is no host; say {HOST_FORMS}"),
-        ("[name]:7", None, {}, f"HOST: '[name]:7' is no host; say {HOST_FORMS}"),
-        ("a:7:8", None, {}, f"HOST: 'a:7:8' is no host; say {HOST_FORMS}"),
-        ("a:", None, {}, "HOST: '' is not a port; say a number from 1 to 65535"),
-        ("a:http", None, {}, "HOST: 'http' is not a port; say a number from 1 to 65535"),
-        ("[::1]:0", None, {}, "HOST: '0' is not a port; say a number from 1 to 65535"),
-        ("a", "0", {}, "PORT: '0' is not a port; say a number from 1 to 65535"),
-        ("a", "65536", {}, "PORT: '65536' is not a port; say a number from 1 to 65535"),
-        ("a", "echo", {}, "PORT: 'echo' is not a port; say a number from 1 to 65535"),
-        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; say a number from 1 to 65535"),
-        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; say a number from 1 to 65535"),
-        ("a:7", "8", {}, "the port is said twice, 7 in 'a:7' and '8'; say one"),
-        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is said twice, 7 in ECHOC_HOST and '8'; say one"),
+        ("", None, {}, f"HOST: '' is not a host; give {HOST_FORMS}"),
+        ("10000", None, {}, f"HOST: '10000' is not a host; give {HOST_FORMS}"),
+        ("7:7", None, {}, f"HOST: '7:7' is not a host; give {HOST_FORMS}"),
+        (":7", None, {}, f"HOST: ':7' is not a host; give {HOST_FORMS}"),
+        ("unix:", None, {}, f"HOST: 'unix:' is not a host; give {HOST_FORMS}"),
+        ("unix:@", None, {}, f"HOST: 'unix:@' is not a host; give {HOST_FORMS}"),
+        ("[::1", None, {}, f"HOST: '[::1' is not a host; give {HOST_FORMS}"),
+        ("[::1]7", None, {}, f"HOST: '[::1]7' is not a host; give {HOST_FORMS}"),
+        ("[name]:7", None, {}, f"HOST: '[name]:7' is not a host; give {HOST_FORMS}"),
+        ("a:7:8", None, {}, f"HOST: 'a:7:8' is not a host; give {HOST_FORMS}"),
+        ("a:", None, {}, "HOST: '' is not a port; give a number from 1 to 65535"),
+        ("a:http", None, {}, "HOST: 'http' is not a port; give a number from 1 to 65535"),
+        ("[::1]:0", None, {}, "HOST: '0' is not a port; give a number from 1 to 65535"),
+        ("a", "0", {}, "PORT: '0' is not a port; give a number from 1 to 65535"),
+        ("a", "65536", {}, "PORT: '65536' is not a port; give a number from 1 to 65535"),
+        ("a", "echo", {}, "PORT: 'echo' is not a port; give a number from 1 to 65535"),
+        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; give a number from 1 to 65535"),
+        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; give a number from 1 to 65535"),
+        ("a:7", "8", {}, "the port is given twice, 7 in 'a:7' and '8'; give it once"),
+        (None, "8", {"ECHOC_HOST": "a:7"}, "the port is given twice, 7 in ECHOC_HOST and '8'; give it once"),
         ("unix:/run/echo", "7", {}, "'unix:/run/echo' is a unix socket and has no port; leave out '7'"),
-        (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is no host; say {HOST_FORMS}"),
-        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; say a number from 1 to 65535"),
-        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; say a number from 1 to 65535"),
+        (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is not a host; give {HOST_FORMS}"),
+        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; give a number from 1 to 65535"),
+        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; give a number from 1 to 65535"),
     ],
 )
 def test_wrong(host: str | None, port: str | None, environment: dict[str, str], sentence: str) -> None:
-    """What is no host or no port is told with the argument or the variable that has it, and what would be right."""
+    """An invalid host or port is reported with its argument or variable, and with the valid forms."""
     with pytest.raises(UntestableError) as caught:
         parse_target(host, port, environment=environment)
     assert str(caught.value) == sentence
@@ -90,7 +90,7 @@ def test_wrong(host: str | None, port: str | None, environment: dict[str, str], 
 
 @pytest.mark.parametrize(("source", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
 def test_source(source: str, family: socket.AddressFamily) -> None:
-    """An address to come from decides the family of the address to go to."""
+    """--source decides the family of the address to connect to."""
     target = parse_target("a", None, source=source, environment={})
     assert (target.source, target.family) == (source, family)
 
@@ -98,16 +98,21 @@ def test_source(source: str, family: socket.AddressFamily) -> None:
 @pytest.mark.parametrize(
     ("host", "source", "family", "sentence"),
     [
-        ("a", "", socket.AF_UNSPEC, "--source: '' is no address; say an IPv4 or IPv6 address of this machine"),
-        ("a", "eth0", socket.AF_UNSPEC, "--source: 'eth0' is no address; say an IPv4 or IPv6 address of this machine"),
-        ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 asks for"),
+        ("a", "", socket.AF_UNSPEC, "--source: '' is not an address; give an IPv4 or IPv6 address of this machine"),
+        (
+            "a",
+            "eth0",
+            socket.AF_UNSPEC,
+            "--source: 'eth0' is not an address; give an IPv4 or IPv6 address of this machine",
+        ),
+        ("a", "192.0.2.1", socket.AF_INET6, "--source: '192.0.2.1' is not of the family that -4 or -6 requires"),
         ("unix:/a", "192.0.2.1", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
         ("unix:/a", "", socket.AF_UNSPEC, "'unix:/a' is a unix socket: leave out --source"),
         ("unix:/a", None, socket.AF_INET, "'unix:/a' is a unix socket: leave out -4 and -6"),
     ],
 )
 def test_wrong_source(host: str, source: str | None, family: socket.AddressFamily, sentence: str) -> None:
-    """One that can't be meant is told."""
+    """An invalid --source is reported."""
     with pytest.raises(UntestableError) as caught:
         parse_target(host, None, source=source, family=family, environment={})
     assert str(caught.value) == sentence

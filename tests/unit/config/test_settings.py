@@ -1,4 +1,4 @@
-"""config: one model, and everything that is derived from it says the same."""
+"""config.settings: one model, and everything that is derived from it agrees."""
 
 import math
 import os
@@ -48,8 +48,8 @@ settings = st.builds(
 )
 
 
-def test_what_is_not_in_the_model_is_refused() -> None:
-    """In no table, and nothing can be changed afterwards."""
+def test_an_unknown_key_is_refused() -> None:
+    """No table takes a key that is not in the model, and settings are immutable."""
     for table in ({"speed": 1}, {"limits": {"speed": 1}}, {"log": {"speed": 1}}):
         with pytest.raises(ValidationError, match="speed"):
             Settings(**table)
@@ -58,14 +58,14 @@ def test_what_is_not_in_the_model_is_refused() -> None:
 
 
 def test_the_model_alone_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where values come from is the business of `echod.sources`, which can say so."""
+    """Sources are read by `echod.config.sources` alone, which knows the origin of each value."""
     monkeypatch.setenv("ECHOD_PORT", "7")
     assert Settings().port == 10000
 
 
 class TestKeys:
     def test_all_are_there(self) -> None:
-        """Every field of the model and of its tables, tables last."""
+        """Every field of the model and of its tables is a key; those of tables come last."""
         expected = [name for name in Settings.model_fields if name not in ("limits", "log")]
         expected += [f"limits.{name}" for name in LimitSettings.model_fields]
         expected += [f"log.{name}" for name in LogSettings.model_fields]
@@ -85,17 +85,17 @@ class TestKeys:
         ],
     )
     def test_its_names(self, name: str, variable: str, flag: str) -> None:
-        """One key by all its names."""
+        """The names of a key in file, environment and command line derive from each other."""
         assert (KEYS[name].variable, KEYS[name].flag) == (variable, flag)
 
     def test_no_two_have_the_same_name(self) -> None:
-        """Neither among the variables nor among the flags."""
+        """Variables and flags are unique."""
         for names in ([key.variable for key in KEYS.values()], [key.flag for key in KEYS.values()]):
             assert len(set(names)) == len(KEYS)
 
     @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
     def test_it_explains_itself(self, key: Key) -> None:
-        """A sentence, a default, and that is what the model is set to when nobody says anything."""
+        """Each key has a sentence that describes it, and its default is the value in the model."""
         assert re.fullmatch(r"[A-Za-z].*\.", key.description)
         assert key.value(Settings()) == key.default
 
@@ -103,19 +103,19 @@ class TestKeys:
 class TestPrinting:
     @given(settings, st.dictionaries(st.sampled_from([key.path for key in KEYS.values()]), st.text()))
     def test_what_is_printed_is_read_again(self, chosen: Settings, origins: dict[tuple[str, ...], str]) -> None:
-        """The same settings come out, whatever they are and wherever they came from."""
+        """`as_toml` and `load` give the same settings again, for any values and origins."""
         printed = as_toml(chosen, origins)
         assert Settings(**tomllib.loads(printed)) == chosen
 
     def test_through_a_file(self, tmp_path: Path) -> None:
-        """What `--print-config` prints can be fed back by `--config`."""
+        """The output of `--print-config` is valid input for `--config`."""
         chosen = Settings(host=("", "unix:/run/é"), limits=LimitSettings(idle_timeout=0))
         file = tmp_path / "printed.toml"
         file.write_text(as_toml(chosen, {}))
         assert load(str(file), {}, {}).settings == chosen
 
-    def test_every_value_tells_where_it_came_from(self) -> None:
-        """Behind it, as a comment; nobody said anything about most of them."""
+    def test_every_value_has_its_origin(self) -> None:
+        """A comment behind each value names its origin, or says that it is the default."""
         printed = as_toml(Settings(port=7), {("port",): "flag --port", ("log", "level"): "file /etc/echod.toml"})
         assert "port = 7  # flag --port\n" in printed
         assert 'level = "info"  # file /etc/echod.toml\n' in printed
@@ -124,25 +124,25 @@ class TestPrinting:
 
 class TestDefaultFile:
     def uncommented(self) -> str:
-        """The file with every key in force, as somebody would who removes all `#` before one."""
+        """The file with the `#` before every key removed."""
         return re.sub(r"^#(?=\w+ = )", "", ETC.read_text(), flags=re.MULTILINE)
 
     def test_as_it_is_it_changes_nothing(self) -> None:
-        """Every key is commented out."""
+        """Every key is commented out, so the file changes nothing."""
         assert Settings(**tomllib.loads(ETC.read_text())) == Settings()
 
     def test_uncommented_it_changes_nothing_either(self) -> None:
-        """Every value is the default."""
+        """Every value in the file is the default."""
         assert Settings(**tomllib.loads(self.uncommented())) == Settings()
 
     def test_every_key_is_there_with_its_description(self) -> None:
-        """In the order of the model, each with its own line above it, and no other."""
+        """The keys are in the order of the model, each below its description, and there are no others."""
         found = re.findall(r"^# (.*)\n#(\w+) = (.*)$", ETC.read_text(), flags=re.MULTILINE)
         expected = [(key.description, key.path[-1], key.kind.show(key.default)) for key in KEYS.values()]
         assert found == expected
 
     def test_every_key_is_in_its_table(self) -> None:
-        """Where the model has it."""
+        """The tables of the file are those of the model."""
         values = tomllib.loads(self.uncommented())
         for key in KEYS.values():
             place: Any = values
@@ -152,11 +152,11 @@ class TestDefaultFile:
 
 class TestWorkerCount:
     def test_a_number_is_that_number(self) -> None:
-        """However many processors there are."""
+        """A number is taken as it is, for any number of processors."""
         assert worker_count(Settings(workers=3)) == 3
 
     def test_auto_is_one_for_each_processor_that_we_may_use(self) -> None:
-        """Not for each that there is: a container may have fewer."""
+        """`auto` counts the processors that this process may use: a container may have fewer than the machine."""
         before = os.sched_getaffinity(0)
         try:
             os.sched_setaffinity(0, {min(before)})

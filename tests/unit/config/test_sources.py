@@ -1,4 +1,4 @@
-"""sources: which source wins, where each value came from, and one clear sentence for everything that is wrong."""
+"""config.sources: which source wins, the origin of each value, and one clear sentence for each problem."""
 
 import os
 import re
@@ -21,13 +21,13 @@ PORT, HOST = KEYS["port"].kind.expected, KEYS["host"].kind.expected
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the configuration is, or would be."""
+    """The path of a configuration that may not exist yet."""
     return tmp_path / "echod.toml"
 
 
 @pytest.fixture(autouse=True)
 def no_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Whatever this machine has in /etc does not matter; it is elsewhere here."""
+    """A default path in place of /etc/echod.toml, so that the file of this machine does not matter."""
     default = tmp_path / "etc" / "default.toml"
     default.parent.mkdir()
     monkeypatch.setattr(sources, "DEFAULT_FILE", str(default))
@@ -36,7 +36,7 @@ def no_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """One that every user may enter, unlike pytest's own."""
+    """A directory that every user may enter, unlike that of pytest."""
     with TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -44,7 +44,7 @@ def open_directory() -> Iterator[Path]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """For a moment not to be root, who may read everything."""
+    """Not root for a moment, since root may read everything."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -56,7 +56,7 @@ def unprivileged() -> Iterator[None]:
 
 
 def problems(config: object = None, flags: Mapping[str, Any] | None = None, /, **environ: str) -> list[str]:
-    """What is said about a configuration that is wrong."""
+    """The problems of an invalid configuration."""
     with pytest.raises(ConfigError) as caught:
         read(config, flags, **environ)
     assert caught.value.exit_code == 78
@@ -64,14 +64,14 @@ def problems(config: object = None, flags: Mapping[str, Any] | None = None, /, *
 
 
 def read(config: object = None, flags: Mapping[str, Any] | None = None, /, **environ: str) -> Loaded:
-    """Load with flags by the names of their keys."""
+    """Load a configuration, with flags by the names of their keys."""
     named = {KEYS[name].path: value for name, value in (flags or {}).items()}
     return load(None if config is None else str(config), named, environ)
 
 
 class TestPrecedence:
     def test_flags_over_variables_over_files_over_defaults(self, file: Path) -> None:
-        """Each key by itself, and each remembers where it came from."""
+        """Each key is overridden by itself, and has its origin."""
         file.write_text("port = 1\nworkers = 1\nchunk_size = 1\nhost = '::'\n[log]\nlevel = 'error'")
         drop_ins = Path(f"{file}.d")
         drop_ins.mkdir()
@@ -93,13 +93,13 @@ class TestPrecedence:
         assert loaded.files == [str(file), f"{drop_ins}/10-a.toml", f"{drop_ins}/20-b.toml"]
         assert loaded.warnings == []
 
-    def test_nothing_said_is_the_defaults(self) -> None:
-        """No file has to be there."""
+    def test_without_any_source_there_are_the_defaults(self) -> None:
+        """No file has to exist."""
         loaded = read()
         assert loaded == Loaded(Settings(), {}, [], [])
 
     def test_every_key_by_its_variable_and_its_flag(self) -> None:
-        """As text, which is all that these can say."""
+        """Every key can be set by variable and by flag, as text."""
         texts = {
             "host": ("::1", ("::1",)),
             "port": ("7", 7),
@@ -132,7 +132,7 @@ class TestPrecedence:
 
 class TestWhichFile:
     def test_the_default_is_read_if_it_is_there(self, no_default_file: Path) -> None:
-        """And its drop-ins even without it."""
+        """The default file is optional, and its drop-ins are read even without it."""
         drop_ins = Path(f"{no_default_file}.d")
         drop_ins.mkdir()
         (drop_ins / "a.toml").write_text("workers = 2")
@@ -142,7 +142,7 @@ class TestWhichFile:
         assert (read().settings.port, read().settings.workers) == (7, 2)
 
     def test_a_named_one_instead(self, file: Path, no_default_file: Path) -> None:
-        """`--config` over ECHOD_CONFIG over the default; only one of them is read."""
+        """`--config` overrides ECHOD_CONFIG, which overrides the default path; only one of them is read."""
         no_default_file.write_text("port = 1\nworkers = 9")
         by_variable = file.with_name("variable.toml")
         by_variable.write_text("port = 2")
@@ -152,14 +152,14 @@ class TestWhichFile:
         assert (loaded.settings.port, loaded.settings.workers) == (3, 1)
 
     def test_a_named_one_must_be_there(self, file: Path) -> None:
-        """Whichever way it was named."""
+        """A file that was named must exist, whether a flag or a variable named it."""
         expected = (
-            f"{file}: cannot be read: No such file or directory; name a file that is there and readable by this user"
+            f"{file}: cannot be read: No such file or directory; name a file that exists and is readable by this user"
         )
         assert problems(file) == problems(ECHOD_CONFIG=str(file)) == [expected]
 
     def test_it_may_be_a_pipe(self) -> None:
-        """As in `--config <(…)`."""
+        """`--config <(…)` works."""
         reads, writes = os.pipe()
         os.write(writes, b"port = 7")
         os.close(writes)
@@ -168,41 +168,41 @@ class TestWhichFile:
 
     @pytest.mark.parametrize(("named", "shown"), [("", "."), ("/", "/"), ("..", "..")])
     def test_a_directory(self, named: str, shown: str) -> None:
-        """Not even the empty name is a reason for a traceback."""
+        """A directory in place of a file is a problem, and so is the empty name."""
         assert (
             problems(named)
             == problems(ECHOD_CONFIG=named)
-            == [f"{shown}: cannot be read: Is a directory; name a file that is there and readable by this user"]
+            == [f"{shown}: cannot be read: Is a directory; name a file that exists and is readable by this user"]
         )
 
     def test_what_is_no_directory_of_drop_ins(self, file: Path) -> None:
-        """Is none."""
+        """A file in place of FILE.d is ignored."""
         file.write_text("port = 7")
         Path(f"{file}.d").write_text("port = 8")
         assert read(file).settings.port == 7
 
     def test_what_may_not_be_read(self, open_directory: Path) -> None:
-        """File and directory, both told."""
+        """A file and a directory that may not be read are both reported."""
         file = open_directory / "echod.toml"
         drop_ins = Path(f"{file}.d")
         file.touch(mode=0)
         drop_ins.mkdir(mode=0)
         with unprivileged():
             assert problems(file) == [
-                f"{drop_ins}: cannot be read: Permission denied; make it readable for this user",
-                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+                f"{drop_ins}: cannot be read: Permission denied; make it readable by this user",
+                f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
         drop_ins.chmod(0o700)
 
     def test_what_may_not_be_looked_for(self, open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The default file is taken to be there, since it may be."""
+        """A default file that cannot be looked for is reported, since it may exist."""
         file = open_directory / "echod.toml"
         monkeypatch.setattr(sources, "DEFAULT_FILE", str(file))
         open_directory.chmod(0o700)
         with unprivileged():
             assert problems() == [
-                f"{file}.d: cannot be read: Permission denied; make it readable for this user",
-                f"{file}: cannot be read: Permission denied; name a file that is there and readable by this user",
+                f"{file}.d: cannot be read: Permission denied; make it readable by this user",
+                f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
 
 
@@ -220,15 +220,15 @@ class TestBadFile:
         ],
         ids=["value", "line", "twice", "string", "table", "digits", "depth"],
     )
-    def test_what_is_no_toml(self, file: Path, text: str, sentence: str) -> None:
-        """File, line and column, also at its very end, and what is wrong there."""
+    def test_invalid_toml(self, file: Path, text: str, sentence: str) -> None:
+        """The sentence has file, line and column, also at the very end, and the problem."""
         file.write_text(text)
         (problem,) = problems(file)
         assert problem.startswith(f"{file}{sentence}")
-        assert problem.endswith("; this is no TOML")
+        assert problem.endswith("; this is not TOML")
 
-    def test_what_is_no_utf_8(self, file: Path) -> None:
-        """At which byte."""
+    def test_invalid_utf_8(self, file: Path) -> None:
+        """The sentence has the offset of the byte."""
         file.write_bytes(b'host = "\xff"')
         assert problems(file) == [f"{file}: byte 8 is not UTF-8; save the file as UTF-8"]
 
@@ -249,7 +249,7 @@ class TestBadFile:
         ],
     )
     def test_an_unknown_key(self, file: Path, text: str, sentence: str) -> None:
-        """With the nearest that is known, if one is near; also those that mean something to pydantic-settings."""
+        """The sentence suggests the most similar key, if any; options of pydantic-settings are unknown keys too."""
         file.write_text(text)
         assert problems(file) == [f"{file}: {sentence}"]
 
@@ -257,7 +257,7 @@ class TestBadFile:
         "text", ["limits = 5", "limits = [1]", "limits = 'none'", "[[limits]]\nidle_timeout = 7", "limits = true"]
     )
     def test_a_table_that_is_none(self, file: Path, text: str) -> None:
-        """With how to write one."""
+        """A value in place of a table is reported, with the way to write a table."""
         file.write_text(text)
         assert problems(file) == [f"{file}: limits must be a table: write [limits] and its keys below"]
 
@@ -279,29 +279,29 @@ class TestBadFile:
         ],
     )
     def test_a_wrong_value(self, file: Path, text: str, sentence: str) -> None:
-        """With the file, the value, and what would be right."""
+        """The sentence has the file, the value, and what is valid."""
         file.write_text(text)
         assert problems(file) == [f"{file}: {sentence}"]
 
     @pytest.mark.parametrize("name", ["port", "chunk_size", "limits.idle_timeout", "limits.drain_timeout", "log.level"])
     @pytest.mark.parametrize("value", ["{}", "[[{}]]"])
     def test_a_number_that_python_does_not_show(self, file: Path, name: str, value: str) -> None:
-        """It has more digits than Python makes of a number, which TOML's hexadecimal ones may have."""
+        """A hexadecimal number with more digits than Python converts is reported like any other."""
         file.write_text(f"{name} = {value.format('0x' + 5000 * 'f')}")
         expected = KEYS[name].kind.expected
-        assert problems(file) == [f"{file}: {name} is a number beyond all bounds, but must be {expected}"]
+        assert problems(file) == [f"{file}: {name} is a number that is too large, but must be {expected}"]
 
     def test_one_that_is_too_long(self, file: Path) -> None:
-        """It is not read to its end, which may not come."""
+        """A file that is too long is not read to its end, which may never come."""
         file.write_text("#" * sources.FILE_MAX)
         assert read(file).settings == Settings()
         file.write_text("#" * (sources.FILE_MAX + 1))
         for named in (file, "/dev/zero"):
-            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a file of settings"]
+            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a configuration file"]
 
     @pytest.mark.parametrize("begin", ["k", "_"])
     def test_many_problems(self, file: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> None:
-        """The first are told, with what may have been meant, and how many more there are; each source by itself."""
+        """For each source, the first problems are reported with suggestions, and then the number of the others."""
         looked: list[str] = []
 
         def look(word: str, words: object) -> str:
@@ -312,20 +312,20 @@ class TestBadFile:
         file.write_text("".join(f"{begin}{number} = 0\n" for number in range(1000)))
         unknown = [f"{file}: unknown key '{begin}{number}'" for number in range(20)]
         assert sorted(problems(file, {"port": "x"})) == sorted(
-            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; mend them all"]
+            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; fix them all"]
         )
         assert len(looked) == 20
 
     def test_the_drop_in_that_is_wrong_is_named(self, file: Path) -> None:
-        """Not the file beside it."""
+        """A problem in a drop-in names the drop-in, not the main file."""
         file.write_text("port = 7")
         Path(f"{file}.d").mkdir()
         drop_in = Path(f"{file}.d") / "a.toml"
         drop_in.write_text("port = 'x'")
         assert problems(file) == [f"{drop_in}: port is 'x', but must be {PORT}"]
 
-    def test_a_stronger_source_mends_a_weaker_one(self, file: Path) -> None:
-        """What is laid over is not looked at, be it a value or a whole table."""
+    def test_an_overridden_value_is_not_validated(self, file: Path) -> None:
+        """An invalid value or table is no problem if another source overrides it."""
         file.write_text("port = 'x'\nlimits = 5")
         loaded = read(file, {"port": "7"}, ECHOD_LIMITS__KEEPALIVE="60")
         assert (loaded.settings.port, loaded.settings.limits.keepalive) == (7, 60.0)
@@ -357,16 +357,16 @@ class TestBadVariable:
         ids=lambda value: str(value)[:50] if isinstance(value, dict) else "",
     )
     def test_one_sentence(self, environ: dict[str, str], sentence: str) -> None:
-        """With the variable, the value, and what would be right."""
+        """The sentence has the variable, the value, and what is valid."""
         (problem,) = problems(**environ)
         assert problem.startswith(sentence)
 
     def test_a_wrong_flag(self) -> None:
-        """It is named as it was written."""
+        """The sentence names the flag."""
         assert problems(None, {"port": "http"}) == [f"--port is 'http', but must be {PORT}"]
 
     def test_all_at_once(self, file: Path) -> None:
-        """Whatever is wrong is told together, each by its source, always in the same order."""
+        """All problems of all sources are reported together, always in the same order."""
         file.write_text("prot = 7\nworkers = 0\n[limits]\nkeepalive = 'x'")
         Path(f"{file}.d").mkdir()
         broken = Path(f"{file}.d") / "broken.toml"
@@ -398,13 +398,13 @@ class TestHostVariable:
         ],
     )
     def test_several(self, text: str, hosts: tuple[str, ...]) -> None:
-        """By commas, or as in the file; a comma too many lets nobody in."""
+        """Hosts are separated by commas, or a list as in the file; empty items are ignored."""
         loaded = read(ECHOD_HOST=text)
         assert loaded.settings.host == hosts
 
     @pytest.mark.parametrize("text", ["", " "])
     def test_empty(self, text: str) -> None:
-        """It means every address, as the key does; but maybe somebody forgot to fill it in."""
+        """An empty variable means every address, with a warning, since it may be a mistake."""
         loaded = read(ECHOD_HOST=text)
         assert loaded.settings.host == ("",)
         assert loaded.warnings == [
@@ -412,13 +412,13 @@ class TestHostVariable:
         ]
 
     def test_that_a_flag_sets_it_is_no_warning(self) -> None:
-        """`--host ''` is clear enough, and so is the file."""
+        """`--host ''` means every address without a warning, and so does the file."""
         assert read(None, {"host": [""]}).warnings == []
 
 
 class TestKubernetes:
     def test_what_it_injects_is_ignored(self) -> None:
-        """With one warning that names all of them; nothing else that begins so is let through."""
+        """One warning names all variables that Kubernetes sets; other unknown variables are still problems."""
         environ = {
             "ECHOD_PORT": "tcp://10.0.0.1:7",
             "ECHOD_SERVICE_HOST": "10.0.0.1",
@@ -430,27 +430,27 @@ class TestKubernetes:
         loaded = read(ECHOD_WORKERS="2", **environ)
         assert (loaded.settings.port, loaded.settings.workers) == (10000, 2)
         assert loaded.warnings == [
-            f"{', '.join(sorted(environ))}: ignored, since Kubernetes sets these for a service that is named echod"
+            f"{', '.join(sorted(environ))}: ignored, because Kubernetes sets these variables for a service named echod"
         ]
         assert set(loaded.origins) == {("workers",)}
 
     def test_a_port_is_a_port(self) -> None:
-        """Where there is no Kubernetes, or the service has another name."""
+        """ECHOD_PORT with a number is the setting, without any warning."""
         loaded = read(ECHOD_PORT="7")
         assert (loaded.settings.port, loaded.warnings) == (7, [])
 
 
 @pytest.mark.parametrize(("word", "expected"), [("prot", "; did you mean 'port'?"), ("xyzzy", ""), ("", "")])
 def test_nearest(word: str, expected: str) -> None:
-    """The most similar, if any is."""
+    """The most similar word is suggested, if one is similar enough."""
     assert nearest(word, ["port", "host"]) == expected
 
 
 class TestAgain:
-    """A configuration that was read before."""
+    """Reading a configuration again."""
 
-    def test_it_is_read_anew(self, file: Path) -> None:
-        """With the files that are there now."""
+    def test_files_are_read_again(self, file: Path) -> None:
+        """The files that exist now count."""
         file.write_text("port = 1")
         assert load(str(file), {}, {}).settings.port == 1
         beside = Path(f"{file}.d") / "more.toml"
@@ -459,23 +459,23 @@ class TestAgain:
         assert load(str(file), {}, {}, again=True).settings.port == 2
 
     def test_a_pipe_can_be_read_once(self) -> None:
-        """And is refused then, since all that it said would be gone."""
+        """A pipe is refused, since it is empty after the first time."""
         reads, writes = os.pipe()
         os.write(writes, b"port = 1")
         os.close(writes)
         assert load(f"/dev/fd/{reads}", {}, {}).settings.port == 1
-        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is no regular file, so it can't be read again; "):
+        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is not a regular file, so it cannot be read again; "):
             load(f"/dev/fd/{reads}", {}, {}, again=True)
         os.close(reads)
 
     def test_nobody_waits_for_a_pipe(self, file: Path) -> None:
-        """One with a name and nobody who writes to it would hold us up for ever."""
+        """A named pipe without a writer is refused, since opening it would block for ever."""
         os.mkfifo(file)
-        with pytest.raises(ConfigError, match="no regular file"):
+        with pytest.raises(ConfigError, match="not a regular file"):
             load(str(file), {}, {}, again=True)
 
     def test_what_may_not_be_looked_at_any_more(self, open_directory: Path) -> None:
-        """Its directory is closed to us now."""
+        """A file whose directory may not be entered any more is reported."""
         file = open_directory / "echod.toml"
         file.touch()
         open_directory.chmod(0o700)
@@ -483,5 +483,5 @@ class TestAgain:
             load(str(file), {}, {}, again=True)
 
     def test_nothing_is_something_that_can_be_read(self) -> None:
-        """/dev/null is the way to say that there is no file."""
+        """/dev/null, which stands for no file, can be read again."""
         assert load(os.devnull, {}, {}, again=True).settings == Settings()

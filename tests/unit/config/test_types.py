@@ -1,4 +1,4 @@
-"""kinds: what each kind of value takes, and how it is written."""
+"""config.types: the valid values of each type, how they are written, and the notation of sizes and durations."""
 
 import math
 import tomllib
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from echod.config import types as kinds
+from echod.config import types
 from echod.config.settings import Key, keys
+from echod.config.types import parse_duration, parse_size, show_duration, show_size
 
 KEYS = {key.name: key for key in keys()}
 
@@ -53,33 +54,33 @@ REFUSED: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_what_is_taken(name: str) -> None:
-    """From a file with types, and as text from a variable or flag; 0 is never, as it is to systemd."""
-    adapter = TypeAdapter(getattr(kinds, name))
+def test_valid_values(name: str) -> None:
+    """They come with a type from a file, or as text from a variable or flag; 0 disables a timeout."""
+    adapter = TypeAdapter(getattr(types, name))
     for value, expected in TAKEN[name]:
         assert adapter.validate_python(value) == expected
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name: str) -> None:
-    """Always by pydantic's error, which becomes a sentence, and never by another."""
-    adapter = TypeAdapter(getattr(kinds, name))
+def test_invalid_values(name: str) -> None:
+    """They raise pydantic's error, which becomes a sentence, and never any other."""
+    adapter = TypeAdapter(getattr(types, name))
     for value in REFUSED[name]:
         with pytest.raises(ValidationError):
             adapter.validate_python(value)
 
 
-def test_every_kind_is_tried() -> None:
-    """Those that the model has."""
+def test_every_type_is_tried() -> None:
+    """The tables above have every type that the model uses."""
     used = {id(key.kind) for key in KEYS.values()}
-    tried = {id(each) for name in TAKEN for each in getattr(kinds, name).__metadata__}
+    tried = {id(each) for name in TAKEN for each in getattr(types, name).__metadata__}
     assert used <= tried
     assert TAKEN.keys() == REFUSED.keys()
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_a_default_is_written_as_it_is_read(key: Key) -> None:
-    """What `show` writes is TOML, and means the default."""
+    """`show` writes TOML that is read back as the default."""
     shown = tomllib.loads(f"x = {key.kind.show(key.default)}")["x"]
     if key.name == "host":
         shown = (shown,)
@@ -90,5 +91,102 @@ def test_a_default_is_written_as_it_is_read(key: Key) -> None:
 
 @given(st.text())
 def test_a_quoted_string_is_one_of_toml(text: str) -> None:
-    """Whatever is in it, a file name or a host from a flag for example."""
-    assert tomllib.loads(f"x = {kinds.quoted(text)}") == {"x": text}
+    """A string with any characters, such as a file name or a host from a flag, becomes valid TOML."""
+    assert tomllib.loads(f"x = {types.quoted(text)}") == {"x": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("16", 16),
+        ("16B", 16),
+        ("64KiB", 64 << 10),
+        ("64k", 64 << 10),
+        (" 1 MiB ", 1 << 20),
+        ("1M", 1 << 20),
+        ("2G", 2 << 30),
+        ("2gib", 2 << 30),
+        ("0", 0),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Units are powers of 1024, in upper or lower case, with or without space."""
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "KiB", "64kB", "1MB", "1.5K", "-1", "+1", "1 2", "0x10", "1T", "1_000", "٣", "9" * 5000]
+)
+def test_invalid_sizes(text: str) -> None:
+    """Nothing is guessed, least of all whether a kB has 1000 or 1024 bytes."""
+    with pytest.raises(ValueError):
+        parse_size(text)
+
+
+@given(st.one_of(st.integers(0, 1 << 50), st.integers(0, 1 << 12).map(lambda count: count << 20)))
+def test_a_size_that_is_shown_is_read_back(size: int) -> None:
+    """The text is exact: no size is rounded."""
+    assert parse_size(show_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0"), (1, "1"), (1025, "1025"), (1024, "1KiB"), (3 << 20, "3MiB"), (1 << 30, "1GiB")]
+)
+def test_sizes_are_shown_in_the_largest_unit_that_is_exact(size: int, text: str) -> None:
+    """The text has the largest unit of which the size is a whole number."""
+    assert show_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("1.5h", 5400),
+        ("1min 30s", 90),
+        ("1min30s", 90),
+        (" 2 hours ", 7200),
+        ("100ms", 0.1),
+        ("7us", 7e-6),
+        ("7µs", 7e-6),
+        ("7μs", 7e-6),
+        ("1w 1d 1hr 1m 1sec", 694861),
+        ("0", 0),
+        ("infinity", math.inf),
+        (" infinity ", math.inf),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Terms are added; a number without a unit is seconds."""
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "s", "1 parsec", "1M", "1y", "1month", "-1s", "1,5s", "1e3", "1.5.2", "1s,", "inf", "5 x 5", "٣"]
+)
+def test_invalid_durations(text: str) -> None:
+    """Months and years, which systemd accepts too, are too long for a timeout; the others mean nothing."""
+    with pytest.raises(ValueError):
+        parse_duration(text)
+
+
+@given(st.one_of(st.integers(0, 10**7), st.floats(0, 10**7).map(lambda seconds: round(seconds, 6))))
+def test_a_duration_that_is_shown_is_read_back(seconds: float) -> None:
+    """The text is exact to the microsecond, the precision of systemd."""
+    assert parse_duration(show_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.5, "0.5s"),
+        (90, "1min 30s"),
+        (3600, "1h"),
+        (90061, "1d 1h 1min 1s"),
+        (math.inf, "infinity"),
+        (1e-6, "0.000001s"),
+    ],
+)
+def test_durations_are_shown_in_the_units_of_systemd(seconds: float, text: str) -> None:
+    """Whole seconds are split into units, others are one number."""
+    assert show_duration(seconds) == text

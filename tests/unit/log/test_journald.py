@@ -1,4 +1,4 @@
-"""journald: entries as systemd's documents have them, and a socket that loses none that can be had."""
+"""log.journald: entries in the native protocol, and a socket that loses none that journald can take."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ FIRST = b"SYSLOG_IDENTIFIER=echod\nSYSLOG_FACILITY=3\nPRIORITY=6\nMESSAGE=It is.
 
 class TestEncode:
     def test_an_entry(self) -> None:
-        """A line for each field, with its name in capitals."""
+        """An entry has a line for each field, with its name in capitals."""
         entry = encode("It is.", 6, {"event": "connection_closed", "peer": "127.0.0.1:7"})
         assert entry == FIRST + b"ECHOD_EVENT=connection_closed\nECHOD_PEER=127.0.0.1:7\n"
 
@@ -44,19 +44,19 @@ class TestEncode:
         ],
     )
     def test_values(self, value: object, lines: bytes) -> None:
-        """Text as it is, numbers and truth as JSON has them, nothing for None, and a list item by item."""
+        """Text stays as it is, numbers and bools are JSON, None is left out, and each item of a list is a field."""
         assert encode("It is.", 6, {"x": value}) == FIRST + lines
 
     @pytest.mark.parametrize("size", [1, 128, 300, 70_000])
     def test_a_value_of_several_lines(self, size: int) -> None:
-        """It stands behind its length in bytes, in eight bytes of which the lowest come first."""
+        """It follows its length in bytes, written as 64 bits in little-endian order."""
         text = "\n" + (size - 1) * "x"
         expected = FIRST + b"ECHOD_X\n" + size.to_bytes(8, "little") + text.encode() + b"\n"
         assert encode("It is.", 6, {"x": text}) == expected
 
     @pytest.mark.parametrize("end", ["", "\n"])
     def test_the_bytes_of_a_path(self, end: str) -> None:
-        """What is no UTF-8 in the name of a file is in the entry as it is in the file system (PEP 383)."""
+        """Bytes of a file name that are not UTF-8 are written as they are in the file system (PEP 383)."""
         name = b"/tmp/\xff\xc3" + end.encode()
         assert decode(encode("It is.", 6, {"x": os.fsdecode(name)}))[-1] == ("ECHOD_X", name)
 
@@ -75,7 +75,7 @@ class TestEncode:
         st.integers(0, 7),
     )
     def test_what_was_encoded_can_be_decoded(self, fields: dict[str, Any], priority: int) -> None:
-        """Whatever the values are; a surrogate that stands for no byte is written out."""
+        """Any values can be read back; a surrogate that stands for no byte is escaped."""
         expected = [
             ("SYSLOG_IDENTIFIER", b"echod"),
             ("SYSLOG_FACILITY", b"3"),
@@ -94,7 +94,7 @@ class TestEncode:
 
 
 def fill(sock: JournaldSocket) -> int:
-    """Write entries until there is no room; how many there was room for."""
+    """Write entries until there is no room, and return their number."""
     number = 0
     try:
         while True:
@@ -106,7 +106,7 @@ def fill(sock: JournaldSocket) -> int:
 
 class TestJournalSocket:
     def test_without_a_journald(self, tmp_path: Path) -> None:
-        """Whoever asks is told, and can do without."""
+        """The constructor raises OSError, and leaves no descriptor behind."""
         path = tmp_path / "socket"
         with pytest.raises(FileNotFoundError):
             JournaldSocket(str(path))
@@ -116,7 +116,7 @@ class TestJournalSocket:
             JournaldSocket(str(path))
 
     def test_an_entry_is_one_datagram(self, tmp_path: Path) -> None:
-        """Whole, at once, and from the process that has sent it."""
+        """It arrives whole and at once, from the process that sent it."""
         with Journald(tmp_path / "socket") as journald, closing(JournaldSocket(str(journald.path))) as sock:
             entries = [encode("x" * size, 6, {}) for size in (1, ENTRY_MAX, 100_000)]
             assert [sock.write(entry) for entry in entries] == [len(entry) for entry in entries]
@@ -124,8 +124,8 @@ class TestJournalSocket:
             assert [entry.size for entry in found] == [len(entry) for entry in entries]
             assert {entry.pid for entry in found} == {os.getpid()}
 
-    def test_a_socket_that_was_made_anew(self, tmp_path: Path) -> None:
-        """Nothing is lost, not even the first entry after it, and the descriptor is the one that a loop watches."""
+    def test_a_journald_that_was_restarted(self, tmp_path: Path) -> None:
+        """The first entry afterwards is not lost, and the descriptor, which a loop may watch, stays the same."""
         with Journald(tmp_path / "socket") as journald, closing(JournaldSocket(str(journald.path))) as sock:
             fd = sock.fd
             for number in range(3):
@@ -136,7 +136,7 @@ class TestJournalSocket:
             assert sock.fd == fd
 
     def test_a_journald_that_is_gone(self, tmp_path: Path) -> None:
-        """Each entry is an error, as long as nobody is there; the first after that is none."""
+        """Each entry is an error until there is a journald again, and the first one after that is not."""
         with Journald(tmp_path / "socket") as journald, closing(JournaldSocket(str(journald.path))) as sock:
             journald.stop()
             for _ in range(3):
@@ -147,7 +147,7 @@ class TestJournalSocket:
             assert [entry["MESSAGE"] for entry in journald.entries()] == ["somebody"]
 
     def test_a_journald_that_does_not_read(self, tmp_path: Path) -> None:
-        """Nobody waits for it; the descriptor tells when there is room again, in its queue as well as in our buffer."""
+        """A write does not wait for it; poll(2) reports when its queue and our buffer have room again."""
         with Journald(tmp_path / "socket") as journald, closing(JournaldSocket(str(journald.path))) as sock:
             poll = select.poll()
             poll.register(sock.fd, select.POLLOUT)
@@ -159,11 +159,11 @@ class TestJournalSocket:
             journald.entries()
 
     def test_the_end_waits_for_the_last_entry(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Until journald has taken it, the process that sent it stays: of one that is gone it can't tell the unit."""
+        """The process stays until journald has taken the entry: it cannot find the unit of a process that is gone."""
         with Journald(tmp_path / "socket") as journald:
 
             class Poll:
-                """A poll that journald reads during."""
+                """A poll during which journald reads."""
 
                 def __init__(self) -> None:
                     self._poll = real()
@@ -190,58 +190,58 @@ class TestJournalSocket:
 
 
 @contextmanager
-def sinking(path: Path) -> Iterator[tuple[Journald, LogQueue, Loop]]:
-    """A journald, a sink before it, and a loop that the sink is attached to, in which nothing may fail."""
+def queueing(path: Path) -> Iterator[tuple[Journald, LogQueue, Loop]]:
+    """A journald, a queue in front of it, and the loop to which the queue is attached, in which nothing may fail."""
 
     def fail(fd: int, error: Exception) -> None:
         raise error
 
     with Journald(path) as journald:
         sock = JournaldSocket(str(path))
-        sink = LogQueue(Writer(sock.fd, sock.write, sock.close))
-        with closing(sink), closing(Loop(fail)) as loop:
-            sink.attach(loop)
-            yield journald, sink, loop
+        queue = LogQueue(Writer(sock.fd, sock.write, sock.close))
+        with closing(queue), closing(Loop(fail)) as loop:
+            queue.attach(loop)
+            yield journald, queue, loop
             journald.entries()  # or the end would wait
 
 
 def turn(loop: Loop) -> None:
-    """One turn, whatever is ready."""
+    """Run one turn of the loop."""
     loop.call_later(0, lambda now: loop.stop())
     loop.run()
 
 
 def entry(number: int, size: int = 4000) -> bytes:
-    """An entry of about that size."""
+    """An entry of about this size."""
     return encode("x" * size, 6, {"number": number})
 
 
 class TestSink:
     def test_entries_that_have_to_wait(self, tmp_path: Path) -> None:
-        """They go out when there is room, whole and in their order; those over the bound are counted, once."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        """They are written when there is room, whole and in order; those over the bound are dropped and counted."""
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             total = 2 * QUEUE_BYTES // 4000
             for number in range(total):
-                sink.put(entry(number))
-            assert sink.take_dropped() == 0
+                queue.put(entry(number))
+            assert queue.take_dropped() == 0
             found = []
             while got := journald.entries():
                 found += got
                 turn(loop)
             assert [int(each["ECHOD_NUMBER"]) for each in found] == list(range(len(found)))
             assert {each.size for each in found} <= {len(entry(number)) for number in (1, 10, 100)}
-            dropped = sink.take_dropped()
+            dropped = queue.take_dropped()
             assert dropped > 0
             assert len(found) + dropped == total
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
             assert not loop._poller.get_map()
 
-    def test_a_socket_that_was_made_anew_while_entries_wait(self, tmp_path: Path) -> None:
-        """What journald had not read is lost with it; what waited here is not, and the loop tells when it can go."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+    def test_a_journald_that_is_restarted_while_entries_wait(self, tmp_path: Path) -> None:
+        """Entries in its own queue are lost with it; those that wait here are written when the loop sees room."""
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
-            waiting = len(sink._queue)
+                queue.put(entry(number))
+            waiting = len(queue._queue)
             assert waiting
             journald.restart()
             found = []
@@ -250,50 +250,50 @@ class TestSink:
                 found += got
                 turn(loop)
             assert [int(each["ECHOD_NUMBER"]) for each in found] == list(range(100 - waiting, 100))
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
 
     def test_a_journald_that_is_gone(self, tmp_path: Path) -> None:
-        """Entries are lost and counted, those that wait, too; nothing fails, and the next journald gets the next."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        """Entries are dropped and counted, also those that wait; the next journald gets the next one."""
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
-            waiting = len(sink._queue)
+                queue.put(entry(number))
+            waiting = len(queue._queue)
             journald.stop()
             turn(loop)
-            sink.put(entry(100))
-            assert sink.take_dropped() == waiting + 1
+            queue.put(entry(100))
+            assert queue.take_dropped() == waiting + 1
             assert not loop._poller.get_map()
             journald.restart()
-            sink.put(entry(101))
+            queue.put(entry(101))
             assert [each["ECHOD_NUMBER"] for each in journald.entries()] == ["101"]
 
     def test_one_that_is_too_large(self, tmp_path: Path) -> None:
-        """It is lost and counted, and the next is not."""
+        """It is dropped and counted, and the next one is not."""
         with Journald(tmp_path / "socket") as journald:
             sock = JournaldSocket(str(journald.path))
             sock._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
             with pytest.raises(OSError) as refused:
                 sock.write(entry(0, 5000))
             assert refused.value.errno == errno.EMSGSIZE
-            with closing(LogQueue(Writer(sock.fd, sock.write, sock.close))) as sink:
-                sink.put(entry(1, 5000))
-                sink.put(entry(2, 10))
+            with closing(LogQueue(Writer(sock.fd, sock.write, sock.close))) as queue:
+                queue.put(entry(1, 5000))
+                queue.put(entry(2, 10))
                 assert [each["ECHOD_NUMBER"] for each in journald.entries()] == ["2"]
-                assert sink.take_dropped() == 1
+                assert queue.take_dropped() == 1
 
     def test_finish_waits_for_journald(self, tmp_path: Path) -> None:
-        """Entries go out as it reads them, without a loop."""
-        with sinking(tmp_path / "socket") as (journald, sink, _):
+        """Without a loop, entries are written as journald reads them."""
+        with queueing(tmp_path / "socket") as (journald, queue, _):
             for number in range(100):
-                sink.put(entry(number))
-            sink.detach()
+                queue.put(entry(number))
+            queue.detach()
             reads, writes = os.pipe()
             child = os.fork()
             if not child:
                 code = 1
                 try:
                     os.close(reads)
-                    sink.finish(30)
+                    queue.finish(30)
                     code = 0
                 finally:
                     os._exit(code)
@@ -305,22 +305,22 @@ class TestSink:
             assert os.waitpid(child, 0)[1] == 0
             assert os.read(reads, 1) == b""
             os.close(reads)
-            sink.reset()
+            queue.reset()
 
     def test_after_a_fork(self, tmp_path: Path) -> None:
-        """Entries that wait are the parent's; the child's come from the child, by the same socket."""
-        with sinking(tmp_path / "socket") as (journald, sink, loop):
+        """Waiting entries stay with the parent; those of the child come from the child, through the same socket."""
+        with queueing(tmp_path / "socket") as (journald, queue, loop):
             for number in range(100):
-                sink.put(entry(number))
+                queue.put(entry(number))
             child = os.fork()
             if not child:
                 code = 1
                 try:
-                    sink.reset()
+                    queue.reset()
                     journald.entries()
-                    sink.put(entry(1000))
+                    queue.put(entry(1000))
                     journald._socket.close()
-                    sink.finish(0)
+                    queue.finish(0)
                     code = 0
                 finally:
                     os._exit(code)

@@ -1,4 +1,4 @@
-"""sink: lines on their way to every kind of standard error, none of which may hold the writer up."""
+"""log.output: lines on their way to every kind of standard error, none of which may block the writer."""
 
 import fcntl
 import os
@@ -14,21 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.log.output import QUEUE_BYTES, LogQueue, open_writer
+from echod.log import journald
+from echod.log.output import QUEUE_BYTES, Framing, LogQueue, goes_to_journal, open_log_queue, open_writer
 from echod.net.loop import Loop
+from tests.journald import Journald
 
 PAGE = 4096
 LONG = 4000
-"""Bytes of a line of which a pipe of one page takes one, and then none."""
+"""Bytes of a line; a pipe of one page takes one such line, and then none."""
 
 
 def line(number: int, size: int = LONG) -> bytes:
-    """A line that tells its number."""
+    """A line that begins with its number."""
     return f"{number:06}".encode().ljust(size - 1, b".") + b"\n"
 
 
 def read_all(fd: int) -> bytes:
-    """Everything that is there now."""
+    """Everything that can be read now."""
     data = bytearray()
     while True:
         try:
@@ -69,13 +71,13 @@ def looping() -> Iterator[Loop]:
 
 
 def turn(loop: Loop) -> None:
-    """One turn, whatever is ready."""
+    """Run one turn of the loop."""
     loop.call_later(0, lambda now: loop.stop())
     loop.run()
 
 
 def in_child(function: Callable[[], None]) -> None:
-    """Have `function` done by another process, which may lower its rights for good."""
+    """Run `function` in another process, which may give up its privileges for good."""
     pid = os.fork()
     if not pid:
         code = 1
@@ -89,109 +91,109 @@ def in_child(function: Callable[[], None]) -> None:
 
 class TestPipe:
     def test_a_line_goes_out_at_once(self) -> None:
-        """While there is room nothing waits, and no loop is needed."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink:
-            sink.put(b"one\n")
-            sink.put(b"two\n")
+        """While there is room, a line is written at once, and no loop is needed."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue:
+            queue.put(b"one\n")
+            queue.put(b"two\n")
             assert os.read(reads, 100) == b"one\ntwo\n"
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
 
     def test_a_full_one_does_not_block(self) -> None:
-        """Lines wait, and go out in their order, each whole, when the loop says that there is room."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
+        """Lines wait, and are written whole and in order when the loop sees room."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
             lines = [line(number) for number in range(20)]
             for each in lines:
-                sink.put(each)
+                queue.put(each)
             received: list[bytes] = []
             while len(received) < len(lines):
                 received.append(os.read(reads, 1 << 20))
                 turn(loop)
             assert received == lines
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
             assert not loop._poller.get_map()
 
     def test_the_descriptor_is_left_as_it_is(self) -> None:
-        """It belongs to everyone who inherited it: it goes on blocking, and stays open."""
+        """It is shared with other processes: it still blocks, and stays open."""
         with pipe() as (reads, writes):
-            with closing(LogQueue(open_writer(writes))) as sink:
-                sink.put(line(1))
-                sink.put(line(2))
+            with closing(LogQueue(open_writer(writes))) as queue:
+                queue.put(line(1))
+                queue.put(line(2))
                 assert os.get_blocking(writes)
             assert os.read(reads, 1 << 20) == line(1)
             os.write(writes, b"still open\n")
 
     def test_lines_that_waited_before_there_was_a_loop(self) -> None:
-        """They go out with the first that it lets out."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
+        """They are written as soon as there is a loop that sees room."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             for number in range(3):
-                sink.put(line(number))
-            sink.attach(loop)
+                queue.put(line(number))
+            queue.attach(loop)
             received = b""
             while len(received) < 3 * LONG:
                 received += read_all(reads)
                 turn(loop)
             assert received == line(0) + line(1) + line(2)
-            sink.detach()
-            sink.detach()
+            queue.detach()
+            queue.detach()
 
     def test_without_a_loop_lines_wait(self) -> None:
-        """Detached, the sink leaves the loop alone; what waits goes out at the end."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
-            sink.put(line(0))
-            sink.put(line(1))
+        """A detached queue does not use the loop; `finish` writes what waits."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
+            queue.put(line(0))
+            queue.put(line(1))
             assert loop._poller.get_map()
-            sink.detach()
+            queue.detach()
             assert not loop._poller.get_map()
             assert os.read(reads, 1 << 20) == line(0)
-            sink.put(line(2, 10))
-            sink.finish(10)
+            queue.put(line(2, 10))
+            queue.finish(10)
             assert read_all(reads) == line(1) + line(2, 10)
-            sink.put(line(3))
-            sink.put(line(4))
+            queue.put(line(3))
+            queue.put(line(4))
             assert not loop._poller.get_map()
 
     def test_over_the_bound_lines_are_dropped_and_counted(self) -> None:
-        """What was queued before goes out; the count is told once, when there is room to tell it."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
+        """Lines queued before are written; the number is returned once, when the queue is empty again."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
             fit = QUEUE_BYTES // LONG + 1  # and one in the pipe
             for number in range(fit + 7):
-                sink.put(line(number))
-            assert sink.take_dropped() == 0
+                queue.put(line(number))
+            assert queue.take_dropped() == 0
             received = bytearray()
             while len(received) < fit * LONG:
                 received += read_all(reads)
                 turn(loop)
             assert received == b"".join(line(number) for number in range(fit))
-            assert (sink.take_dropped(), sink.take_dropped()) == (7, 0)
-            sink.put(b"again\n")
+            assert (queue.take_dropped(), queue.take_dropped()) == (7, 0)
+            queue.put(b"again\n")
             assert read_all(reads) == b"again\n"
 
     def test_a_reader_that_is_gone(self) -> None:
-        """Lines are lost and counted, whether they waited or not; nothing fails, and nothing waits for ever."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
+        """Lines are dropped and counted, whether they waited or not; nothing fails or waits for ever."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
             for number in range(3):
-                sink.put(line(number))
+                queue.put(line(number))
             os.close(reads)
             turn(loop)
-            assert sink.take_dropped() == 2
-            sink.put(line(4))
-            assert sink.take_dropped() == 1
+            assert queue.take_dropped() == 2
+            queue.put(line(4))
+            assert queue.take_dropped() == 1
             assert not loop._poller.get_map()
 
     def test_a_reader_that_was_never_there(self) -> None:
-        """Such a pipe can't be opened again either."""
+        """A pipe without a reader cannot be opened again: the line is dropped and counted."""
         with pipe() as (reads, writes):
             os.close(reads)
-            with closing(LogQueue(open_writer(writes))) as sink:
-                sink.put(line(1))
-                assert sink.take_dropped() == 1
+            with closing(LogQueue(open_writer(writes))) as queue:
+                queue.put(line(1))
+                assert queue.take_dropped() == 1
 
     def test_one_that_another_user_made(self) -> None:
-        """It can't be opened anew; it does not block all the same, and nothing is lost."""
+        """Such a pipe cannot be opened again; still it does not block, and no line is lost."""
         root = os.geteuid() == 0
         with pipe() as (reads, writes):
             os.fchmod(writes, 0)
@@ -200,14 +202,14 @@ class TestPipe:
             try:
                 with pytest.raises(PermissionError):
                     os.open(f"/proc/self/fd/{writes}", os.O_WRONLY)
-                sink = LogQueue(open_writer(writes))
+                queue = LogQueue(open_writer(writes))
             finally:
                 if root:
                     os.seteuid(0)
-            with closing(sink), looping() as loop:
-                sink.attach(loop)
+            with closing(queue), looping() as loop:
+                queue.attach(loop)
                 for number in range(3):
-                    sink.put(line(number))
+                    queue.put(line(number))
                 assert os.get_blocking(writes)
                 received = b""
                 while len(received) < 3 * LONG:
@@ -216,24 +218,24 @@ class TestPipe:
             assert received == line(0) + line(1) + line(2)
 
     def test_finish_does_not_wait_for_ever(self) -> None:
-        """When nobody reads, the time is up some time; with no line to go out there is nothing to wait for."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink:
-            sink.finish(1e9)
+        """It gives up after its timeout if the reader does not read, and does not wait at all if the queue is empty."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue:
+            queue.finish(1e9)
             for number in range(2):
-                sink.put(line(number))
-            sink.finish(0.001)
+                queue.put(line(number))
+            queue.finish(0.001)
             assert read_all(reads) == line(0)
 
     def test_finish_waits_for_the_reader(self) -> None:
-        """As long as it reads."""
+        """It returns when the reader has taken all lines."""
         with pipe() as (reads, writes):
 
             def write() -> None:
                 os.close(reads)
-                with closing(LogQueue(open_writer(writes))) as sink:
+                with closing(LogQueue(open_writer(writes))) as queue:
                     for number in range(50):
-                        sink.put(line(number))
-                    sink.finish(30)
+                        queue.put(line(number))
+                    queue.finish(30)
 
             pid = os.fork()
             if not pid:
@@ -247,17 +249,17 @@ class TestPipe:
             os.waitpid(pid, 0)
 
     def test_after_a_fork_the_parent_keeps_what_is_the_parents(self) -> None:
-        """Lines that wait are written once, by the process that put them there; the count is its own, too."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
+        """Waiting lines are written once, by the parent; the child starts with an empty queue and no count."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
             for number in range(2):
-                sink.put(line(number))
+                queue.put(line(number))
 
             def write() -> None:
-                sink.reset()
+                queue.reset()
                 assert os.read(reads, 1 << 20) == line(0)
-                sink.put(b"child\n")
-                sink.finish(0)
+                queue.put(b"child\n")
+                queue.finish(0)
 
             in_child(write)
             assert read_all(reads) == b"child\n"
@@ -266,12 +268,12 @@ class TestPipe:
 
     @given(st.lists(st.integers(2, LONG), max_size=60), st.lists(st.integers(0, 60), max_size=10))
     def test_whatever_the_lines_and_whenever_they_are_read(self, sizes: list[int], reads_after: list[int]) -> None:
-        """They come out whole and in their order."""
-        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as sink, looping() as loop:
-            sink.attach(loop)
+        """Lines of any size are written whole and in order."""
+        with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
+            queue.attach(loop)
             received = bytearray()
             for number, size in enumerate(sizes):
-                sink.put(line(number, max(size, 8)))
+                queue.put(line(number, max(size, 8)))
                 if number in reads_after:
                     received += read_all(reads)
                     turn(loop)
@@ -284,60 +286,60 @@ class TestPipe:
 
 class TestSocket:
     def test_a_stream_takes_part_of_a_line(self) -> None:
-        """The rest goes first, and then the next line: as the journal's own stream does it."""
+        """The rest of a line is written before the next one, as for the journal's own stream."""
         here, there = socket.socketpair()
-        with here, there, closing(LogQueue(open_writer(here.fileno()))) as sink, looping() as loop:
+        with here, there, closing(LogQueue(open_writer(here.fileno()))) as queue, looping() as loop:
             here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
             there.setblocking(False)
-            sink.attach(loop)
+            queue.attach(loop)
             lines = [line(number, 100_000) for number in range(5)]
             for each in lines:
-                sink.put(each)
+                queue.put(each)
             assert here.getblocking()
             received = bytearray()
             while len(received) < 500_000:
                 received += read_all(there.fileno())
                 turn(loop)
             assert received == b"".join(lines)
-            assert sink.take_dropped() == 0
+            assert queue.take_dropped() == 0
 
     def test_a_reader_that_is_gone(self) -> None:
-        """The journal was restarted: lines are lost and counted."""
+        """After a restart of the journal, lines are dropped and counted."""
         here, there = socket.socketpair()
-        with here, closing(LogQueue(open_writer(here.fileno()))) as sink:
+        with here, closing(LogQueue(open_writer(here.fileno()))) as queue:
             there.close()
-            sink.put(line(1))
-            assert sink.take_dropped() == 1
+            queue.put(line(1))
+            assert queue.take_dropped() == 1
 
 
 class TestFile:
     @pytest.mark.parametrize("flags", [os.O_APPEND, 0])
     def test_it_is_written_after_what_is_there(self, tmp_path: Path, flags: int) -> None:
-        """Whether it was opened for appending or not: the position is that of everyone who inherited it."""
+        """Lines follow what is in the file, whether it was opened for appending or not: the position is shared."""
         path = tmp_path / "log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
-        with closing(LogQueue(open_writer(fd))) as sink:
+        with closing(LogQueue(open_writer(fd))) as queue:
             os.write(fd, b"before\n")
-            sink.put(line(1, 10_000))
+            queue.put(line(1, 10_000))
             os.write(fd, b"between\n")
-            sink.put(b"last\n")
+            queue.put(b"last\n")
         os.close(fd)
         assert path.read_bytes() == b"before\n" + line(1, 10_000) + b"between\n" + b"last\n"
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
-        """Lines are lost and counted, also the half of one that did not fit; a loop is not troubled with it."""
+        """Lines are dropped and counted, also one of which only a part fitted; a loop has nothing to do."""
         path = tmp_path / "log"
 
         def write() -> None:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT)
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            with closing(LogQueue(open_writer(fd))) as sink, looping() as loop:
+            with closing(LogQueue(open_writer(fd))) as queue, looping() as loop:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
-                sink.attach(loop)
+                queue.attach(loop)
                 for number in range(3):
-                    sink.put(line(number, 1000))
+                    queue.put(line(number, 1000))
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
-                assert sink.take_dropped() == 2
+                assert queue.take_dropped() == 2
 
         in_child(write)
         assert path.read_bytes() == line(0, 1000) + line(1, 1000)[:500]
@@ -345,12 +347,12 @@ class TestFile:
 
 class TestDevice:
     def test_a_terminal(self) -> None:
-        """It is opened once more, and does not become the terminal that controls us."""
+        """It is opened once more, and does not become our controlling terminal."""
         master, slave = os.openpty()
         tty.setraw(slave)
-        with closing(LogQueue(open_writer(slave))) as sink:
-            assert stat.S_ISCHR(os.fstat(sink._writer.fd).st_mode)
-            sink.put(b"to a person\n")
+        with closing(LogQueue(open_writer(slave))) as queue:
+            assert stat.S_ISCHR(os.fstat(queue._writer.fd).st_mode)
+            queue.put(b"to a person\n")
             assert os.read(master, 100) == b"to a person\n"
             assert os.get_blocking(slave)
         os.close(master)
@@ -358,11 +360,63 @@ class TestDevice:
 
     @pytest.mark.parametrize(("device", "dropped"), [("/dev/null", 0), ("/dev/full", 2)])
     def test_one_that_is_never_full_and_one_that_always_is(self, device: str, dropped: int) -> None:
-        """Neither can be watched by a loop, and neither has to be."""
+        """Neither /dev/null nor /dev/full can be watched by a loop, and neither has to be."""
         fd = os.open(device, os.O_WRONLY)
-        with closing(LogQueue(open_writer(fd))) as sink, looping() as loop:
-            sink.attach(loop)
-            sink.put(line(1))
-            sink.put(line(2))
-            assert sink.take_dropped() == dropped
+        with closing(LogQueue(open_writer(fd))) as queue, looping() as loop:
+            queue.attach(loop)
+            queue.put(line(1))
+            queue.put(line(2))
+            assert queue.take_dropped() == dropped
         os.close(fd)
+
+
+class TestGoesToJournal:
+    def test_the_stream_is_known_by_its_inode(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """JOURNAL_STREAM has the device and the inode of the descriptor (systemd.exec(5))."""
+        reads, writes = os.pipe()
+        status = os.fstat(writes)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        other, another = os.pipe()
+        assert goes_to_journal(writes)
+        assert not goes_to_journal(another)
+        monkeypatch.delenv("JOURNAL_STREAM")
+        assert not goes_to_journal(writes)
+        for fd in (reads, writes, other, another):
+            os.close(fd)
+
+
+class TestOpenLogQueue:
+    @pytest.fixture
+    def journal_stream(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+        """A descriptor that systemd has connected to its journal, while journald has no socket yet."""
+        ours, its = socket.socketpair()
+        with ours, its:
+            status = os.fstat(its.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+            monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "socket"))
+            yield its.fileno()
+
+    def test_standard_error(self, journal_stream: int, tmp_path: Path) -> None:
+        """Any other descriptor gets lines, whether there is a journald or not."""
+        reads, writes = os.pipe()
+        with Journald(tmp_path / "socket"):
+            queue, framing = open_log_queue(writes)
+            queue.put(b"line\n")
+            assert (os.read(reads, 100), framing) == (b"line\n", Framing.LINE)
+            queue.close()
+        os.close(reads)
+        os.close(writes)
+
+    def test_the_journal(self, journal_stream: int, tmp_path: Path) -> None:
+        """The journal gets entries."""
+        with Journald(tmp_path / "socket") as found:
+            queue, framing = open_log_queue(journal_stream)
+            queue.put(journald.encode("entry", 6, {}))
+            assert ([entry["MESSAGE"] for entry in found.entries()], framing) == (["entry"], Framing.ENTRY)
+            queue.close()
+
+    def test_the_journal_without_its_socket(self, journal_stream: int) -> None:
+        """Without journald's socket, the journal gets lines with priorities."""
+        queue, framing = open_log_queue(journal_stream)
+        assert framing is Framing.LINE_WITH_PRIORITY
+        queue.close()

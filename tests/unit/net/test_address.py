@@ -1,4 +1,4 @@
-"""address: what the words of the configuration stand for, and how addresses are shown and counted."""
+"""address: the endpoints of each form of host, and how addresses are shown and counted."""
 
 import ipaddress
 import os
@@ -21,14 +21,14 @@ LOCAL_V4 = Endpoint(V4, "127.0.0.1")
 LOCAL_V6 = Endpoint(V6, "::1")
 
 UNRESOLVABLE = ".".join(["label"] * 60)
-"""Longer than the 255 bytes of a name (RFC 1035 section 2.3.4): it fails without anybody being asked."""
+"""Longer than the 255 bytes of a name (RFC 1035 section 2.3.4): it fails without a query."""
 
 ipv4_addresses = st.ip_addresses(v=4).map(str)
 ipv6_addresses = st.ip_addresses(v=6)
 
 
 def as_the_kernel_writes(address: ipaddress.IPv6Address) -> str:
-    """The text that accept(2) gives in Python, which is not always that of `ipaddress`."""
+    """The text that accept(2) returns in Python, which is not always that of `ipaddress`."""
     return socket.inet_ntop(V6, address.packed)
 
 
@@ -52,16 +52,16 @@ class TestResolve:
         ],
     )
     def test_every_form(self, host: str, expected: list[Endpoint]) -> None:
-        """Each form of the configuration stands for these endpoints, in this order."""
+        """Each form of the configuration has these endpoints, in this order."""
         assert resolve(host) == expected
 
     def test_localhost_is_not_looked_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nobody is asked for localhost (RFC 6761 section 6.3)."""
+        """No resolver is asked for localhost (RFC 6761 section 6.3)."""
         monkeypatch.delattr(socket, "getaddrinfo")
         assert resolve("localhost") == [LOCAL_V4, LOCAL_V6]
 
     def test_a_name_is_every_address_that_it_resolves_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All of them, IPv4 and IPv6."""
+        """It has an endpoint for each, IPv4 and IPv6."""
         found = [
             (V6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),
             (V6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 0, 0, 2)),
@@ -76,22 +76,22 @@ class TestResolve:
 
     @pytest.mark.parametrize("host", [UNRESOLVABLE, "no..such..name", "l" * 64, "\udcff"])
     def test_a_name_that_does_not_resolve(self, host: str) -> None:
-        """The sentence names the host and says what would be right."""
+        """The sentence names the host and what would be right."""
         with pytest.raises(CannotListen) as caught:
             resolve(host)
         (problem,) = caught.value.problems
         assert problem.startswith(f"host {host!r} does not resolve: ")
-        assert problem.endswith("; give an address of this machine or a name that it can look up")
+        assert problem.endswith("; use an address of this machine or a name that resolves to one")
 
     @pytest.mark.parametrize("host", ["unix:", "unix:echod.sock", "unix:@", "unix:/a\0b"])
-    def test_what_is_no_unix_socket(self, host: str) -> None:
-        """A path must be absolute, a name not empty, and neither may hold a NUL."""
-        with pytest.raises(CannotListen, match="is no unix socket; write unix:/absolute/path or unix:@name"):
+    def test_an_invalid_unix_address(self, host: str) -> None:
+        """A path must be absolute, a name must not be empty, and neither may contain a NUL."""
+        with pytest.raises(CannotListen, match="is not a unix socket; write unix:/absolute/path or unix:@name"):
             resolve(host)
 
     @pytest.mark.parametrize("first", ["/", "@"])
     def test_the_longest_unix_address(self, first: str) -> None:
-        """What is accepted the kernel takes, and what it would not take is refused: counted in bytes."""
+        """The limit counts bytes: the longest address accepted is one that the kernel takes."""
         longest = first + "é" * 53
         assert len(os.fsencode(longest)) == UNIX_PATH_MAX
         assert resolve(f"unix:{longest}")[0].family == UNIX
@@ -99,7 +99,7 @@ class TestResolve:
             resolve(f"unix:{longest}x")
 
     def test_the_kernel_takes_the_longest_name(self) -> None:
-        """Not only by our count."""
+        """A socket binds to the longest abstract name."""
         with socket.socket(UNIX) as sock:
             sock.bind(resolve("unix:@" + str(os.getpid()).zfill(UNIX_PATH_MAX - 1))[0].sockaddr(0))
 
@@ -119,17 +119,17 @@ class TestEndpoints:
         ],
     )
     def test_one_that_another_covers_is_left_out(self, hosts: list[str], expected: list[Endpoint]) -> None:
-        """Whichever comes first, what listens everywhere listens there too; the order stays."""
+        """A wildcard address covers the others of its family, before or after it; the order stays."""
         assert endpoints(hosts) == expected
 
     @given(st.lists(st.sampled_from(["", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1", "unix:@a", "192.0.2.1"])))
     def test_none_covers_another(self, hosts: list[str]) -> None:
-        """Nothing is bound twice, and nothing that was asked for is missing."""
+        """Every address asked for is covered, and none twice."""
         kept = endpoints(hosts)
         assert not any(a.covers(b) for a in kept for b in kept if a is not b)
         assert all(any(a.covers(wanted) for a in kept) for host in hosts for wanted in resolve(host))
 
-    def test_what_does_not_resolve_is_told(self) -> None:
+    def test_one_host_that_does_not_resolve(self) -> None:
         """One bad host among good ones is an error."""
         with pytest.raises(CannotListen, match="does not resolve"):
             endpoints(["localhost", UNRESOLVABLE])
@@ -145,12 +145,12 @@ class TestSockaddr:
         ],
     )
     def test_it_is_what_bind_takes(self, endpoint: Endpoint, expected: object) -> None:
-        """A pair, four, or for a unix socket a string, which has no port."""
+        """A pair for IPv4, four values for IPv6, and for a unix socket a string without a port."""
         assert endpoint.sockaddr(7) == expected
 
     @pytest.mark.parametrize(("family", "expected"), [(V4, LOCAL_V4), (V6, LOCAL_V6)])
     def test_loopback(self, family: socket.AddressFamily, expected: Endpoint) -> None:
-        """Each family has one."""
+        """Each family has its loopback address."""
         assert loopback(family) == expected
 
 
@@ -171,12 +171,12 @@ class TestShow:
         ],
     )
     def test_every_form(self, family: int, sockaddr: object, expected: str) -> None:
-        """As people write them; an IPv4 peer of an IPv6 socket looks like IPv4."""
+        """Addresses look as people write them; an IPv4 peer of an IPv6 socket looks like IPv4."""
         assert show(family, sockaddr) == expected
 
     @given(ipv6_addresses, st.integers(0, 65535))
     def test_a_port_can_be_told_from_an_address(self, address: ipaddress.IPv6Address, port: int) -> None:
-        """Whatever the address, what is shown can be read back."""
+        """Address and port can be parsed back from the text, for every address."""
         host, _, shown_port = show(V6, (as_the_kernel_writes(address), port, 0, 0)).rpartition(":")
         assert int(shown_port) == port
         read = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
@@ -186,7 +186,7 @@ class TestShow:
         "host", ["127.0.0.1", "::1", f"unix:@echod-test-{os.getpid()}"], ids=["IPv4", "IPv6", "unix"]
     )
     def test_a_real_socket(self, host: str) -> None:
-        """What getsockname(2) says of a bound socket is shown as what it was bound to."""
+        """The name of a bound socket (getsockname(2)) is shown as the address that it was bound to."""
         (endpoint,) = resolve(host)
         with socket.socket(endpoint.family) as sock:
             try:
@@ -205,12 +205,12 @@ class TestSource:
 
     @given(ipv4_addresses)
     def test_ipv4_on_an_ipv6_socket_is_ipv4(self, host: str) -> None:
-        """The same peer has the same number, by whichever socket it came."""
+        """A peer has the same number on an IPv4 and on an IPv6 socket."""
         assert source(V6, (f"::ffff:{host}", 1, 0, 0)) == source(V4, (host, 1))
 
     @given(ipv6_addresses, st.integers(0, 2**64 - 1))
     def test_ipv6_counts_by_network(self, address: ipaddress.IPv6Address, interface: int) -> None:
-        """Every address of one /64 has the same number, and one of another /64 has not."""
+        """Every address of a /64 has the same number, and an address of another /64 has another."""
         if address.ipv4_mapped:
             return
         network = int(address) >> 64 << 64
@@ -224,27 +224,27 @@ class TestSource:
 
     @given(st.one_of(ipv6_addresses, st.integers(0, 2**64).map(ipaddress.IPv6Address)))
     def test_the_number_is_fit_for_the_table(self, address: ipaddress.IPv6Address) -> None:
-        """Never 0, and below 2**64: also ::, ::1 and what looks like a mapped address without being one."""
+        """It is never 0 and below 2**64, also for ::, ::1 and addresses that only look mapped."""
         number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
         assert number is not None
         assert 0 < number < 2**64
 
     def test_not_even_the_lowest_addresses_are_alike(self) -> None:
-        """None has the number 0, and no IPv4 address that of ::1."""
+        """No IPv4 address has the number 0, or that of ::1."""
         numbers = [source(V4, ("0.0.0.0", 1)), source(V4, ("0.0.0.1", 1)), source(V6, ("::1", 1, 0, 0))]
         assert None not in numbers
         assert len({0, *numbers}) == 4
 
     @given(ipv4_addresses, st.integers(2**61, 2**64 - 1))
     def test_the_two_kinds_never_meet(self, host: str, prefix: int) -> None:
-        """No IPv4 address has the number of a global IPv6 network (2000::/3 and up)."""
+        """No IPv4 address has the number of an IPv6 network from 2000::/3 up."""
         network = str(ipaddress.IPv6Address(prefix << 64))
         assert source(V4, (host, 1)) != source(V6, (network, 1, 0, 0))
 
     def test_the_zone_of_a_link_local_address_does_not_matter(self) -> None:
-        """The kernel writes it behind the address."""
+        """The zone that the kernel appends to the address changes nothing."""
         assert source(V6, ("fe80::1%lo", 1, 0, 1)) == source(V6, ("fe80::2", 1, 0, 1))
 
     def test_a_unix_peer_has_none(self) -> None:
-        """It has no address that it could be counted by."""
+        """It has no address to be counted by."""
         assert source(UNIX, "") is None

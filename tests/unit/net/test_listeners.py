@@ -1,4 +1,4 @@
-"""listeners: real sockets, at every kind of address, with what each connection inherits from them."""
+"""listeners: real sockets, at every kind of address, and the options that connections inherit from them."""
 
 import errno
 import math
@@ -32,7 +32,7 @@ from tests.unit.hand_loop import DEADLINE
 TUNING = SocketOptions(keepalive=7200.0, stall=60.0)
 ABSTRACT = f"unix:@echod-test-{os.getpid()}"
 NOWHERE, NOWHERE_ELSE = "198.51.100.1", "203.0.113.1"
-"""Addresses that are no machine's (RFC 5737)."""
+"""Addresses that no machine has (RFC 5737)."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def listening(*hosts: str, port: int = 0, socket_options: SocketOptions = TUNING
 
 
 def refusal(*hosts: str, port: int = 0) -> str:
-    """The one sentence of an attempt that must fail."""
+    """The sentence of an attempt that must fail."""
     with pytest.raises(CannotListen) as caught, listening(*hosts, port=port):
         pass
     (problem,) = caught.value.problems
@@ -54,13 +54,13 @@ def refusal(*hosts: str, port: int = 0) -> str:
 
 
 def port_of(listener: Listener) -> int:
-    """The one that it is bound to."""
+    """The port that it is bound to."""
     return int(listener.sock.getsockname()[1])
 
 
 @contextmanager
 def accepted(listener: Listener) -> Iterator[socket.socket]:
-    """A connection to `listener`, at the server's end."""
+    """The server's end of a connection to `listener`."""
     with socket.socket(listener.sock.family) as client:
         client.connect(listener.sock.getsockname())
         server, _ = accept(listener)
@@ -69,14 +69,14 @@ def accepted(listener: Listener) -> Iterator[socket.socket]:
 
 
 def accept(listener: Listener) -> tuple[socket.socket, Any]:
-    """What accept(2) returns, of a listener that does not wait for it: connect(2) may return before it is there."""
+    """A connection accepted from a non-blocking listener: connect(2) may return before the connection is queued."""
     assert select.select([listener.sock], [], [], DEADLINE)[0]
     return listener.sock.accept()
 
 
 @pytest.fixture
 def path() -> Iterator[str]:
-    """Where a unix socket may be; pytest's own directories can be too long for one."""
+    """A path for a unix socket; pytest's own directories can be too long for one."""
     with TemporaryDirectory() as directory:
         yield f"{directory}/sock"
 
@@ -93,7 +93,7 @@ def ipv6() -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
-    """For the duration of a test not to be root."""
+    """Run the test without root's privileges."""
     if os.geteuid():
         yield
         return
@@ -130,7 +130,7 @@ def attempt(*hosts, port=0):
 
 
 def in_namespace(script: str) -> str:
-    """What `script` prints in a network namespace of its own, which has nothing but a loopback interface."""
+    """The output of `script` in a network namespace of its own, which has a loopback interface only."""
     command = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     try:
         permitted = subprocess.run([*command, "true"], capture_output=True, text=True)
@@ -148,7 +148,7 @@ def in_namespace(script: str) -> str:
 class TestPort:
     @pytest.mark.usefixtures("ipv6")
     def test_every_address_shares_the_port_that_the_kernel_chose(self) -> None:
-        """IPv4 and IPv6 both, each by a socket of its own, on one port."""
+        """IPv4 and IPv6 have a socket each, on one port."""
         with listening("") as listeners:
             assert [listener.sock.family for listener in listeners] == [socket.AF_INET, socket.AF_INET6]
             (port,) = {port_of(listener) for listener in listeners}
@@ -159,8 +159,8 @@ class TestPort:
                     server.close()
                     assert peer == host
 
-    def test_a_port_that_one_family_has_not_is_tried_no_more(self) -> None:
-        """When the port that the kernel chose for IPv4 is taken for IPv6, another is tried, until both have one."""
+    def test_a_port_that_is_not_free_for_both_families(self) -> None:
+        """If the port that the kernel chose for IPv4 is taken for IPv6, others are tried until one is free for both."""
         output = in_namespace("""
 sysctl("ipv4/ip_local_port_range", "40000 40015")
 with socket.create_server(("::1", 40001), family=socket.AF_INET6):
@@ -171,7 +171,7 @@ with socket.create_server(("::1", 40001), family=socket.AF_INET6):
         assert set(output.splitlines()) <= {f"127.0.0.1:{port} [::1]:{port}" for port in free}
 
     def test_when_no_port_is_free_everywhere_it_gives_up(self) -> None:
-        """The sentence names the address that could not be had."""
+        """The sentence names the address that is in use."""
         output = in_namespace("""
 sysctl("ipv4/ip_local_port_range", "40000 40001")
 taken = [socket.create_server(("::1", port), family=socket.AF_INET6) for port in (40000, 40001)]
@@ -182,17 +182,17 @@ for sock in taken:
         assert re.match(r"cannot listen on \[::1\]:4000[01]: the address is in use by another program", output)
 
     def test_a_port_in_use(self) -> None:
-        """The sentence names address and port, and what to do; what was opened before is closed again."""
+        """The sentence names address and port, and what to do; the sockets opened before are closed again."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
             assert refusal(ABSTRACT, "127.0.0.1", port=port) == (
                 f"cannot listen on 127.0.0.1:{port}: the address is in use by another program; "
-                "stop that (ss -ltnp shows it) or choose another port"
+                "stop it (ss -ltnp shows it) or choose another port"
             )
             assert check_endpoints(endpoints(["127.0.0.1"]), port) == []
 
     def test_a_port_that_was_just_closed(self) -> None:
-        """A daemon that is started again gets its port, connections in TIME-WAIT or not."""
+        """A daemon that is restarted gets its port, even with connections in TIME-WAIT."""
         with listening("127.0.0.1") as (listener,):
             port = port_of(listener)
             with accepted(listener) as server:
@@ -202,7 +202,7 @@ for sock in taken:
 
     @pytest.mark.usefixtures("unprivileged")
     def test_a_privileged_port(self) -> None:
-        """The sentence says what would allow it."""
+        """The sentence names the ways to allow it."""
         first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
         if first < 8:
             pytest.skip("this kernel keeps no port for root")
@@ -212,8 +212,8 @@ for sock in taken:
         )
 
     def test_an_address_of_another_machine(self) -> None:
-        """Found when listening, and when only checking; then all of several."""
-        expected = "it is no address of this machine; 'ip address' lists those that are"
+        """Listening fails at the first such address; a check finds all of them."""
+        expected = "this machine does not have that address; 'ip address' lists its own"
         assert refusal(NOWHERE) == f"cannot listen on {NOWHERE}:0: {expected}"
         assert check_endpoints(endpoints([NOWHERE, "127.0.0.1", NOWHERE_ELSE]), 0) == [
             f"cannot listen on {NOWHERE}:0: {expected}",
@@ -223,7 +223,7 @@ for sock in taken:
 
 class TestFamilies:
     def test_where_the_kernel_has_no_ipv6(self) -> None:
-        """Every address is every IPv4 address, localhost is 127.0.0.1, and only ::1 alone is an error."""
+        """The empty host is all IPv4 addresses, localhost is 127.0.0.1, and only ::1 by itself is an error."""
         output = in_namespace("""
 for interface in ("all", "default", "lo"):
     sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
@@ -237,12 +237,12 @@ print(check_endpoints(endpoints(["", "localhost"]), 7007), len(check_endpoints(e
             "['0.0.0.0:7007']",
             "['127.0.0.1:7007']",
             "['[::]:7007']",
-            "cannot listen on [::1]:7007: it is no address of this machine; 'ip address' lists those that are",
+            "cannot listen on [::1]:7007: this machine does not have that address; 'ip address' lists its own",
             "[] 1",
         ]
 
     def test_where_ipv6_is_not_even_compiled_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """There is no such socket then; this kernel is made to look like that."""
+        """Such a kernel refuses to make the socket; this one is made to look like it."""
 
         class WithoutIPv6(socket.socket):
             def __init__(self, family: int = -1, *args: int, **kwargs: int) -> None:
@@ -254,13 +254,13 @@ print(check_endpoints(endpoints(["", "localhost"]), 7007), len(check_endpoints(e
         with listening("localhost") as listeners:
             assert [listener.sock.family for listener in listeners] == [socket.AF_INET]
         assert refusal("::1") == (
-            "cannot listen on [::1]:0: this kernel has no such address family; choose an address of another"
+            "cannot listen on [::1]:0: this kernel lacks that address family; choose an address of another"
         )
 
 
 class TestUnix:
     def test_a_socket_that_everyone_may_use(self, path: str) -> None:
-        """It is there while we listen, and gone after; the directory says who reaches it."""
+        """The file exists while the daemon listens; the permissions of its directory limit access."""
         with listening(f"unix:{path}") as (listener,):
             assert listener.address == f"unix:{path}"
             assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
@@ -269,14 +269,14 @@ class TestUnix:
         assert not os.path.lexists(path)
 
     def test_an_abstract_name_leaves_nothing(self) -> None:
-        """There is no file, so nothing to check beforehand and nothing to remove."""
+        """It has no file, so nothing is checked beforehand and nothing is removed."""
         assert check_endpoints(endpoints([ABSTRACT]), 0) == []
         for _ in range(2):
             with listening(ABSTRACT) as (listener,), accepted(listener):
                 assert listener.address == ABSTRACT
 
-    def test_that_of_a_dead_daemon_is_replaced(self, path: str) -> None:
-        """Nobody listens there any more."""
+    def test_the_file_of_a_dead_daemon_is_replaced(self, path: str) -> None:
+        """A file on which no process listens is replaced."""
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(path)
             dead.listen()
@@ -284,17 +284,17 @@ class TestUnix:
         with listening(f"unix:{path}") as (listener,), accepted(listener):
             pass
 
-    def test_that_of_a_live_daemon_is_not(self, path: str) -> None:
-        """It goes on listening, and the sentence says that somebody does."""
+    def test_the_file_of_a_live_daemon_is_kept(self, path: str) -> None:
+        """That daemon goes on listening, and the sentence says that another program listens there."""
         with listening(f"unix:{path}") as (listener,):
-            expected = "another program listens there; stop that (ss -lxp shows it) or choose another name"
+            expected = "another program listens there; stop it (ss -lxp shows it) or choose another name"
             assert refusal(f"unix:{path}") == f"cannot listen on unix:{path}: {expected}"
             assert check_endpoints(endpoints([f"unix:{path}"]), 0) == []
             with accepted(listener):
                 pass
 
-    def test_one_whose_queue_is_full_is_alive(self, path: str) -> None:
-        """A daemon that is busy has not died."""
+    def test_a_daemon_whose_queue_is_full_is_alive(self, path: str) -> None:
+        """A busy daemon keeps its file."""
         with ExitStack() as stack:
             busy = stack.enter_context(socket.socket(socket.AF_UNIX))
             busy.bind(path)
@@ -304,15 +304,15 @@ class TestUnix:
             assert "another program listens there" in refusal(f"unix:{path}")
 
     def test_another_kind_of_socket_is_not_touched(self, path: str) -> None:
-        """A datagram socket can't be asked whether it is alive."""
+        """A datagram socket cannot be asked whether a process still has it."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(path)
             assert "another program listens there" in refusal(f"unix:{path}")
             os.stat(path)
 
     @pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "link to a socket", "fifo"])
-    def test_what_is_no_socket_is_not_touched(self, path: str, kind: str) -> None:
-        """Neither when listening nor when checking; both say what is in the way."""
+    def test_a_file_that_is_not_a_socket_is_not_touched(self, path: str, kind: str) -> None:
+        """Listening and a mere check both leave it, and say what is in the way."""
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(f"{path}-dead")
         match kind:
@@ -326,7 +326,7 @@ class TestUnix:
                 Path(path).symlink_to(f"{path}-dead" if kind == "link to a socket" else "nothing")
         before = os.lstat(path)
         expected = (
-            f"cannot listen on unix:{path}: a file that is no socket is there; move it away or choose another path"
+            f"cannot listen on unix:{path}: a file that is not a socket is there; move it away or choose another path"
         )
         assert refusal(f"unix:{path}") == expected
         assert check_endpoints(endpoints([f"unix:{path}"]), 0) == [expected]
@@ -334,8 +334,8 @@ class TestUnix:
         assert (before.st_ino, before.st_mode, before.st_size) == (after.st_ino, after.st_mode, after.st_size)
 
     @pytest.mark.parametrize("beneath", ["", "/deeper"])
-    def test_a_directory_that_is_not_there(self, path: str, beneath: str) -> None:
-        """Or is none: the sentence says so, also of a mere check."""
+    def test_a_missing_directory(self, path: str, beneath: str) -> None:
+        """The sentence says that the directory does not exist, or is none; so does a mere check."""
         if beneath:
             Path(path).write_text("")
         where = f"unix:{path}{beneath or '-missing'}/sock"
@@ -344,74 +344,74 @@ class TestUnix:
         assert check_endpoints(endpoints([where]), 0) == [expected]
 
     @pytest.mark.usefixtures("unprivileged")
-    def test_a_directory_that_is_not_ours(self) -> None:
-        """The sentence says so, also of a mere check."""
-        expected = "cannot listen on unix:/usr/sock: permission denied; choose a place that this user may write to"
+    def test_a_directory_without_write_permission(self) -> None:
+        """The sentence says that permission is denied; so does a mere check."""
+        expected = "cannot listen on unix:/usr/sock: permission denied; choose a directory that this user may write to"
         assert refusal("unix:/usr/sock") == expected
         assert check_endpoints(endpoints(["unix:/usr/sock"]), 0) == [expected]
 
-    def test_whatever_else_is_wrong(self, path: str) -> None:
-        """It is told in the system's words."""
+    def test_any_other_error(self, path: str) -> None:
+        """The sentence has the system's words."""
         Path(path).symlink_to(path)
         where = f"unix:{path}/sock"
         expected = f"cannot listen on {where}: Too many levels of symbolic links; choose another address"
         assert refusal(where) == expected
         assert check_endpoints(endpoints([where]), 0) == [expected]
 
-    def test_the_file_of_a_successor_is_left(self, path: str) -> None:
-        """At the end a daemon removes its own socket only: not one that has taken its place."""
+    def test_the_file_of_a_successor_is_kept(self, path: str) -> None:
+        """At its end a daemon removes its own socket only, not one that has replaced it."""
         with listening(f"unix:{path}"):
             os.unlink(path)
             with socket.socket(socket.AF_UNIX) as successor:
                 successor.bind(path)
         assert stat.S_ISSOCK(os.lstat(path).st_mode)
 
-    def test_a_file_that_is_gone_is_not_missed(self, path: str) -> None:
-        """Closing does not fail for it."""
+    def test_closing_without_the_file(self, path: str) -> None:
+        """Closing does not fail if the file is gone."""
         with listening(f"unix:{path}"):
             os.unlink(path)
 
     def test_the_file_is_removed_when_a_later_address_fails(self, path: str) -> None:
-        """Nothing is left of an attempt that failed."""
-        assert "no address of this machine" in refusal(f"unix:{path}", NOWHERE)
+        """A failed attempt leaves nothing behind."""
+        assert "this machine does not have that address" in refusal(f"unix:{path}", NOWHERE)
         assert not os.path.lexists(path)
 
 
 class TestOpened:
     def test_the_queue_is_as_long_as_the_kernel_allows(self) -> None:
-        """Tcpi_sacked of a listening socket is the limit of its queue (tcp_diag)."""
+        """The limit of a listening socket's queue is its tcpi_sacked (tcp_diag)."""
         somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())
         with listening("127.0.0.1") as (listener,):
             info = listener.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             assert int.from_bytes(info[28:32], sys.byteorder) == min(BACKLOG, somaxconn)
 
     def test_a_listener_never_waits(self) -> None:
-        """Another worker may have taken the connection that this one was woken for."""
+        """It does not wait for a connection that another worker has taken."""
         with listening("127.0.0.1", ABSTRACT) as listeners:
             for listener in listeners:
                 with pytest.raises(BlockingIOError):
                     listener.sock.accept()
 
-    def test_no_program_that_is_started_inherits_it(self) -> None:
-        """Listening sockets are for forked workers only."""
+    def test_no_program_inherits_it(self) -> None:
+        """Forked workers get the listening sockets, executed programs do not."""
         with listening("127.0.0.1") as (listener,):
             assert not listener.sock.get_inheritable()
 
 
 @contextmanager
 def passed(make: Callable[[], socket.socket]) -> Iterator[int]:
-    """A descriptor as another process would pass it: its number, and whoever takes it has to close it."""
+    """A descriptor as another process would pass it: a number that the test's subject must close."""
     with make() as sock:
         yield os.dup(sock.fileno())
 
 
 def listening_tcp() -> socket.socket:
-    """As systemd makes it for ListenStream=."""
+    """A socket as systemd makes it for ListenStream=."""
     return socket.create_server(("127.0.0.1", 0))
 
 
 def listening_unix(kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """The same with an abstract name, or for ListenSequentialPacket=."""
+    """A socket with an abstract name, or for ListenSequentialPacket=."""
     sock = socket.socket(socket.AF_UNIX, kind)
     sock.bind(f"\0echod-test-{os.getpid()}-passed")
     sock.listen()
@@ -421,7 +421,7 @@ def listening_unix(kind: int = socket.SOCK_STREAM) -> socket.socket:
 class TestAdopting:
     @pytest.mark.parametrize("make", [listening_tcp, listening_unix])
     def test_a_listening_socket(self, make: Callable[[], socket.socket]) -> None:
-        """It is tuned and made non-blocking, and is ours to close."""
+        """Its options are set, it is made non-blocking, and closing the listener closes it."""
         with passed(make) as fd:
             (listener,) = adopt_listeners([fd], TUNING)
             assert listener.adopted
@@ -432,8 +432,8 @@ class TestAdopting:
                 listener.sock.accept()
             listener.close()
 
-    def test_its_file_is_not_ours_to_remove(self, path: str) -> None:
-        """Whoever made it, systemd for one, goes on listening there."""
+    def test_its_file_is_kept(self, path: str) -> None:
+        """The process that made it, usually systemd, goes on listening there."""
         with socket.socket(socket.AF_UNIX) as original:
             original.bind(path)
             original.listen()
@@ -441,8 +441,8 @@ class TestAdopting:
             listener.close()
             assert os.path.lexists(path)
 
-    def test_its_own_keepalive_is_ours_to_switch_off(self) -> None:
-        """What the configuration says holds for sockets that were passed, too."""
+    def test_its_keepalive_can_be_switched_off(self) -> None:
+        """The configuration applies to passed sockets too."""
         with passed(listening_tcp) as fd:
             with socket.socket(fileno=os.dup(fd)) as same:
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -461,26 +461,28 @@ class TestAdopting:
         ],
     )
     def test_another_socket(self, make: Callable[[], socket.socket]) -> None:
-        """The sentence names the descriptor and what the unit should say; the good ones are not taken over either."""
+        """The sentence names the descriptor and the right setting of the unit; no other one is adopted either."""
         with passed(listening_tcp) as good, passed(make) as bad:
             with pytest.raises(CannotListen) as caught:
                 adopt_listeners([good, bad], TUNING)
             assert str(caught.value) == (
-                f"descriptor {bad} (LISTEN_FDS) is no listening TCP or unix stream socket; "
+                f"descriptor {bad} (LISTEN_FDS) is not a listening TCP or unix stream socket; "
                 "use ListenStream= with Accept=no in the .socket unit"
             )
             for fd in (good, bad):
                 os.close(fd)
 
-    def test_what_is_no_socket_or_nothing(self) -> None:
-        """A file, and a descriptor that is not open."""
+    def test_a_descriptor_that_is_no_socket(self) -> None:
+        """A file and a closed descriptor are refused."""
         reads, writes = os.pipe()
         os.close(writes)
         for fd in (reads, writes):
-            with pytest.raises(CannotListen, match=f"descriptor {fd} .* is no socket; pass listening stream sockets"):
+            with pytest.raises(
+                CannotListen, match=f"descriptor {fd} .* is not a socket; pass only listening stream sockets"
+            ):
                 adopt_listeners([fd], TUNING)
         os.close(reads)
 
     def test_none(self) -> None:
-        """Nothing passed is nothing adopted."""
+        """Without passed descriptors there are no listeners."""
         assert adopt_listeners([], TUNING) == []

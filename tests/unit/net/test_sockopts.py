@@ -1,4 +1,4 @@
-"""tuning: what each connection inherits from the socket that it was accepted from."""
+"""sockopts: the options that each connection inherits from its listening socket."""
 
 import math
 import socket
@@ -34,8 +34,8 @@ def accepted(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_connections_inherit_it(family: socket.AddressFamily) -> None:
-    """The kernel copies it into every connection that is accepted."""
+def test_connections_inherit_the_options(family: socket.AddressFamily) -> None:
+    """The kernel copies the options into every accepted connection."""
     with tuned(SocketOptions(keepalive=600.5, stall=60.0), family) as listener, accepted(listener) as server:
         assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert server.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
@@ -47,7 +47,7 @@ def test_connections_inherit_it(family: socket.AddressFamily) -> None:
 
 
 @pytest.mark.parametrize(("keepalive", "stall"), [(10.0, 60.0), (7200.0, 1.0), (math.inf, 0.5), (10.0, 604800.0)])
-def test_the_kernel_gives_up_later_than_we(keepalive: float, stall: float) -> None:
+def test_the_kernel_gives_up_later_than_the_session(keepalive: float, stall: float) -> None:
     """TCP_USER_TIMEOUT is above the stall time-out, and cuts no keepalive probe short (RFC 1122 4.2.3.6)."""
     with tuned(SocketOptions(keepalive, stall)) as listener, accepted(listener) as server:
         seconds = server.getsockopt(*USER_TIMEOUT) / 1000
@@ -56,7 +56,7 @@ def test_the_kernel_gives_up_later_than_we(keepalive: float, stall: float) -> No
 
 
 def test_never_is_never() -> None:
-    """Without time-outs the kernel ends no connection by itself, but after its own retransmissions."""
+    """Without time-outs the kernel ends a connection only after its own retransmissions."""
     with tuned(SocketOptions(keepalive=math.inf, stall=math.inf)) as listener, accepted(listener) as server:
         assert not server.getsockopt(*KEEPALIVE)
         assert server.getsockopt(*USER_TIMEOUT) == 0
@@ -65,8 +65,8 @@ def test_never_is_never() -> None:
 @pytest.mark.parametrize(
     "other", [SocketOptions(math.inf, math.inf), SocketOptions(10.0, 60.0), SocketOptions(math.inf, 5.0)]
 )
-def test_other_tuning(other: SocketOptions) -> None:
-    """For those who come from now on, and for one who is there, as if it had been so from the beginning."""
+def test_other_options(other: SocketOptions) -> None:
+    """Changed options apply to new connections, and to one that was accepted before, as if set from the beginning."""
     options = [KEEPALIVE, USER_TIMEOUT] if math.isinf(other.keepalive) else [KEEPALIVE, IDLE, USER_TIMEOUT]
     with tuned(other) as listener, accepted(listener) as server:
         expected = [server.getsockopt(*option) for option in options]

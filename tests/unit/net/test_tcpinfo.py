@@ -1,4 +1,4 @@
-"""queues: what the kernel says of a connection, by real ones."""
+"""tcpinfo: what the kernel knows of a connection's bytes, on real connections."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from echod.net import tcpinfo as queues
+from echod.net import tcpinfo
 from tests.unit.hand_loop import DEADLINE
 
 Pair = tuple[socket.socket, socket.socket]
@@ -25,46 +25,46 @@ def tcp() -> Iterator[Pair]:
 
 
 def wait_for(sock: socket.socket, unread: int, unacknowledged: int) -> None:
-    """Wait until that is in the queues."""
+    """Wait until the queues hold these numbers of bytes."""
     deadline = time.monotonic() + DEADLINE
-    while (queues.unread(sock.fileno()), queues.unacknowledged(sock.fileno())) != (unread, unacknowledged):
+    while (tcpinfo.unread(sock.fileno()), tcpinfo.unacknowledged(sock.fileno())) != (unread, unacknowledged):
         assert time.monotonic() < deadline
         os.sched_yield()
 
 
 def test_owes_nothing(tcp: Pair) -> None:
-    """Neither at first, nor with bytes unread, nor when all that was read was written back; nor after a half-close."""
+    """Not at first, not with unread bytes only, not when all bytes read were written back, not after a half-close."""
     client, sock = tcp
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
     client.sendall(b"12345")
     wait_for(sock, 5, 0)
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
     sock.sendall(sock.recv(3))
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
     client.shutdown(socket.SHUT_WR)
     wait_for(sock, 2, 0)
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
     sock.sendall(sock.recv(3))
     wait_for(sock, 0, 0)
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
 
 
 def test_owes(tcp: Pair) -> None:
-    """What was read and not written back."""
+    """A connection owes the bytes that were read and not written back."""
     client, sock = tcp
     client.sendall(b"12345")
     wait_for(sock, 5, 0)
     data = sock.recv(5)
-    assert queues.owes(sock)
+    assert tcpinfo.owes(sock)
     sock.sendall(data[:4])
     wait_for(sock, 0, 0)
-    assert queues.owes(sock)
+    assert tcpinfo.owes(sock)
     sock.sendall(data[4:])
-    assert not queues.owes(sock)
+    assert not tcpinfo.owes(sock)
 
 
 def test_owes_with_full_queues(tcp: Pair) -> None:
-    """It is exact to the byte with megabytes on their way."""
+    """The answer is exact to the byte with megabytes in the tcpinfo."""
     client, sock = tcp
     client.setblocking(False)
     sock.setblocking(False)
@@ -74,18 +74,18 @@ def test_owes_with_full_queues(tcp: Pair) -> None:
             client.send(bytes(1 << 16))
             pending = pending or sock.recv(1 << 16)
             pending = pending[sock.send(pending) :]
-    assert queues.owes(sock) == bool(pending)
+    assert tcpinfo.owes(sock) == bool(pending)
 
 
-def test_owes_nobody_knows() -> None:
-    """On a unix socket, and on a connection of which our side is ended, it can't be told."""
+def test_owes_if_the_kernel_does_not_know() -> None:
+    """A unix socket has no such counters, so its connection counts as one that owes."""
     one, other = socket.socketpair()
     with one, other:
-        assert queues.owes(one)
+        assert tcpinfo.owes(one)
 
 
 def test_owes_on_an_ended_side(tcp: Pair) -> None:
-    """Nothing can be told of a connection that we have ended."""
+    """A connection of which our side has ended counts as one that owes."""
     _, sock = tcp
     sock.shutdown(socket.SHUT_WR)
-    assert queues.owes(sock)
+    assert tcpinfo.owes(sock)

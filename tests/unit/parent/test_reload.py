@@ -1,141 +1,198 @@
-"""reload: one reload at a time, and over when everybody serves by it."""
+"""reload: what new settings change."""
 
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from echod.errors import CannotListen, ConfigError, EchodError
-from echod.net.sockopts import SocketOptions
-from echod.parent.reload import Reload
-from echod.shared.terms import Change, LogOptions, ServiceTerms, Timeouts
-from tests.unit.events import Told, telling
+from echod.config.settings import Key, keys
+from echod.config.sources import Loaded, load
+from echod.errors import CannotListen, ConfigError
+from echod.log.events import LogOptions
+from echod.net.address import Endpoint
+from echod.parent.reload import LINGER, Change, Configuration, Process
+from echod.systemd.fdstore import DescriptorStore
+from echod.systemd.notify import Notifier
 
-TERMS = ServiceTerms(
-    1000, Timeouts(1, 2, 3), SocketOptions(4, 5), False, 6, 7, 8, 0, True, LogOptions("info", "json", True, False)
-)
-CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warning"])
+BESIDE = {"host", "port", "workers"}
+"""What changes something else than the terms."""
+OTHER: dict[str, Any] = {
+    "host": "::1",
+    "port": 7,
+    "chunk_size": 3,
+    "workers": 2,
+    "handover": False,
+    "limits.max_connections": 4,
+    "limits.max_connections_per_source": 5,
+    "limits.idle_timeout": 6,
+    "limits.stall_timeout": 7,
+    "limits.drain_timeout": 8,
+    "limits.keepalive": 9,
+    "log.level": "error",
+    "log.format": "console",
+    "log.connections": False,
+    "log.payload": True,
+}
+"""A value for each key that is not its default."""
 
 
-class Parent:
-    """Who reloads, and the staff; `steps` is what happened, in its order."""
+class Flags:
+    """A configuration of flags alone, which change; `start` is what they change at startup."""
 
-    def __init__(self, told: Told) -> None:
-        self.told = told
-        self.steps: list[str] = []
-        self.busy = False
-        self.able: Callable[[], None] = lambda: None
-        """Raises what keeps the staff from serving by a change."""
-        self.read: Callable[[], Change] = lambda: CHANGE
-        """What the files have to say."""
-        self.reloading = Reload(
-            CHANGE,
-            lambda: self.read(),  # noqa: PLW0108  the function that is there then
-            lambda: self.steps.append("taken"),
-            self,
-            told.journal,
-            lambda: self.steps.append("begun"),
-            lambda: self.steps.append("ended"),
+    def __init__(self, *, activated: bool = False, descriptors: int = 1 << 20, **flags: Any) -> None:
+        self.flags = flags
+        self.configuration = configuration(self.load, activated=activated, descriptors=descriptors)
+        self.start = self.configuration.change_to(self.load())
+        self.configuration.commit()
+
+    def reload(self) -> Change:
+        """Read what the flags say now, and commit it."""
+        change = self.configuration.reload()
+        self.configuration.commit()
+        return change
+
+    def load(self) -> Loaded:
+        """What the flags say now."""
+        return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
+
+
+def configuration(
+    read_again: Callable[[], Loaded], *, activated: bool = False, descriptors: int = 1 << 20
+) -> Configuration:
+    """A configuration without a descriptor store."""
+    process = Process(descriptors=descriptors, tick=1.5, activated=activated)
+    return Configuration(read_again, process, DescriptorStore(Notifier({})))
+
+
+def test_each_key_has_another_value() -> None:
+    """Or a new one would not be tested here."""
+    assert sorted(OTHER) == sorted(key.name for key in keys())
+
+
+@pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
+def test_each_key(key: Key) -> None:
+    """It changes the terms, how many workers there are, or where they listen; and back again when it is set back."""
+    flags = Flags()
+    start = flags.start
+    assert (start.changed, start.overruled, start.warnings) == ([], [], [])
+    flags.flags = {key.name: OTHER[key.name]}
+    change = flags.reload()
+    assert change.changed == [key.name]
+    assert (change.terms == start.terms) == (key.name in BESIDE)
+    assert (change.workers == 2) == (key.name == "workers")
+    assert (change.endpoints is None) == (key.name not in {"host", "port"})
+    again = flags.reload()
+    assert (again.changed, again.endpoints) == ([], None)
+    assert (again.terms, again.workers) == (change.terms, change.workers)
+    flags.flags = {}
+    back = flags.reload()
+    assert back.changed == change.changed
+    assert (replace(back.terms, sets_accepted_options=False), back.workers) == (start.terms, start.workers)
+
+
+def test_where_to_listen_at_startup() -> None:
+    """The first settings say where to listen, although nothing has changed."""
+    assert Flags(host="127.0.0.1").start.endpoints == [Endpoint(socket.AF_INET, "127.0.0.1")]
+    assert Flags(host="127.0.0.1", activated=True).start.endpoints == []
+
+
+def test_where_to_listen() -> None:
+    """A change of host or port says all of where to listen."""
+    flags = Flags(host="127.0.0.1", port=1)
+    flags.flags = {"host": "127.0.0.1", "port": 2}
+    change = flags.reload()
+    assert (change.endpoints, change.port) == ([Endpoint(socket.AF_INET, "127.0.0.1")], 2)
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """It is refused, like anything else that is wrong."""
+    flags = Flags()
+    flags.flags = {"host": "name.invalid"}
+    with pytest.raises(CannotListen, match="name.invalid"):
+        flags.reload()
+
+
+def test_terms() -> None:
+    """Each value is where it belongs, in the units of the settings."""
+    terms = Flags(**OTHER).start.terms
+    assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
+    assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
+    assert (terms.socket_options.keepalive, terms.socket_options.stall) == (9, 7)
+    assert (terms.max_connections, terms.max_per_source) == (4, 5)
+    assert terms.log_options == LogOptions("error", "console", connections=False, payload=True)
+
+
+@pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
+def test_other_tuning(name: str) -> None:
+    """From then on the kernel's queue may hold connections of each, also when it is as before again."""
+    flags = Flags()
+    assert not flags.start.terms.sets_accepted_options
+    flags.flags = {"limits.idle_timeout": 6}
+    assert not flags.reload().terms.sets_accepted_options
+    for flags.flags in ({name: 9}, {}):
+        assert flags.reload().terms.sets_accepted_options
+
+
+def test_tuning_of_passed_sockets() -> None:
+    """Who was in their queue before echod had them came with no tuning at all."""
+    assert Flags(activated=True).start.terms.sets_accepted_options
+
+
+def test_wrong() -> None:
+    """Nothing of a configuration that is wrong is taken, so the next is compared with the one before."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3, "port": "x"}
+    with pytest.raises(ConfigError, match="--port is 'x', but must be "):
+        flags.configuration.reload()
+    flags.flags = {"chunk_size": 3}
+    assert flags.configuration.reload().changed == ["chunk_size"]
+
+
+def test_not_taken() -> None:
+    """What is right and all the same can't be taken leaves as little behind."""
+    flags = Flags()
+    flags.flags = {"chunk_size": 3}
+    for _ in range(2):
+        assert flags.configuration.reload().changed == ["chunk_size"]
+    flags.configuration.commit()
+    assert flags.configuration.reload().changed == []
+
+
+class TestOverruled:
+    """Sockets that systemd passed."""
+
+    def test_nothing_is_set(self) -> None:
+        """Then nothing is overruled."""
+        start = Flags(activated=True).start
+        assert (start.overruled, start.warnings) == ([], [])
+
+    def test_each_is_named_by_where_it_stands(self, tmp_path: Path) -> None:
+        """File and key, variable, or flag."""
+        file = tmp_path / "echod.toml"
+        file.write_text("host = '::1'")
+        loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
+        start = configuration(lambda: loaded, activated=True).change_to(loaded)
+        assert start.overruled == ["host", "port"]
+        assert start.warnings == [f"{file}: host and ECHOD_PORT are overridden by the sockets that systemd passed"]
+        assert Flags(activated=True, host="::1").start.warnings == (
+            ["--host is overridden by the sockets that systemd passed"]
         )
 
-    def change(self, change: Change) -> None:
-        """Serve by it, later."""
-        self.able()
-        self.steps.append("changing")
-        self.busy = True
-
-    def reload(self) -> None:
-        """Want a reload, and let it begin."""
-        self.reloading.want()
-        self.reloading.advance()
-
-    def done(self) -> None:
-        """Serve by the last change."""
-        self.busy = False
-        self.reloading.advance()
+    def test_nothing_moves(self) -> None:
+        """Whatever is said of where to listen."""
+        flags = Flags(activated=True)
+        flags.flags = {"host": "::1", "port": 7, "workers": 2}
+        change = flags.reload()
+        assert (change.changed, change.endpoints, change.overruled) == (["workers"], None, ["host", "port"])
+        assert len(change.warnings) == 1
 
 
-@pytest.fixture
-def parent() -> Iterator[Parent]:
-    """One that has not reloaded yet."""
-    with telling(level="info") as told:
-        yield Parent(told)
-
-
-def raising(error: Exception) -> Callable[[], Any]:
-    """A function that does nothing else."""
-
-    def fail() -> None:
-        raise error
-
-    return fail
-
-
-def test_nothing_is_wanted(parent: Parent) -> None:
-    """Then nothing happens."""
-    parent.reloading.advance()
-    assert parent.steps == []
-    assert parent.told.objects() == []
-
-
-def test_over_when_everybody_serves_by_it(parent: Parent) -> None:
-    """Then it is told, and not before."""
-    parent.reload()
-    parent.reloading.advance()
-    assert parent.steps == ["begun", "changing", "taken"]
-    assert (parent.reloading.overruled, parent.reloading.refused) == (["port"], "")
-    assert [event["event"] for event in parent.told.objects()] == ["config_warning"]
-    parent.done()
-    assert parent.steps == ["begun", "changing", "taken", "ended"]
-    (event,) = parent.told.objects()
-    assert (event["event"], event["changed"]) == ("reloaded", ["limits.drain_timeout"])
-    parent.reloading.advance()
-    assert parent.told.objects() == []
-
-
-def test_not_before_the_staff_is_there(parent: Parent) -> None:
-    """What is wanted earlier waits."""
-    parent.busy = True
-    parent.reload()
-    assert parent.steps == []
-    parent.done()
-    assert parent.steps == ["begun", "changing", "taken"]
-
-
-def test_wanted_again_meanwhile(parent: Parent) -> None:
-    """However often that is, it is done once, afterwards, by what is read then."""
-    parent.reload()
-    for _ in range(3):
-        parent.reload()
-    parent.read = lambda: replace(CHANGE, overruled=[])
-    parent.done()
-    assert parent.steps == ["begun", "changing", "taken", "ended", "begun", "changing", "taken"]
-    assert parent.reloading.overruled == []
-    parent.done()
-    assert parent.steps[-1] == "ended"
-
-
-@pytest.mark.parametrize("error", [ConfigError, CannotListen])
-@pytest.mark.parametrize("where", ["read", "able"])
-def test_refused(parent: Parent, error: type[EchodError], where: str) -> None:
-    """Each problem is told, nothing is taken, and a good one makes up for it."""
-    good = getattr(parent, where)
-    setattr(parent, where, raising(error("one thing", "another")))
-    parent.reload()
-    assert [(event["event"], event["problem"]) for event in parent.told.objects()] == (
-        [("reload_refused", "one thing"), ("reload_refused", "another")]
-    )
-    assert (parent.steps, parent.reloading.refused) == (["begun", "ended"], "one thing (and 1 more: see the journal)")
-    setattr(parent, where, good)
-    parent.reload()
-    assert not parent.reloading.refused
-
-
-def test_bug(parent: Parent) -> None:
-    """Whatever else goes wrong while it is read is told with its traceback, and everything stays."""
-    parent.read = raising(RuntimeError("nobody thought of this"))
-    parent.reload()
-    (event,) = parent.told.objects()
-    assert (event["event"], event["error"]) == ("bug", "RuntimeError('nobody thought of this')")
-    assert (parent.steps, parent.reloading.refused) == (["begun", "ended"], "a bug in echod: see the journal")
+@pytest.mark.parametrize(("wanted", "warnings"), [(360, 0), (361, 1)])
+def test_too_few_descriptors(wanted: int, warnings: int) -> None:
+    """For the clients that may come, in all the workers that there will be."""
+    flags = Flags(descriptors=100, workers=100)
+    flags.flags = {"workers": 10, "limits.max_connections": wanted}
+    assert len(flags.configuration.reload().warnings) == warnings

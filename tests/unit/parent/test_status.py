@@ -1,92 +1,116 @@
-"""status: the sentence that `systemctl status` shows."""
-
-import re
+"""parent.status: the sentence for `systemctl status`, and when it is sent."""
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from echod.parent.status import amount, clients, enumeration, failure, sentence
+from echod.parent.status import StatusReporter, failure, serving
 from echod.shared.counters import Totals
+from echod.systemd.notify import Notifier
+
+NOTHING = Totals(clients_now=0, clients_total=0, clients_refused=0, bytes_echoed=0)
 
 
 def test_the_sentence() -> None:
-    """Where, who is there, who was there, and how much went back."""
+    """It says where echod listens, how many connections there are and were, and how many bytes were echoed."""
     totals = Totals(clients_now=3, clients_total=12345, clients_refused=0, bytes_echoed=5 << 20)
-    assert sentence(["127.0.0.1:7", "[::1]:7"], totals, adopted=False) == (
-        "Echoing on 127.0.0.1:7 and [::1]:7: 3 clients now, 12,345 so far; 5.00 MiB echoed."
+    assert serving(["127.0.0.1:7", "[::1]:7"], totals, adopted=False) == (
+        "Echoing on 127.0.0.1:7 and [::1]:7: 3 connections now, 12,345 in total; 5.00 MiB echoed."
     )
 
 
-def test_what_is_unusual_is_told() -> None:
-    """Sockets that systemd passed, and clients that were refused."""
+def test_what_is_unusual() -> None:
+    """It names sockets that systemd passed, and counts refused connections."""
     totals = Totals(clients_now=1, clients_total=1, clients_refused=1000, bytes_echoed=1)
-    assert sentence(["[::]:7"], totals, adopted=True) == (
-        "Echoing on [::]:7 (sockets from systemd): 1 client now, 1 so far, 1,000 refused; 1 byte echoed."
+    assert serving(["[::]:7"], totals, adopted=True) == (
+        "Echoing on [::]:7 (sockets from systemd): 1 connection now, 1 in total, 1,000 refused; 1 byte echoed."
     )
 
 
-def test_what_somebody_should_mend_is_told() -> None:
-    """Settings that sockets from systemd make idle, and a reload that was refused."""
-    totals = Totals(clients_now=0, clients_total=0, clients_refused=0, bytes_echoed=0)
-    assert sentence(
-        ["[::]:7"], totals, adopted=True, overruled=["host", "port"], reload_refused="host does not resolve"
-    ) == (
-        "Echoing on [::]:7 (sockets from systemd, which overrule host and port): "
-        "0 clients now, 0 so far; 0 bytes echoed; the last reload was refused: host does not resolve"
+def test_what_needs_attention() -> None:
+    """It names the settings that sockets from systemd override, and why the last reload failed."""
+    assert serving(["[::]:7"], NOTHING, adopted=True, overruled=["host", "port"], refused="host does not resolve") == (
+        "Echoing on [::]:7 (sockets from systemd, which override host and port): "
+        "0 connections now, 0 in total; 0 bytes echoed; the last reload failed: host does not resolve"
     )
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "0 clients"), (1, "1 client"), (1000000, "1,000,000 clients")])
-def test_clients(count: int, words: str) -> None:
-    """One is singular."""
-    assert clients(count) == words
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
-)
-def test_enumeration(words: list[str], expected: str) -> None:
-    """The last is joined by a word."""
-    assert enumeration(words) == expected
+def test_the_counters_do_not_contradict_each_other() -> None:
+    """A worker takes a place before it accepts: the total is never below the number of connections now."""
+    totals = Totals(clients_now=1, clients_total=0, clients_refused=0, bytes_echoed=0)
+    assert serving(["[::1]:7"], totals, adopted=False) == (
+        "Echoing on [::1]:7: 1 connection now, 1 in total; 0 bytes echoed."
+    )
 
 
 def test_a_failure_is_its_first_problem() -> None:
-    """And how many more there are: all of them are in the journal."""
+    """A failure with several problems has the first, and the number of the others."""
     assert failure(["port is wrong"]) == "port is wrong"
     assert failure(["port is wrong", "host is too", "as is this"]) == "port is wrong (and 2 more: see the journal)"
 
 
+class Recorded(Notifier):
+    """A notifier that keeps what it would send."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.sent: list[str] = []
+
+    def ready(self, status: str) -> None:
+        """Keep the sentence of READY=1."""
+        self.sent.append(status)
+
+    def status(self, status: str) -> bool:
+        """Keep the sentence of STATUS=."""
+        self.sent.append(status)
+        return True
+
+    def stopping(self, status: str, seconds: float) -> None:
+        """Keep the sentence of STOPPING=1."""
+        self.sent.append(status)
+
+
+class Reporting:
+    """A reporter, and the totals that it reports."""
+
+    def __init__(self, tick: float) -> None:
+        self.notifier = Recorded()
+        self.totals = NOTHING
+        self.reporter = StatusReporter(self.notifier, lambda: self.totals, adopted=False, watchdog=None, tick=tick)
+
+    def beat(self, now: float, bytes_echoed: int) -> bool:
+        """Whether the status is sent at this time, with that many bytes echoed."""
+        self.totals = Totals(clients_now=0, clients_total=0, clients_refused=0, bytes_echoed=bytes_echoed)
+        before = len(self.notifier.sent)
+        self.reporter.beat(now, well=True)
+        return len(self.notifier.sent) > before
+
+
+def test_the_status_is_sent_when_it_has_changed() -> None:
+    """At each beat, also at one soon after a reload, as long as beats are a second apart."""
+    reporting = Reporting(tick=1.0)
+    assert not reporting.beat(99.0, 0)  # not ready yet
+    reporting.reporter.ready(100.0, ["[::1]:7"], overruled=[], refused="")
+    assert [reporting.beat(now, count) for now, count in [(100.25, 1), (101.25, 1), (102.24, 2)]] == [True, False, True]
+
+
+def test_the_status_is_not_sent_at_every_beat() -> None:
+    """When a watchdog makes beats more frequent than once a second, a status that always changes skips some of them."""
+    reporting = Reporting(tick=0.25)
+    reporting.reporter.ready(10.0, ["[::1]:7"], overruled=[], refused="")
+    beats = [10.0 + number / 4 for number in range(1, 8)]
+    assert [now for now in beats if reporting.beat(now, round(now * 4))] == [10.75, 11.5]
+
+
 @pytest.mark.parametrize(
-    ("count", "expected"),
+    ("count", "hands_over", "sentence"),
     [
-        (0, "0 bytes"),
-        (1, "1 byte"),
-        (1023, "1023 bytes"),
-        (1024, "1.00 KiB"),
-        (10239, "10.0 KiB"),
-        (99 << 10, "99.0 KiB"),
-        (999 << 10, "999 KiB"),
-        ((1 << 20) - 1, "1.00 MiB"),
-        (1 << 30, "1.00 GiB"),
-        (1 << 40, "1.00 TiB"),
-        (1 << 60, "1.00 EiB"),
-        ((1 << 64) - 1, "16.0 EiB"),
-        (1 << 72, "4096 EiB"),
+        (1, False, "Stopping: draining 1 connection."),
+        (2, False, "Stopping: draining 2 connections."),
+        (2000, True, "Restarting: handing over 2,000 connections."),
     ],
 )
-def test_amounts(count: int, expected: str) -> None:
-    """Up to all that the counters of all workers can hold."""
-    assert amount(count) == expected
-
-
-@given(st.integers(1024, (1 << 64) - 1))
-@example(int(999.7 * 1024))
-@example(int(9.996 * 1024))
-@example(int(99.96 * 1024))
-def test_amounts_have_three_digits(count: int) -> None:
-    """Neither more nor less, so that the sentence doesn't dance about."""
-    number, unit = amount(count).split()
-    assert len(re.sub(r"\D", "", number)) == 3
-    power = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB").index(unit)
-    assert float(number) * 1024**power == pytest.approx(count, rel=0.006)
+def test_stopping(count: int, hands_over: bool, sentence: str) -> None:
+    """While echod stops, the sentence says what it does with the connections."""
+    reporting = Reporting(tick=1.0)
+    reporting.totals = Totals(clients_now=count, clients_total=count, clients_refused=0, bytes_echoed=0)
+    reporting.reporter.stopping(5.0, hands_over=hands_over)
+    assert reporting.notifier.sent == [sentence]

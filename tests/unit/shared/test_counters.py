@@ -1,4 +1,4 @@
-"""stats: counters that parent and workers share."""
+"""counters: what the workers count, and the parent and the other workers read."""
 
 import os
 
@@ -6,14 +6,14 @@ from echod.shared.counters import Counters, Totals
 
 
 def test_all_begin_at_nothing() -> None:
-    """Before anybody counts, nobody is there and nobody accepts."""
+    """At first all counters are 0, and no worker accepts."""
     counters = Counters(3)
     assert counters.totals() == Totals(0, 0, 0, 0)
     assert not any(row.accepting for row in counters.rows)
 
 
 def test_rows_add_up() -> None:
-    """The totals are the sums of all rows, each column for itself."""
+    """The totals are the sums of all rows, column by column."""
     counters = Counters(2)
     for factor, row in enumerate(counters.rows, 1):
         row.clients_now = 1 * factor
@@ -34,7 +34,7 @@ def test_rows_add_up() -> None:
 
 
 def test_what_was_before() -> None:
-    """It counts, but for who is there now, whom the rows have."""
+    """Earlier totals are added, except the clients now, which the rows count themselves."""
     counters = Counters(1)
     counters.before = Totals(1, 20, 300, 4000)
     counters.rows[0].add_client()
@@ -42,7 +42,7 @@ def test_what_was_before() -> None:
 
 
 def test_a_worker_counts_where_the_parent_sees_it() -> None:
-    """The memory is shared over a fork, and what a worker has counted outlives it."""
+    """The memory is shared over a fork, and the counts outlive the worker."""
     counters = Counters(2)
     pid = os.fork()
     if not pid:
@@ -55,7 +55,7 @@ def test_a_worker_counts_where_the_parent_sees_it() -> None:
 
 
 def test_a_successor_goes_on_counting() -> None:
-    """What died with a worker is forgotten, what it did is not."""
+    """A worker's clients are forgotten when it dies, its totals are not."""
     counters = Counters(1)
     (row,) = counters.rows
     row.clients_now, row.bytes_echoed, row.accepting, row.available = 7, 1000, True, True

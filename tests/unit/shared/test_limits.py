@@ -1,4 +1,4 @@
-"""limits: never one client too many, whoever else is counting, and whoever dies."""
+"""limits: never one client too many, whichever workers count at the same time or die."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ keys = st.one_of(st.integers(1, 2**64 - 1), st.integers(1, 20))
 
 @contextmanager
 def limits_for(workers: int, connections: int, per_source: int) -> Iterator[Limits]:
-    """Limits whose lock is closed again; the daemon's is there until its process ends."""
+    """Limits whose tables are closed again."""
     limits = Limits(Counters(workers), connections, per_source)
     try:
         yield limits
@@ -34,13 +34,13 @@ def limits_for(workers: int, connections: int, per_source: int) -> Iterator[Limi
 
 
 def fork(function: Callable[[], None]) -> int:
-    """A child that does `function` and leaves with 0, or with its traceback and 1."""
+    """A child that calls `function` and exits with 0, or prints its traceback and exits with 1."""
     pid = os.fork()
     if not pid:
         try:
             function()
             os._exit(0)
-        except Exception:  # noqa: BLE001  whatever it is, it must not get out, into the parent's code
+        except Exception:  # noqa: BLE001  no error may get out of here, into the parent's code
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -54,7 +54,7 @@ class TestSourceTable:
         st.sampled_from([1, 3, 8]),
     )
     def test_it_counts_as_a_dictionary_does(self, steps: list[tuple[int, bool]], multiplier: int, most: int) -> None:
-        """With many keys on few cells, whatever the multiplier; what is removed leaves no cell behind."""
+        """With many keys in few cells, whatever the multiplier; a removed key leaves no cell in use."""
         cells = 2 * 2 ** (2 * most).bit_length()
         memory = memoryview(bytearray(8 * cells)).cast("Q")
         table, model = SourceTable(memory, multiplier), Counter[int]()
@@ -73,8 +73,8 @@ class TestSourceTable:
         table.clear()
         assert not any(memory)
 
-    def test_what_lies_behind_a_gap_is_found(self) -> None:
-        """One that was pushed aside moves back when it can, and one that lies where it belongs stays."""
+    def test_a_key_behind_a_gap_is_found(self) -> None:
+        """A displaced key moves back into the gap, and one in its own cell stays."""
         table = SourceTable(memoryview(bytearray(8 * 16)).cast("Q"), 1)
         first, pushed, third = 1, 2, (2 << 61) + 3  # by their upper three bits: cells 0, 0 and so 1, and 2
         for key in (first, first, pushed, third):
@@ -86,7 +86,7 @@ class TestSourceTable:
 
     @pytest.mark.parametrize("multiplier", [1, 2**64 - 1])
     def test_keys_that_all_fall_on_one_cell(self, multiplier: int) -> None:
-        """The worst that an attacker who knew the multiplier could do: slower, not wrong."""
+        """The worst that an attacker who knew the multiplier could do makes it slower, not wrong."""
         memory = memoryview(bytearray(8 * 64)).cast("Q")
         table = SourceTable(memory, multiplier)
         colliding = range(1, 17) if multiplier == 1 else range(2**64 - 16, 2**64)
@@ -102,7 +102,7 @@ class TestSourceTable:
 
 class TestTotal:
     def test_as_many_as_there_are_places(self) -> None:
-        """Over all workers together; a place given back can be taken by another worker."""
+        """All workers together get that many; a place given back can be taken by another worker."""
         with limits_for(2, 3, 0) as limits:
             assert [limits.take_place(worker) for worker in (0, 1, 0, 1, 0)] == [True, True, True, False, False]
             limits.give_place(0)
@@ -110,7 +110,7 @@ class TestTotal:
             assert not limits.take_place(1)
 
     def test_workers_together_never_hold_more(self) -> None:
-        """For each place there is a token; whoever has a place and finds none has proven one too many."""
+        """Each place has a token; a worker with a place and no token would prove one place too many."""
         with limits_for(WORKERS, 3, 0) as limits:
             hammer(limits.take_place, limits.give_place, tokens=3)
             assert [limits.take_place(0) for _ in range(4)] == [True, True, True, False]
@@ -118,7 +118,7 @@ class TestTotal:
 
 class TestPerSource:
     def test_each_source_has_as_many_as_the_others(self) -> None:
-        """Over all workers together, and one source's clients don't count for another."""
+        """All workers together admit that many of a source, and a source's clients do not count for another."""
         with limits_for(2, 10, 2) as limits:
             assert limits.counts_sources
             assert [limits.admit(worker, 7) for worker in (0, 1, 0, 1)] == [True, True, False, False]
@@ -127,32 +127,32 @@ class TestPerSource:
             assert limits.admit(1, 7)
             assert not limits.admit(1, 7)
 
-    def test_who_has_no_source_is_not_counted(self) -> None:
-        """The clients of a unix socket are all one machine's."""
+    def test_a_client_without_a_source_is_not_counted(self) -> None:
+        """All clients of a unix socket are on this machine."""
         with limits_for(1, 10, 1) as limits:
             assert all(limits.admit(0, None) for _ in range(5))
             limits.dismiss(0, None)
 
     def test_without_a_limit_there_is_nothing_to_count(self) -> None:
-        """No memory and no descriptor either: this test would leak one."""
+        """There is no memory and no descriptor either, which this test would leak."""
         limits = Limits(Counters(1), 10, 0)
         assert not limits.counts_sources
         limits.vacate(0)
 
     def test_as_many_sources_as_clients(self) -> None:
-        """The table has room for a full house of strangers, in one worker."""
+        """One worker's table has room for the limit's number of clients, each from a source of its own."""
         with limits_for(1, 100, 1) as limits:
             assert all(limits.admit(0, key) for key in range(1, 101))
             assert not any(limits.admit(0, key) for key in range(1, 101))
 
     def test_workers_together_never_admit_more(self) -> None:
-        """As for the total: a token for each of the places of one source."""
+        """As for the total, with a token for each place of one source."""
         with limits_for(WORKERS, 100, 2) as limits:
             hammer(lambda worker: limits.admit(worker, 7), lambda worker: limits.dismiss(worker, 7), tokens=2)
             assert [limits.admit(0, 7) for _ in range(3)] == [True, True, False]
 
-    def test_who_dies_while_counting_holds_nobody_up(self) -> None:
-        """The kernel gives the lock back."""
+    def test_a_worker_that_dies_while_counting_blocks_no_other(self) -> None:
+        """The kernel releases the lock."""
         with limits_for(2, 10, 1) as limits:
             reads, writes = os.pipe()
 
@@ -173,17 +173,17 @@ class TestPerSource:
 
 
 class TestChange:
-    """Limits that change while clients are there."""
+    """Limits that change while clients are connected."""
 
     def others(self, limits: Limits, counters: Counters, most: int, per_source: int) -> Limits:
-        """Those of a worker that was there before the change, which it has not heard of; and change the parent's."""
+        """Change the parent's limits, and return those of a worker from before, which has followed."""
         worker = Limits(counters, limits._max_connections, 0)
         worker._max_per_source = limits._max_per_source
         worker.follow(0, most, per_source, [os.dup(fd) for fd in limits.change(most, per_source)], [7, 7, None, 8])
         return worker
 
     def test_total(self) -> None:
-        """At once, up and down; whoever is in stays in."""
+        """A higher or lower limit counts at once; clients already accepted stay."""
         with limits_for(1, 2, 0) as limits:
             assert [limits.take_place(0) for _ in range(3)] == [True, True, False]
             assert limits.change(3, 0) == []
@@ -194,7 +194,7 @@ class TestChange:
 
     @pytest.mark.parametrize("before", [0, 1, 5])
     def test_a_worker_counts_its_clients_again(self, before: int) -> None:
-        """In tables that the parent and the other workers see too."""
+        """It counts them in tables that the parent and the other workers see too."""
         counters = Counters(2)
         limits = Limits(counters, 10, before)
         worker = self.others(limits, counters, 10, 3)
@@ -205,8 +205,8 @@ class TestChange:
         for each in (limits, worker):
             each.close()
 
-    def test_who_is_there_already(self) -> None:
-        """They are counted however many they are, and have to be fewer before another is let in."""
+    def test_clients_already_accepted(self) -> None:
+        """They are counted even above the limit, and must become fewer before another is admitted."""
         with limits_for(1, 10, 2) as limits:
             limits.count(0, [7, 7, 7, None])
             assert not limits.admit(0, 7)
@@ -214,15 +214,15 @@ class TestChange:
                 limits.dismiss(0, 7)
             assert limits.admit(0, 7)
 
-    def test_no_limit_any_more(self) -> None:
-        """Nothing is counted then, and nothing is left behind."""
+    def test_a_limit_that_is_removed(self) -> None:
+        """Nothing is counted then, and no descriptor is left open."""
         counters = Counters(1)
         limits = Limits(counters, 10, 2)
         worker = self.others(limits, counters, 10, 0)
         assert (limits.counts_sources, worker.counts_sources) == (False, False)
 
-    def test_what_does_not_change(self) -> None:
-        """The tables stay as they are, and nobody has to count again."""
+    def test_limits_that_do_not_change(self) -> None:
+        """The tables stay as they are, and no worker counts again."""
         with limits_for(1, 10, 1) as limits:
             assert limits.admit(0, 7)
             assert limits.change(10, 1) == []
@@ -230,8 +230,8 @@ class TestChange:
             assert [limits.admit(0, 7), limits.admit(0, 8)] == [False, True]
 
     @pytest.mark.parametrize(("module", "name"), [(os, "memfd_create"), (os, "ftruncate"), (mmap, "mmap")])
-    def test_what_the_system_refuses(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
-        """Nothing has changed then, and nothing is left behind."""
+    def test_no_memory_or_descriptor(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
+        """The limits stay as they were, and no descriptor is left open."""
 
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
@@ -247,8 +247,8 @@ class TestChange:
             assert [limits.admit(0, 7) for _ in range(3)] == [True, True, False]
 
     @pytest.mark.parametrize(("steps", "room"), [((1,), 100), ((1, 2), 100), ((100, 1), 100)])
-    def test_room_for_all_who_are_there(self, steps: tuple[int, ...], room: int) -> None:
-        """However far the limit falls below the number of clients."""
+    def test_room_for_all_clients_already_accepted(self, steps: tuple[int, ...], room: int) -> None:
+        """The new tables have room for them, however far the limit falls below their number."""
         counters = Counters(1)
         limits = Limits(counters, room, 0)
         assert all(limits.take_place(0) for _ in range(room))
@@ -262,7 +262,7 @@ class TestChange:
 
 
 def test_the_clients_of_a_dead_worker_make_room() -> None:
-    """Its places and its sources are forgotten, those of the others are not."""
+    """Its places and its sources are forgotten, the other workers' are not."""
     with limits_for(2, 2, 1) as limits:
         for worker, key in ((0, 7), (1, 8)):
             assert limits.take_place(worker)
@@ -273,7 +273,7 @@ def test_the_clients_of_a_dead_worker_make_room() -> None:
 
 
 def hammer(take: Callable[[int], bool], give: Callable[[int], None], tokens: int) -> None:
-    """Have workers `take` and `give` as fast as they can; each that has taken must find a token, in a pipe of them."""
+    """Have workers `take` and `give` as fast as they can; after each `take`, a pipe must hold a token for it."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
     os.write(writes, b"t" * tokens)
 

@@ -5,8 +5,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echod.log.events import LogOptions
 from echod.net.sockopts import SocketOptions
-from echod.shared.terms import LogOptions, ServiceTerms, Timeouts
+from echod.shared.terms import ServiceTerms, Timeouts
 
 seconds = st.one_of(st.floats(0, 604800), st.just(math.inf))
 counts = st.integers(0, 1_000_000)

@@ -9,7 +9,7 @@ from echod.systemd.listen_fds import PassedFd, PassedFds, listen_fds
 ME = str(os.getpid())
 
 
-def test_whose_they_are() -> None:
+def test_origins() -> None:
     """A name that begins as echod's names do is echod's, known or not; all others are those of .socket units."""
     names = ["echod-listener", "echo.socket", "echod-colour", "echod-listener", "", "echod"]
     passed = PassedFds([PassedFd(fd, name) for fd, name in enumerate(names, 3)])
@@ -34,13 +34,13 @@ class TestListenFds:
         ],
     )
     def test_nothing_was_passed_to_us(self, environ: dict[str, str]) -> None:
-        """Not without both variables, and not if another process was meant; no descriptor is touched."""
+        """Both variables must be there and mean this process; they are removed, and no descriptor is touched."""
         variables = environ | {"LISTEN_FDNAMES": "a", "OTHER": "b"}
         assert listen_fds(variables).fds == []
         assert variables == {"OTHER": "b"}
 
     def test_the_first_is_3(self) -> None:
-        """They follow each other, are not inherited by any program we start, and the variables are gone."""
+        """They are numbered from 3, no program inherits them any more, and the variables are removed."""
         numbers = (3, 4)
         saved = {fd: os.dup(fd) for fd in numbers if _is_open(fd)}
         reads, writes = os.pipe()
@@ -60,7 +60,7 @@ class TestListenFds:
                 os.close(copy)
 
     def test_a_probe_that_was_left(self) -> None:
-        """What a process that was killed while it tried the store has left there is nobody's, and closed."""
+        """The probe of a process that was killed while it tested the store is closed."""
         saved = {fd: os.dup(fd) for fd in (3,) if _is_open(fd)}
         null = os.open(os.devnull, os.O_RDONLY)
         if null != 3:
@@ -75,7 +75,7 @@ class TestListenFds:
                 os.close(copy)
 
     def test_one_that_is_not_open(self) -> None:
-        """It is named all the same: whoever adopts it says what is wrong."""
+        """A descriptor that is not open is listed all the same: adopting it raises the error."""
         count = max(map(int, os.listdir("/proc/self/fd")))
         fd, name = listen_fds({"LISTEN_FDS": str(count), "LISTEN_PID": ME}).fds[-1]
         assert (fd, name) == (count + 2, "")

@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -13,24 +12,8 @@ from echod.systemd.notify import Notifier, watchdog_seconds
 ME = str(os.getpid())
 
 
-@pytest.fixture(params=["path", "abstract"])
-def systemd(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[socket.socket]:
-    """The other end of NOTIFY_SOCKET."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        if request.param == "path":
-            name = str(tmp_path_factory.mktemp("n") / "notify")
-            sock.bind(name)
-        else:
-            name = f"@echod-test-{ME}"
-            sock.bind("\0" + name[1:])
-        monkeypatch.setenv("NOTIFY_SOCKET", name)
-        yield sock
-
-
 def everything(systemd: socket.socket) -> list[bytes]:
-    """The messages that have come."""
+    """All messages that have arrived."""
     said = []
     while True:
         try:
@@ -40,8 +23,8 @@ def everything(systemd: socket.socket) -> list[bytes]:
 
 
 class TestNotifier:
-    def test_what_is_said(self, systemd: socket.socket) -> None:
-        """One datagram for each, in systemd's words."""
+    def test_messages(self, systemd: socket.socket) -> None:
+        """Each message is one datagram, in the format of sd_notify(3)."""
         with closing(Notifier(os.environ)) as notifier:
             notifier.ready("Up.")
             notifier.status("Fine.")
@@ -55,7 +38,7 @@ class TestNotifier:
             systemd.recv(4096)
 
     def test_reloading(self, systemd: socket.socket) -> None:
-        """With the time of the clock that systemd compares, in microseconds, in the same message (sd_notify(3))."""
+        """RELOADING=1 carries the time of the clock that systemd compares, in microseconds (sd_notify(3))."""
         before = time.clock_gettime(time.CLOCK_MONOTONIC)
         with closing(Notifier(os.environ)) as notifier:
             notifier.reloading()
@@ -67,14 +50,14 @@ class TestNotifier:
 
     @pytest.mark.parametrize("status", ["Echoing on unix:/run/é ✓ 𝄞", "unix:/run/\udcff"])
     def test_a_status_that_is_not_ascii(self, systemd: socket.socket, status: str) -> None:
-        """It leaves as UTF-8, and a file name with whatever bytes it has."""
+        """A status is sent as UTF-8, and a file name in it as the bytes that it has."""
         with closing(Notifier(os.environ)) as notifier:
             notifier.status(status)
             assert notifier.failed is None
         assert systemd.recv(4096) == b"STATUS=" + os.fsencode(status)
 
     def test_a_status_of_several_lines(self, systemd: socket.socket) -> None:
-        """It is one line: another would be another assignment, and a file's name has the choice of it."""
+        """A status is sent as one line: a second one would be another assignment, of the choice of a file's name."""
         with closing(Notifier(os.environ)) as notifier:
             notifier.ready("Up.\nMAINPID=1")
             notifier.status("Fine.\n\nWATCHDOG=trigger\n")
@@ -85,8 +68,8 @@ class TestNotifier:
             b"STOPPING=1\nSTATUS=Down. FDSTORE=1\nEXTEND_TIMEOUT_USEC=8000000",
         ]
 
-    def test_one_that_does_not_read(self, systemd: socket.socket) -> None:
-        """Nobody waits for it: the last reload and the end are said when it reads again, before all else."""
+    def test_a_full_queue(self, systemd: socket.socket) -> None:
+        """Nothing blocks; when there is room again, the last reload and the stop are sent before all else."""
         with closing(Notifier(os.environ)) as notifier:
             while notifier.watchdog():
                 pass
@@ -105,8 +88,8 @@ class TestNotifier:
             assert stopping.startswith(b"STOPPING=1\nSTATUS=Down.\n")
             assert notifier.failed is None
 
-    def test_one_that_is_gone(self, systemd: socket.socket) -> None:
-        """The service goes on; the first failure is remembered."""
+    def test_a_receiver_that_is_gone(self, systemd: socket.socket) -> None:
+        """Sending raises nothing, and the first failure is kept."""
         with closing(Notifier(os.environ)) as notifier:
             systemd.close()
             notifier.watchdog()
@@ -117,9 +100,9 @@ class TestNotifier:
 
     # sdnotify drops the socket that could not be connected without closing it.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed:ResourceWarning")
-    def test_one_that_was_never_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is remembered, and nothing else is tried."""
-        monkeypatch.setenv("NOTIFY_SOCKET", f"@echod-test-nobody-{ME}")
+    def test_a_receiver_that_was_never_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The failure is kept, and nothing is sent."""
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@echod-test-absent-{ME}")
         notifier = Notifier(os.environ)
         notifier.ready("Up.")
         assert isinstance(notifier.failed, ConnectionRefusedError)
@@ -127,14 +110,14 @@ class TestNotifier:
 
     @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
     def test_without_systemd(self, environ: dict[str, str]) -> None:
-        """Nobody is told, and nothing has failed."""
+        """Nothing is sent, and nothing has failed."""
         notifier = Notifier(environ)
         notifier.ready("Up.")
         notifier.close()
         assert notifier.failed is None
 
-    def test_a_closed_one_says_nothing(self, systemd: socket.socket) -> None:
-        """A worker has closed it; it must not speak for the service."""
+    def test_a_closed_notifier(self, systemd: socket.socket) -> None:
+        """Nothing is sent: a worker closes its notifier, and must not speak for the service."""
         notifier = Notifier(os.environ)
         notifier.close()
         notifier.close()
@@ -159,5 +142,5 @@ class TestWatchdog:
         ],
     )
     def test_what_the_variables_mean(self, environ: dict[str, str], seconds: float | None) -> None:
-        """Microseconds, if they are meant for this process (sd_watchdog_enabled(3))."""
+        """The time is in microseconds, and counts if it is meant for this process (sd_watchdog_enabled(3))."""
         assert watchdog_seconds(environ) == seconds

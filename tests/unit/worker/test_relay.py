@@ -1,7 +1,7 @@
-"""relay: whatever a peer does, what comes out is what went in.
+"""relay: whatever a peer does, the bytes that come out are the bytes that went in.
 
-One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: fed whole,
-byte by byte, by a peer that is made up, by several that share a buffer, and by the kernel.
+One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: with bytes
+that arrive all at once or one by one, from a fake peer, from several that share a buffer, and from the kernel.
 """
 
 import errno
@@ -27,7 +27,7 @@ chunk_sizes = st.one_of(st.integers(1, 50), st.just(1 << 16))
 
 
 class Peer:
-    """A socket that is made up: each call to it takes the next number of its script, then it does all that is asked.
+    """A fake socket: each call takes the next number of its script; after the last, it moves all bytes asked for.
 
     0 is EAGAIN, and any other number the most that a call moves.
     """
@@ -36,21 +36,21 @@ class Peer:
         self.to_come = data
         self.echoed = bytearray()
         self.owed = 0
-        """Bytes given and not taken back."""
+        """Bytes that were read from it and not sent back yet."""
         self.failed = False
         self._reads, self._writes = list(reads), list(writes)
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Give as much as the script says."""
-        assert not self.owed, "it reads while something is pending"
+        """Return as many bytes as the script says."""
+        assert not self.owed, "it reads while bytes are pending"
         count = min(len(self.to_come), self._most(self._reads, len(buffer)))
         buffer[:count], self.to_come = self.to_come[:count], self.to_come[count:]
         self.owed = count
         return count
 
     def send(self, data: memoryview, /) -> int:
-        """Take as much as the script says."""
-        assert len(data) == self.owed > 0, "it sends something else than what is pending"
+        """Take as many bytes as the script says."""
+        assert len(data) == self.owed > 0, "it does not send the pending bytes"
         count = self._most(self._writes, len(data))
         self.echoed += data[:count]
         self.owed -= count
@@ -68,7 +68,7 @@ class Peer:
 
 
 class Owner:
-    """Does what a session does: waits for one thing at a time, and for nothing after the end.  It is the clock too."""
+    """Behaves like a session: waits for one thing at a time, and for nothing after the end.  It is the clock too."""
 
     def __init__(self, peer: Peer | socket.socket, buffer: memoryview) -> None:
         self.now = 0.0
@@ -89,11 +89,11 @@ class Owner:
         self.waits_for_room = False
 
     def on_eof(self) -> None:
-        """Remember that this was the end."""
+        """Keep this as the end."""
         self.ends.append("eof")
 
     def on_broken(self, error: OSError) -> None:
-        """Remember that this was the end."""
+        """Keep this as the end."""
         self.ends.append(type(error).__name__)
 
     def turn(self) -> None:
@@ -106,7 +106,7 @@ class Owner:
 
 
 class Talk:
-    """A peer and its relay; what must hold in every state is asserted in every state."""
+    """A peer and its relay; the invariants are asserted after every event."""
 
     def __init__(self, data: bytes, reads: list[int], writes: list[int], buffer: memoryview) -> None:
         self.data = data
@@ -115,7 +115,7 @@ class Talk:
         self.chunk_size = len(buffer)
 
     def turn(self) -> None:
-        """One event, unless this is over."""
+        """One event, unless the end has come."""
         if self.owner.ends:
             return
         relay, peer = self.owner.relay, self.peer
@@ -130,7 +130,7 @@ class Talk:
         assert relay.active == self.owner.now or (relay.received, relay.sent) == before
 
     def run(self) -> "Talk":
-        """Go on to the end."""
+        """Turn until the end."""
         while not self.owner.ends:
             self.turn()
         assert len(self.owner.ends) == 1
@@ -138,14 +138,14 @@ class Talk:
 
 
 def talk(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> Talk:
-    """One conversation, with a buffer of its own."""
+    """A conversation with a buffer of its own."""
     return Talk(data, reads, writes, memoryview(bytearray(chunk_size)))
 
 
 @given(inputs, scripts, scripts, chunk_sizes)
 @example(b"ab", [], [1, 0], 2)
 def test_at_the_end_all_has_come_out(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
-    """The end of input is told when everything before it has been sent, and once."""
+    """The end of input is reported once, when everything before it has been sent."""
     done = talk(data, reads, writes, chunk_size).run()
     assert done.owner.ends == ["eof"]
     assert done.peer.echoed == data
@@ -157,15 +157,15 @@ def test_at_the_end_all_has_come_out(data: bytes, reads: list[int], writes: list
 @example(b"ab", [BROKEN], [], 2)
 @example(b"ab", [], [BROKEN], 2)
 @example(b"ab", [], [1, BROKEN], 2)
-def test_a_failure_is_told_once(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
-    """Until then what comes out is a prefix of what went in, and what was received and sent is counted even then."""
+def test_a_failure_is_reported_once(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
+    """Before it, the output is a prefix of the input; after it, the bytes received and sent are still counted."""
     done = talk(data, reads, writes, chunk_size).run()
     assert done.owner.ends == ["ConnectionResetError" if done.peer.failed else "eof"]
 
 
 @given(inputs, chunk_sizes)
 def test_fed_byte_by_byte_and_taken_byte_by_byte(data: bytes, chunk_size: int) -> None:
-    """The same comes out as when all is there at once; only the number of chunks differs."""
+    """The output is the same as when all bytes arrive at once; only the number of chunks differs."""
     whole = talk(data, [], [], chunk_size).run()
     bytewise = talk(data, [1] * len(data), [1] * len(data), chunk_size).run()
     assert bytewise.peer.echoed == whole.peer.echoed == data
@@ -181,7 +181,7 @@ def test_fed_byte_by_byte_and_taken_byte_by_byte(data: bytes, chunk_size: int) -
 def test_relays_that_share_a_buffer(
     clients: list[tuple[bytes, list[int], list[int]]], schedule: list[int], chunk_size: int
 ) -> None:
-    """However their turns are mixed, none gets a byte of another's: what is pending lies elsewhere."""
+    """In any order of their turns, none gets a byte of another: pending bytes are not in the buffer."""
     buffer = memoryview(bytearray(chunk_size))
     talks = [Talk(data, reads, writes, buffer) for data, reads, writes in clients]
     for number in schedule:
@@ -195,7 +195,7 @@ def test_relays_that_share_a_buffer(
 def test_buffers_that_change(
     data: bytes, reads: list[int], writes: list[int], sizes: list[int], chunk_size: int
 ) -> None:
-    """However often the buffer is another one, longer or shorter, and whatever is pending then: nothing is lost."""
+    """A new buffer, longer or shorter, loses nothing, whatever is pending at that moment."""
     one = talk(data, reads, writes, chunk_size)
     one.chunk_size = max(chunk_size, *sizes, 1)
     for size in sizes:
@@ -205,7 +205,7 @@ def test_buffers_that_change(
 
 
 def test_an_old_buffer_is_never_sent_from() -> None:
-    """Also if the next chunk is as long as the last, whose part of the buffer is remembered."""
+    """Not even if the next chunk is as long as the last, whose part of the buffer is remembered."""
     one = talk(b"oldnew", [3, 3], [], 10)
     one.turn()
     one.owner.relay.renew(one.peer, memoryview(bytearray(10)))
@@ -214,15 +214,15 @@ def test_an_old_buffer_is_never_sent_from() -> None:
 
 
 def test_nothing_read_is_nothing_done() -> None:
-    """A wake-up without input counts nothing, and is no sign of life of the client."""
+    """A wake-up without input counts nothing, and does not count the client as active."""
     one = talk(b"x", [0], [], 10)
     one.turn()
     relay = one.owner.relay
     assert (relay.received, relay.chunks, relay.active, one.owner.ends) == (0, 0, 0.0, [])
 
 
-def test_room_that_is_none_is_no_sign_of_life() -> None:
-    """Only bytes that move are."""
+def test_a_wake_up_without_room_is_no_activity() -> None:
+    """Only bytes that move count."""
     one = talk(b"x", [], [0, 0], 10)
     one.turn()
     one.turn()
@@ -230,7 +230,7 @@ def test_room_that_is_none_is_no_sign_of_life() -> None:
 
 
 def test_what_is_pending_is_copied_once() -> None:
-    """A client that takes a byte at a time costs one copy of what was left of its chunk, and after it nothing."""
+    """A client that takes a byte at a time costs one copy of the rest of its chunk, which is released at the end."""
     one = talk(b"abcd", [], [1, 1, 1], 10)
     one.turn()
     copy = one.owner.relay.pending.obj
@@ -282,7 +282,7 @@ def test_through_a_real_socket(steps: list[tuple[str, int]], chunk_size: int) ->
 
 @pytest.mark.parametrize("writing", [False, True])
 def test_a_real_reset(writing: bool) -> None:
-    """A client that is gone is told as broken, whether the relay waits for input or for room."""
+    """A reset is reported as a failure, whether the relay waits for input or for room."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
@@ -298,7 +298,7 @@ def test_a_real_reset(writing: bool) -> None:
         client.close()
         poll = select.poll()
         poll.register(server, 0)
-        assert poll.poll(DEADLINE * 1000)  # it may be on its way still
+        assert poll.poll(DEADLINE * 1000)  # the reset may still be on its way
         owner.turn()
         assert owner.ends == ["ConnectionResetError"]
         assert owner.relay.sent + len(owner.relay.pending) == owner.relay.received

@@ -1,4 +1,4 @@
-"""session: every end that a client can come to, by a clock moved by hand."""
+"""session: every way in which a connection ends, by a clock that is moved by hand."""
 
 import errno
 import fcntl
@@ -9,15 +9,16 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
 
-from echod.handover.state import ConnectionState
+from echod.handover.state import Connection, ConnectionState
+from echod.log.events import LogOptions
 from echod.shared.terms import Timeouts
-from echod.worker.session import Session
-from tests.unit.events import Told, telling
+from echod.worker.session import TRANSITIONS, Session, State
+from tests.unit.events import Recorder, recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
 
 IDLE, STALL, LINGER = 100.0, 40.0, 2.0
@@ -26,8 +27,18 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER so that closing resets the connection (socket(7))."""
 
 
+class Recorded(Session):
+    """A session that keeps its changes of state, and fails the test by one that the table of transitions lacks."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_state" and hasattr(self, "_state"):
+            assert value in TRANSITIONS[self._state], f"{self._state} is followed by {value}"
+            self.changes = [*getattr(self, "changes", []), (self._state, value)]
+        super().__setattr__(name, value)
+
+
 class Served:
-    """A session, the client's end of it, and what is told of it."""
+    """A session, the client's end of its connection, and the events logged."""
 
     def __init__(
         self,
@@ -37,9 +48,10 @@ class Served:
         unix: bool = False,
         chunk_size: int = 1 << 16,
         level: str = "info",
+        time: float = 1000.0,
     ) -> None:
-        self.loop = stack.enter_context(closing(HandLoop()))
-        self.told: Told = stack.enter_context(telling(level=level))
+        self.loop = stack.enter_context(closing(HandLoop(time=time)))
+        self.told: Recorder = stack.enter_context(recording(level=level))
         self.closed = 0
         if unix:
             self.client, sock = socket.socketpair()
@@ -53,16 +65,16 @@ class Served:
         self.client.settimeout(DEADLINE)
         sock.setblocking(False)
         buffer = memoryview(bytearray(chunk_size))
-        life = ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now)
-        self.session = Session(life, sock, self.loop, self.told.journal, buffer, timeouts, self.on_closed)
+        connection = Connection(sock, ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now))
+        self.session = Recorded(connection, self.loop, self.told.events, buffer, timeouts, self.on_closed)
 
     def on_closed(self, session: Session) -> None:
-        """Count the ends, of which there is one."""
+        """Count the calls, of which there is one."""
         assert session is self.session
         self.closed += 1
 
     def echo(self, data: bytes) -> None:
-        """Send `data` and get it back."""
+        """Send `data`, and receive it back."""
         before = self.session.bytes_echoed
         self.client.sendall(data)
         self.loop.until(lambda: self.session.bytes_echoed == before + len(data))
@@ -70,7 +82,7 @@ class Served:
         while len(received) < len(data):
             received += self.client.recv(len(data))
         assert received == data
-        # An acknowledgement may take 40 ms (tcp(7), TCP_QUICKACK); no clock that is moved by hand may overtake it.
+        # An acknowledgement may take 40 ms (tcp(7), TCP_QUICKACK); the clock must not be moved before it is here.
         deadline = time.monotonic() + DEADLINE
         while self.unacknowledged():
             assert time.monotonic() < deadline, "the echo is not acknowledged"
@@ -82,18 +94,18 @@ class Served:
         return int(count)
 
     def stuff(self) -> None:
-        """Send without reading until both directions are full and the session is blocked."""
+        """Send without reading, until the buffers of both directions are full and the session waits for room."""
         self.client.setblocking(False)
         quiet = 0
         while quiet < 10:
             try:
                 self.client.send(bytes(1 << 16))
             except BlockingIOError:
-                quiet = 0 if self.loop.turn(wait=False) else quiet + 1
+                quiet = 0 if self.loop.turn(0) else quiet + 1
         self.client.settimeout(DEADLINE)
 
     def reason(self) -> str:
-        """Why the session has ended; that it was told, and told to its owner, exactly once."""
+        """The reason logged for the end, which was logged once, and passed to the owner once."""
         assert self.closed == 1
         closed = [event for event in self.told.objects() if event["event"] == "connection_closed"]
         assert len(closed) == 1
@@ -102,7 +114,7 @@ class Served:
         return str(closed[0]["reason"])
 
     def drain_client(self) -> int:
-        """How many bytes the client can read before the end, or before the reset, which is raised."""
+        """How many bytes the client can read before the end of input; a reset is raised."""
         count = 0
         while data := self.client.recv(1 << 16):
             count += len(data)
@@ -111,13 +123,13 @@ class Served:
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    """What is closed at the end of the test."""
+    """Closed at the end of the test, with everything that was entered."""
     with ExitStack() as stack:
         yield stack
 
 
 def test_end_of_the_client(stack: ExitStack) -> None:
-    """A client that ends its side gets its end once it has everything."""
+    """A client that ends its side gets its whole echo, and then the server's end."""
     served = Served(stack)
     served.client.sendall(b"first and last")
     served.client.shutdown(socket.SHUT_WR)
@@ -128,7 +140,7 @@ def test_end_of_the_client(stack: ExitStack) -> None:
 
 
 def test_reset_by_the_client(stack: ExitStack) -> None:
-    """A client that resets is gone."""
+    """A reset by the client ends the session."""
     served = Served(stack)
     served.echo(b"hello")
     served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -149,7 +161,7 @@ def test_reset_by_the_client(stack: ExitStack) -> None:
     ],
 )
 def test_broken(stack: ExitStack, number: int, reason: str) -> None:
-    """A connection that fails is over, for the reason that the kernel gives."""
+    """A connection that fails is closed, for the reason that the kernel gives."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.on_broken(OSError(number, os.strerror(number)))
@@ -157,7 +169,7 @@ def test_broken(stack: ExitStack, number: int, reason: str) -> None:
 
 
 def test_idle(stack: ExitStack) -> None:
-    """A client that is quiet for too long sees the end, and is discarded from until it ends its side too."""
+    """An idle client gets the server's end; its input is discarded until it ends its side too."""
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE - 1)
@@ -171,8 +183,8 @@ def test_idle(stack: ExitStack) -> None:
     assert served.reason() == "idle"
 
 
-def test_idle_begins_anew_with_each_byte(stack: ExitStack) -> None:
-    """A client that says something now and then is never idle."""
+def test_each_byte_restarts_the_idle_time_out(stack: ExitStack) -> None:
+    """A client that sends something now and then is never idle."""
     served = Served(stack)
     for _ in range(5):
         served.loop.pass_time(IDLE - 1)
@@ -185,7 +197,7 @@ def test_idle_begins_anew_with_each_byte(stack: ExitStack) -> None:
 
 
 def test_silent_from_the_beginning(stack: ExitStack) -> None:
-    """A client that never sends anything is idle as well, and is not told of."""
+    """A client that never sends anything is idle as well, and is not logged."""
     served = Served(stack)
     served.loop.pass_time(IDLE)
     assert served.client.recv(1) == b""
@@ -195,7 +207,7 @@ def test_silent_from_the_beginning(stack: ExitStack) -> None:
 
 
 def test_client_that_stays_after_the_end(stack: ExitStack) -> None:
-    """Who does not end its side in time after our end is left, without a reset."""
+    """A client that does not end its side while the session lingers is closed without a reset."""
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE)
@@ -207,7 +219,7 @@ def test_client_that_stays_after_the_end(stack: ExitStack) -> None:
 
 
 def test_never(stack: ExitStack) -> None:
-    """Without time-outs nothing is ever looked at."""
+    """Without time-outs the session sets no timer."""
     served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
     served.echo(b"hello")
     served.stuff()
@@ -216,7 +228,7 @@ def test_never(stack: ExitStack) -> None:
 
 
 def test_stalled(stack: ExitStack) -> None:
-    """A client that takes nothing of what it is due is reset when the stall time-out is over, and not before."""
+    """A client that acknowledges nothing of its echo is reset when the stall time-out is over, and not before."""
     served = Served(stack)
     served.stuff()
     served.loop.pass_time(STALL / 4)  # the first look, from which on nothing moves
@@ -230,7 +242,7 @@ def test_stalled(stack: ExitStack) -> None:
 
 
 def test_stalled_with_everything_in_the_kernel(stack: ExitStack) -> None:
-    """So is one that left its echo in the kernel's buffer, when the session itself has nothing pending."""
+    """So is a client whose whole echo is in the kernel's buffers, while the session itself has nothing pending."""
     served = Served(stack)
     sent = 0
     while served.unacknowledged() < 1 << 16:
@@ -246,8 +258,21 @@ def test_stalled_with_everything_in_the_kernel(stack: ExitStack) -> None:
     assert served.reason() == "stalled"
 
 
+def test_asking_about_a_stall_changes_nothing(stack: ExitStack) -> None:
+    """The answer depends on what was observed and on the time, not on earlier questions."""
+    served = Served(stack)
+    served.stuff()
+    served.loop.pass_time(STALL / 4)
+    now, stall, relay = served.loop.now, served.session._stall, served.session._relay
+    active = relay.active
+    assert [stall.is_over(STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
+    assert not stall.is_over(math.inf, now + STALL)
+    assert relay.active == active
+    served.session.abort("cut")
+
+
 def test_idle_and_blocked(stack: ExitStack) -> None:
-    """Without a stall time-out, a client that takes nothing is reset as an idle one: it is due bytes."""
+    """Without a stall time-out, a client that takes nothing is idle, and is reset, since it is owed bytes."""
     served = Served(stack, timeouts=Timeouts(IDLE, math.inf, LINGER))
     served.stuff()
     served.loop.pass_time(IDLE)
@@ -256,20 +281,64 @@ def test_idle_and_blocked(stack: ExitStack) -> None:
         served.drain_client()
 
 
+def take_all(served: Served) -> None:
+    """Have the client read until the session has nothing pending."""
+    while served.session._state is State.WRITING:
+        served.client.recv(1 << 16)
+        served.loop.settle()
+
+
+def end_client(served: Served) -> None:
+    """Have the client end its side."""
+    served.client.shutdown(socket.SHUT_WR)
+    served.loop.settle()
+
+
+TO_REACH: dict[State, Callable[[Served], None]] = {
+    State.READING: lambda served: None,
+    State.WRITING: Served.stuff,
+    State.LINGERING: lambda served: served.session.drain(),
+    State.CLOSED: lambda served: served.session.abort("cut"),
+}
+"""How a new session comes to each state, and from there to each next one."""
+TO_CHANGE: dict[tuple[State, State], Callable[[Served], None]] = {
+    (State.READING, State.WRITING): Served.stuff,
+    (State.READING, State.LINGERING): lambda served: served.loop.pass_time(IDLE),
+    (State.READING, State.CLOSED): end_client,
+    (State.WRITING, State.READING): take_all,
+    (State.WRITING, State.CLOSED): lambda served: served.session.hand_over(),
+    (State.LINGERING, State.CLOSED): lambda served: served.loop.pass_time(LINGER),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(before, after) for before in TRANSITIONS for after in TRANSITIONS[before]]
+)
+def test_transitions(stack: ExitStack, before: State, after: State) -> None:
+    """Each transition in the table happens; that no other does, every test of this module asserts."""
+    served = Served(stack, unix=True)
+    TO_REACH[before](served)
+    assert served.session._state is before
+    TO_CHANGE[before, after](served)
+    assert (before, after) in served.session.changes
+    served.session.abort("cut")
+
+
 def test_abort(stack: ExitStack) -> None:
-    """An abort is a reset, once, whatever is asked for afterwards."""
+    """An abort is one reset; later commands change nothing."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.abort("bug")
     served.session.abort("cut")
     served.session.drain()
+    served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
     assert served.reason() == "bug"
     with pytest.raises(ConnectionResetError):
         served.client.recv(1)
 
 
 def test_abort_after_the_end(stack: ExitStack) -> None:
-    """A client that has its end already is not reset: it has everything that it was due."""
+    """A client that has got the server's end is not reset: it has its whole echo."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -278,8 +347,8 @@ def test_abort_after_the_end(stack: ExitStack) -> None:
     assert served.client.recv(1) == b""
 
 
-def test_drain_without_debts(stack: ExitStack) -> None:
-    """Drained, a client that is due nothing gets its end at once; being asked twice changes nothing."""
+def test_drain_with_nothing_owed(stack: ExitStack) -> None:
+    """A drained client that is owed nothing gets the server's end at once; a second drain changes nothing."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -293,7 +362,7 @@ def test_drain_without_debts(stack: ExitStack) -> None:
 @pytest.mark.parametrize("chunk_size", [1, 7, 1 << 16])
 @pytest.mark.parametrize("before", [b"", b"hello"])
 def test_drain_with_bytes_unread(stack: ExitStack, chunk_size: int, before: bytes) -> None:
-    """Drained, a client gets what had arrived by then, and nothing of what comes later, chunk by chunk."""
+    """A drained client gets the bytes that had arrived by then, in any chunks, and none that arrive later."""
     served = Served(stack, unix=True, chunk_size=chunk_size)
     if before:
         served.echo(before)
@@ -310,7 +379,7 @@ def test_drain_with_bytes_unread(stack: ExitStack, chunk_size: int, before: byte
 
 
 def test_drain_while_blocked(stack: ExitStack) -> None:
-    """Drained while its echo waits for room, a client gets all that was read and had arrived, and then its end."""
+    """A client drained while its echo waits for room gets all bytes that had arrived, and then the server's end."""
     served = Served(stack, unix=True)
     served.stuff()
     served.session.drain()
@@ -325,7 +394,7 @@ def test_drain_while_blocked(stack: ExitStack) -> None:
 
 
 def test_drain_after_a_reset(stack: ExitStack) -> None:
-    """A client that has just reset the connection is gone for that reason, also if the drain notices it first."""
+    """The reason is the client's reset, even if the drain is the first to notice it."""
     served = Served(stack)
     served.echo(b"hello")
     served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -338,7 +407,7 @@ def test_drain_after_a_reset(stack: ExitStack) -> None:
 
 
 def test_reset_while_lingering(stack: ExitStack) -> None:
-    """A reset that comes after our end changes nothing about why that was."""
+    """A reset after the server's end does not change the reason of that end."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -349,7 +418,7 @@ def test_reset_while_lingering(stack: ExitStack) -> None:
 
 
 def test_names(stack: ExitStack) -> None:
-    """The events of a connection name it, and both its ends; on a unix socket the client is its process."""
+    """Events name the connection and both its addresses; the client of a unix socket is named by its process."""
     served, other = Served(stack), Served(stack, unix=True)
     for each in (served, other):
         each.echo(b"hello")
@@ -364,7 +433,7 @@ def test_names(stack: ExitStack) -> None:
 
 
 def test_debug(stack: ExitStack) -> None:
-    """At the level debug each chunk is told."""
+    """At the level debug each chunk is logged."""
     served = Served(stack, level="debug")
     served.echo(b"hello")
     served.client.close()
@@ -375,11 +444,11 @@ def test_debug(stack: ExitStack) -> None:
 
 
 class TestRenew:
-    """Other terms for a connection that is there."""
+    """New terms for a connection that was accepted before."""
 
     @pytest.mark.parametrize("size", [1, 3, 1 << 20])
     def test_pending_bytes(self, stack: ExitStack, size: int) -> None:
-        """A client whose echo waits for room gets it whole, and goes on by the new buffer."""
+        """A client whose echo waits for room gets it whole, and is served through the new buffer afterwards."""
         served = Served(stack, unix=True, chunk_size=1000)
         data = os.urandom(1 << 20)
         sent, heard = 0, bytearray()
@@ -398,7 +467,7 @@ class TestRenew:
         served.session.abort("cut")
 
     def test_a_shorter_idle_time_out(self, stack: ExitStack) -> None:
-        """Counts from when the client was last heard of, not from now."""
+        """It counts from the client's last byte, not from now."""
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(50)
@@ -410,14 +479,14 @@ class TestRenew:
         served.session.abort("cut")
 
     def test_a_longer_idle_time_out(self, stack: ExitStack) -> None:
-        """The old one is over without consequences."""
+        """The old time-out no longer ends the connection."""
         served = Served(stack)
         served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
         assert served.loop.due_in() is None
         served.session.abort("cut")
 
     def test_a_stall_time_out_where_none_was(self, stack: ExitStack) -> None:
-        """Begins with the first look: what happened before was not looked at."""
+        """It begins with the first look, since nothing was observed before."""
         served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
         served.stuff()
         served.loop.pass_time(10 * STALL)
@@ -430,7 +499,7 @@ class TestRenew:
         assert served.reason() == "stalled"
 
     def test_the_same_again_and_again(self, stack: ExitStack) -> None:
-        """Puts nothing off: who takes nothing stalls when it would have."""
+        """They put nothing off: a client that takes nothing stalls when it would have."""
         served = Served(stack)
         served.stuff()
         for _ in range(10):
@@ -439,7 +508,7 @@ class TestRenew:
         assert served.reason() == "stalled"
 
     def test_while_lingering(self, stack: ExitStack) -> None:
-        """An end that has begun goes its way."""
+        """The time to linger stays the same."""
         served = Served(stack)
         served.echo(b"hello")
         served.session.drain()
@@ -448,7 +517,7 @@ class TestRenew:
         assert served.reason() == "drained"
 
     def test_while_draining(self, stack: ExitStack) -> None:
-        """What had arrived is still all that is echoed, in whatever chunks."""
+        """The bytes that had arrived are still the last to be echoed, in any chunks."""
         served = Served(stack, unix=True, chunk_size=2)
         served.client.sendall(b"arrived")
         served.session.drain()
@@ -459,44 +528,43 @@ class TestRenew:
         assert served.client.recv(100) == b""
         served.session.abort("cut")
 
-    def test_chunks_are_told_or_not(self, stack: ExitStack) -> None:
-        """As the journal wants it now, for a connection that was there before."""
+    def test_chunks_are_logged_or_not(self, stack: ExitStack) -> None:
+        """The level that is set now counts, also for a connection that was accepted before."""
         served = Served(stack, level="info")
-        options = {"form": "json", "connections": True, "payload": False}
-        for level, told in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
+        for level, expected in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
             served.echo(b"hello")
             served.told.objects()
-            served.told.journal.change(level=level, **options)  # type: ignore[arg-type]
+            served.told.events.change(LogOptions(level, "json", connections=True, payload=False))
             served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
             served.echo(b"again")
-            assert [event["event"] for event in served.told.objects()] == told
+            assert [event["event"] for event in served.told.objects()] == expected
         served.session.abort("cut")
 
 
 class TestHandedOver:
-    """A session in one process ends without a word, and one in another goes on with its connection."""
+    """A session in one process ends and logs nothing; one in another process continues its connection."""
 
     def follow(self, served: Served, stack: ExitStack, timeouts: Timeouts = TIMEOUTS) -> Served:
-        """Hand the connection over to another session, by a loop of its own."""
+        """Hand the connection over to another session, on a loop of its own."""
         sock = stack.enter_context(served.session.sock.dup())
-        life = served.session.snapshot()
-        served.session.leave()
+        state = served.session.snapshot()
+        served.session.hand_over()
         assert served.closed == 1
         assert served.session.sock.fileno() == -1
         assert served.loop.due_in() is None
         assert "connection_closed" not in [event["event"] for event in served.told.objects()]
-        successor = Served(stack, timeouts=timeouts)
+        successor = Served(stack, timeouts=timeouts, time=served.loop.now)
         successor.session.abort("cut")
         successor.told.written()
         successor.client.close()
         successor.client, successor.closed = served.client, 0
         loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
-        loop.now = served.loop.now
-        successor.session = Session(life, sock, loop, successor.told.journal, buffer, timeouts, successor.on_closed)
+        connection = Connection(sock, state)
+        successor.session = Recorded(connection, loop, successor.told.events, buffer, timeouts, successor.on_closed)
         return successor
 
     def test_counters(self, stack: ExitStack) -> None:
-        """They go on, as its name does, and its beginning is not told again."""
+        """The counters continue, the name stays, and the connection is not logged as opened again."""
         served = Served(stack)
         served.echo(b"before")
         successor = self.follow(self.follow(served, stack), stack)
@@ -508,7 +576,7 @@ class TestHandedOver:
         assert (event["bytes_received"], event["chunks"], event["restarts"]) == (15, 2, 0)
 
     def test_what_is_pending(self, stack: ExitStack) -> None:
-        """It is sent before anything is read."""
+        """Pending bytes are sent before anything is read."""
         served = Served(stack)
         served.stuff()
         successor = self.follow(served, stack)
@@ -523,7 +591,7 @@ class TestHandedOver:
         assert closed["reason"] == "eof"
 
     def test_quiet_for_long(self, stack: ExitStack) -> None:
-        """The time that it was quiet before counts."""
+        """The idle time before the hand-over counts."""
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(IDLE - 1)
@@ -535,7 +603,7 @@ class TestHandedOver:
         assert successor.reason() == "idle"
 
     def test_a_client_that_takes_nothing(self, stack: ExitStack) -> None:
-        """It stalls when it has taken nothing from its new session for as long."""
+        """A client stalls when it has acknowledged nothing to its new session for the whole time-out."""
         served = Served(stack)
         served.stuff()
         successor = self.follow(served, stack)
@@ -545,7 +613,7 @@ class TestHandedOver:
         assert successor.reason() == "stalled"
 
     def test_while_lingering(self, stack: ExitStack) -> None:
-        """The client's end is waited for, for as long as ever, and the reason stays."""
+        """The new session lingers for the usual time, and the reason stays."""
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(IDLE)

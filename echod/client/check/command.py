@@ -1,0 +1,249 @@
+"""The arguments of `echoc check`, its probe, its line on standard output and its exit code.
+
+After the Monitoring Plugins Development Guidelines: the first line on standard output is the result, an exit code from
+0 to 3 repeats it, and what follows a "|" is for graphs.  As in check_tcp, a name that cannot be resolved is UNKNOWN,
+and every failure of an address is CRITICAL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from echod import __version__
+from echod.client.check.threshold import FORMS, Threshold
+from echod.client.connect import Attempt, connect_to_any, resolve
+from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, reason
+from echod.client.exchange import Terms, exchange
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds
+from echod.client.output import Screen, print_json, print_line
+from echod.client.target import Target, parse_target
+from echod.client.text import described, printable
+
+TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+_STATUSES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+_SIZE = 64
+
+
+class _Parser(Parser):
+    """Monitoring reads standard output only, and takes exit code 0 for a service that works."""
+
+    def error(self, message: str) -> NoReturn:
+        self._print_message(_line(UNKNOWN, f"{message} (see {self.prog} --help)") + "\n")
+        raise SystemExit(UNKNOWN)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """After --help and --version: UNKNOWN, according to the guidelines, since nothing was checked."""
+        super().exit(UNKNOWN, message)
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        try:
+            super()._print_message(message, file)
+        except UntestableError as error:
+            error.exit_code = UNKNOWN  # its own code, 2, would be CRITICAL, and blame the service
+            raise
+
+
+def make_parser(verb: str = "check") -> Parser:
+    """The parser of `echoc check`."""
+    parser = _Parser(
+        verb,
+        description=f"Send {_SIZE} random bytes to an echo service and report in one line whether they came back, as a "
+        "plugin of Nagios or Icinga, or a container's exec probe.",
+        epilog=f"""RANGE, in seconds, is {FORMS}.  Exit codes: 0 OK; 1 WARNING and 2 CRITICAL, by -w and -c; also 2
+        when there is no connection, or the echo is wrong or lost; 3 UNKNOWN: usage, a name that cannot be resolved, or
+        a fault of this machine; also 3 for --help and --version, which check nothing.  An exec probe treats every code
+        but 0 as a failure, including WARNING: leave out -w there.""",
+    )
+    parser.add_argument("-H", "--hostname", metavar="HOST", help="the same as HOST")
+    parser.add_argument("-p", "--port", dest="service", metavar="PORT", help="the same as PORT")
+    for letter, status in (("w", "WARNING"), ("c", "CRITICAL")):
+        parser.add_argument(
+            f"-{letter}",
+            f"--{status.lower()}",
+            metavar="RANGE",
+            type=_threshold,
+            help=f"{status} when the time from the start of connecting to the last byte of the echo is outside RANGE",
+        )
+    parser.add_argument(
+        "-t",
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=DEFAULT_TIMEOUT,
+        help="time allowed for everything: resolving, connecting to all addresses, the echo (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--no-half-close",
+        action="store_true",
+        help="keep our side of the connection open, for servers and proxies that stop answering at a half-close",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="after the first line, print each address tried, and the connection's family, type, protocol and ends",
+    )
+    parser.add_argument("-V", action="version", version=f"echoc {__version__}", help="the same as --version")
+    add_common_arguments(parser)
+    return parser
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Probe once, print the line, and return the plugin's exit code."""
+    probe = _Probe(options)
+    try:
+        probe.run()
+    except ClientError as error:
+        probe.error = error
+    except OSError as error:  # for example, no free descriptor, in a place that adds nothing to the reason
+        probe.error = UntestableError(reason(error))
+    status, text = probe.verdict()
+    try:
+        if options.json:
+            print_json("check", probe.fields(status, text))
+        else:
+            print_line(_line(status, text, probe.performance()))
+            if options.verbose:
+                probe.print_details()
+    except ClientError as error:
+        screen.message(f"echoc: {error}")
+        return UNKNOWN
+    return status
+
+
+class _Probe:
+    """One probe, and its results so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.error: ClientError | None = None
+        self._options = options
+        self._deadline = time.monotonic() + options.timeout
+        self._target: Target | None = None
+        self._attempts: list[Attempt] = []
+        self._connection: dict[str, object] | None = None
+        self._began = self._ended = 0.0
+
+    def run(self) -> None:
+        """Raises ClientError for any result other than an identical echo."""
+        options = self._options
+        target = self._target = _target(options)
+        addresses = resolve(target, self._deadline)
+        self._began = time.monotonic()
+        with connect_to_any(
+            addresses, target, options.connect_timeout, self._attempts.append, deadline=self._deadline
+        ) as connection:
+            self._connection = described(connection)
+            terms = Terms(options.timeout, self._deadline, half_close=not options.no_half_close)
+            exchange(connection, os.urandom(_SIZE), terms, lambda data: None, self._on_received)
+
+    def _on_received(self, data: bytes) -> None:
+        self._ended = time.monotonic()
+
+    def verdict(self) -> tuple[int, str]:
+        """The status, and the text that explains it."""
+        if self.error:
+            return _status_of(self.error), self._error_text(self.error)
+        text = f"{_SIZE} bytes back from {self._peer()} in {self._seconds() * 1000:.3f} ms"
+        for status, letter, threshold in (
+            (CRITICAL, "c", self._options.critical),
+            (WARNING, "w", self._options.warning),
+        ):
+            if threshold and threshold.alerts(self._seconds()):
+                return status, f"{text}, {threshold.side} the range of -{letter} {threshold}"
+        return OK, text
+
+    def performance(self) -> str:
+        """The part of the line after the "|"; "" when there was no echo to measure."""
+        if self.error:
+            return ""
+        # Performance data allows no exponent.
+        most = f"{self._options.timeout:.6f}".rstrip("0").rstrip(".")
+        return (
+            f"time={self._seconds():.6f}s;{self._options.warning or ''};{self._options.critical or ''};0;{most} "
+            f"connect={self._attempts[-1].seconds:.6f}s;;;0;{most} size={_SIZE}B;;;0"
+        )
+
+    def print_details(self) -> None:
+        """Print the lines that -v adds."""
+        for attempt in self._attempts:
+            print_line(_clean(str(attempt)))
+        for name, value in (self._connection or {}).items():
+            print_line(_clean(f"{name.capitalize():8}: {value}"))
+
+    def fields(self, status: int, text: str) -> dict[str, object]:
+        """The result in the form that `--json` prints."""
+        return {
+            "status": _STATUSES[status],
+            "message": text,
+            "target": self._target and str(self._target),
+            "attempts": [attempt.fields() for attempt in self._attempts],
+            "connection": self._connection,
+            "size": _SIZE,
+            "seconds": None if self.error else self._seconds(),
+            "warning": self._options.warning and str(self._options.warning),
+            "critical": self._options.critical and str(self._options.critical),
+            "error": self.error and self.error.fields(),
+        }
+
+    def _seconds(self) -> float:
+        """From the start of connecting to the last byte of the echo."""
+        return self._ended - self._began
+
+    def _error_text(self, error: ClientError) -> str:
+        """The error, after the name of the server unless it is in the error."""
+        if not isinstance(error, EchoError):
+            return str(error)
+        late = f" (--timeout {self._options.timeout:g})" if isinstance(error, LateError) else ""
+        return f"{self._peer()}: {error}{late}"
+
+    def _peer(self) -> str:
+        """The target, and the address connected to if that differs."""
+        address = self._attempts[-1].address
+        if self._target is None or address == str(self._target):
+            return address
+        return f"{self._target.host} ({address})"
+
+
+def _target(options: argparse.Namespace) -> Target:
+    for what, argument, option in (
+        ("HOST", options.host, options.hostname),
+        ("PORT", options.port, options.service),
+    ):
+        if argument is not None and option is not None:
+            raise UntestableError(f"{what} is given twice, {argument!r} and {option!r}; give it once")
+    return parse_target(
+        options.hostname if options.host is None else options.host,
+        options.service if options.port is None else options.port,
+        family=options.family,
+        source=options.source,
+    )
+
+
+def _status_of(error: ClientError) -> int:
+    """CRITICAL if the service has failed, UNKNOWN if it was not even asked."""
+    failed = error.asked if isinstance(error, ConnectError) else isinstance(error, EchoError)
+    return CRITICAL if failed else UNKNOWN
+
+
+def _threshold(text: str) -> Threshold:
+    try:
+        return Threshold(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of seconds; give {FORMS}") from None
+
+
+def _line(status: int, text: str, performance: str = "") -> str:
+    return f"ECHO {_STATUSES[status]} - {_clean(text)}" + (performance and f" | {performance}")
+
+
+def _clean(text: str) -> str:
+    """`text` without anything from a server or the command line that would begin the performance data or end the
+    line."""
+    return printable(text.replace("|", "\\x7c"))

@@ -1,0 +1,291 @@
+"""The arguments of `echoc load`, and its run: the first connection, the processes, and the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from echod.client.compare import Pattern
+from echod.client.connect import Attempt, open_connection
+from echod.client.errors import UntestableError
+from echod.client.load.connection import Mode
+from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
+from echod.client.load.plan import Plan, Times
+from echod.client.load.pool import ProcessPool
+from echod.client.load.summary import errors_and_losses, histogram, numbers, progress, summary
+from echod.client.load.tally import Result, Tally
+from echod.client.load.transfer import PIECE
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of, whole_number
+from echod.client.output import Screen, has_colours, print_json, print_line
+from echod.client.text import counted
+
+_CONNECTIONS = 64
+_SIZE = 64
+_DURATION = 10.0
+_LARGEST = 16 * 1024 * 1024
+_UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
+
+_SHORTEST = 0.01
+"""Seconds of the shortest interval: reports take time, and a load process sends them all, however busy it is."""
+
+_SPARE = 32
+"""Descriptors that a process needs in addition to those of its connections."""
+
+
+def make_parser(verb: str = "load") -> Parser:
+    """The parser of `echoc load`."""
+    parser = Parser(
+        verb,
+        description="Load an echo service from many connections, compare every byte, and print rate, latencies and "
+        "errors.",
+        epilog="""In a closed loop (without --rate) each connection sends its next message when the previous one has
+        come back.  In an open loop (with --rate) messages are due at fixed times, and latency is counted from then, so
+        that a server that stalls cannot hide it; about 0.1 ms of it is echoc's own wake-up.  "busy" is the fraction of
+        time in which echoc itself was not waiting: near 100 % rate and latency show its limit, not the server's; use
+        more --processes.  Connections that break are counted and opened again.  Ctrl-C ends the load early, with its
+        result.  Exit codes: 0 everything came back identical; 1 something was wrong or lost; 2 there is no result:
+        usage, or no connection at all.""",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("message", "stream", "churn"),
+        default="message",
+        help="message: one message after another on each connection; stream: as many bytes as possible, in both "
+        "directions at once; churn: a connection for each message (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        type=whole_number(1, 100_000),
+        default=_CONNECTIONS,
+        help="number of simultaneous connections (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="BYTES",
+        type=_size,
+        help=f"size of a message, up to 16M; K and M are powers of 1024 (default: {_SIZE}, in a stream 64K)",
+    )
+    parser.add_argument(
+        "--duration",
+        metavar="SECONDS",
+        type=seconds,
+        default=_DURATION,
+        help="length of the load (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--rate",
+        metavar="N",
+        type=_rate,
+        help="messages per second over all connections (default: as fast as possible)",
+    )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=whole_number(1, 1000),
+        default=1,
+        help="share the connections among N processes, to use more than one CPU (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="report progress this often, on a terminal in one line, with --json as objects; at least "
+        f"{_SHORTEST:g} (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=DEFAULT_TIMEOUT,
+        help="count a connection as failed when bytes are outstanding and the server neither accepts nor returns any "
+        "for this time; also the time allowed for the last echoes (default: %(default)g)",
+    )
+    add_common_arguments(parser)
+    return parser
+
+
+def run(options: argparse.Namespace, screen: Screen) -> int:
+    """Load, and print the result; raises ClientError if there is none."""
+    _prepare(options)
+    target = target_of(options)
+    plan = _plan(options, _first_connection(options))
+    line = _Line(is_wanted=os.isatty(2) and not (options.json and os.isatty(1)))
+
+    def on_interval(began: float, ended: float, tally: Tally) -> None:
+        if options.json:
+            print_json("load_interval", {"began": began, **numbers(tally, tally, ended - began)})
+        line.show(progress(ended, ended - began, tally))
+
+    with ProcessPool(plan, _mode(options), Pattern(PIECE), options.processes) as pool:
+        try:
+            with _stopped_by_signals(pool):
+                pool.run(on_interval)
+        finally:
+            line.erase()
+    result = pool.result
+    total = result.total
+    if not (total.received or total.lost or total.errors or result.deaths):
+        raise UntestableError("nothing was sent, so nothing was tested; give a longer --duration")
+    wrong = errors_and_losses(total)
+    if options.json:
+        _print_fields(options, str(target), result)
+    else:
+        for text in summary(options.mode, _settings(options, str(target)), result, has_colours(1)):
+            print_line(text)
+    for death in result.deaths:
+        screen.message(f"echoc: {death}")
+    for example in total.examples.values():
+        screen.message(f"echoc: for example, {example}")
+    if wrong:
+        screen.message(f"echoc: not everything came back as it was sent: {wrong}")
+    return 1 if wrong or result.deaths else 0
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, and make sure that there are enough descriptors."""
+    if options.size is None:
+        options.size = PIECE if options.mode == "stream" else _SIZE
+    if options.mode == "stream" and options.rate is not None:
+        raise UntestableError("--rate cannot be combined with --mode stream, which is as fast as possible")
+    if options.processes > options.connections:
+        raise UntestableError(
+            f"--processes: {options.processes} cannot share {counted(options.connections, 'connection')}; give fewer"
+        )
+    need = -(-options.connections // options.processes) + options.processes + _SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != hard < need:
+        raise UntestableError(
+            f"--connections: {options.connections} need {need} descriptors in a process, and the limit (ulimit -Hn) is "
+            f"{hard}; give fewer, or more --processes"
+        )
+    if resource.RLIM_INFINITY != soft < need:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def _first_connection(options: argparse.Namespace) -> Attempt:
+    """The first successful connection, whose address all others use; raises ConnectError if there is none."""
+    attempts: list[Attempt] = []
+    open_connection(target_of(options), options.connect_timeout, attempts.append).close()
+    return attempts[-1]
+
+
+def _plan(options: argparse.Namespace, first: Attempt) -> Plan:
+    times = Times(
+        duration=_nanoseconds(options.duration),
+        interval=_nanoseconds(options.interval),
+        timeout=_nanoseconds(options.timeout),
+        connect_timeout=_nanoseconds(options.connect_timeout),
+    )
+    return Plan(first.where, target_of(options).source, options.connections, options.size, options.rate, times)
+
+
+def _mode(options: argparse.Namespace) -> Mode:
+    if options.mode == "stream":
+        return Stream
+    if options.mode == "churn":
+        return Churn
+    return ClosedLoop if options.rate is None else OpenLoop
+
+
+def _settings(options: argparse.Namespace, target: str) -> list[tuple[str, str]]:
+    settings = [("target", target), ("mode", options.mode), ("connections", f"{options.connections}")]
+    settings += [("size", counted(options.size, "byte")), ("processes", f"{options.processes}")]
+    if options.rate is not None:
+        settings.append(("asked", f"{options.rate:.10g} messages/s"))
+    return settings
+
+
+def _print_fields(options: argparse.Namespace, target: str, result: Result) -> None:
+    total = result.total
+    print_json(
+        "load",
+        {
+            "ok": not (total.errors or total.lost or result.deaths),
+            "target": target,
+            "mode": options.mode,
+            "connections": options.connections,
+            "size": options.size,
+            "processes": options.processes,
+            "rate": options.rate,
+            "busy": result.busy,
+            **numbers(total, result.within, result.seconds),
+            "histogram": histogram(total.latency),
+            "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],
+            "deaths": result.deaths,
+        },
+    )
+
+
+@contextmanager
+def _stopped_by_signals(pool: ProcessPool) -> Iterator[None]:
+    """End the load early, with its result, at SIGINT and SIGTERM."""
+
+    def handle(number: int, frame: object) -> None:
+        pool.stop()
+
+    before = [(number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+class _Line:
+    """A line on standard error that is overwritten, if standard error is a terminal."""
+
+    def __init__(self, is_wanted: bool) -> None:
+        self._is_wanted = is_wanted
+        self._length = 0
+
+    def show(self, text: str) -> None:
+        """Replace the line with `text`, cut to the width of the terminal."""
+        if self._is_wanted:
+            with suppress(OSError):
+                text = text[: (os.get_terminal_size(2).columns or 80) - 1]
+                os.write(2, f"\r{text:<{self._length}}".encode())
+                self._length = len(text)
+
+    def erase(self) -> None:
+        """Clear the line."""
+        self.show("")
+        if self._is_wanted:
+            with suppress(OSError):
+                os.write(2, b"\r")
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,8})([A-Za-z]*)", text)
+    if match and match[2].upper() in _UNITS:
+        value = int(match[1]) * _UNITS[match[2].upper()]
+        if 1 <= value <= _LARGEST:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size; give bytes, from 1 to 16M, as in 64 or 64K")
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0.001 <= value <= 1e7:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a rate; give messages per second, from 0.001 to 10000000")
+
+
+def _interval(text: str) -> float:
+    value = seconds(text)
+    if value >= _SHORTEST:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is too short; give at least {_SHORTEST:g} seconds")
+
+
+def _nanoseconds(value: float) -> int:
+    return round(value * 1e9)

@@ -1,0 +1,197 @@
+"""A connection on which messages are echoed one after another, and the server to which it is made again after a loss.
+
+Rules:
+- A message is sent when the echo of the previous one is complete: its time is a round trip, without a queue.
+- Only outstanding bytes are read from the socket.  Surplus bytes stay in the kernel's buffer, and are found as soon as
+  nothing is outstanding.
+- Between messages the socket is watched, so that its end is noticed when it happens.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+import time
+
+from echod.client.compare import PERIOD, Pattern, compare
+from echod.client.connect import NEVER, Attempt, connect_to_any, resolve
+from echod.client.errors import (
+    BrokenConnectionError,
+    ClosedError,
+    EchoError,
+    OverdueError,
+    ShortfallError,
+    SurplusError,
+    reason,
+)
+from echod.client.target import Target
+
+_MILLISECOND = 1_000_000
+_CHUNK = 64 * 1024
+_SEGS_IN = slice(140, 144)
+"""Where TCP_INFO counts the segments received, since Linux 4.2 (tcpi_segs_in in linux/tcp.h)."""
+
+
+class Server:
+    """The echo server at `target`, over a connection that is made when it is needed.
+
+    Each message of `size` bytes comes from another place of a pattern than the previous one, so that a stale or
+    repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `address`
+    is the one connected to, and `connecting` how many nanoseconds that took, including addresses that failed before.
+    """
+
+    def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
+        self.address = ""
+        self.connecting = 0
+        self.size = size
+        self._target = target
+        self._connect_timeout, self._timeout = connect_timeout, timeout
+        self._pattern = Pattern(size)
+        self._offset = 0
+        self._step = size if size % PERIOD else size + 1
+        self._connection: Connection | None = None
+
+    def open(self, deadline: float = NEVER) -> None:
+        """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
+        attempts: list[Attempt] = []
+        addresses = resolve(self._target, deadline)
+        connected = connect_to_any(addresses, self._target, self._connect_timeout, attempts.append, deadline=deadline)
+        self._connection = Connection(connected)
+        self.address = attempts[-1].address
+        self.connecting = round(sum(attempt.seconds for attempt in attempts) * 1e9)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def echo(self) -> int:
+        """Send a message, after connecting if there is no connection; return how many nanoseconds its echo took.
+
+        Raises ConnectError, and the errors of Connection.echo, after which the connection is closed.
+        """
+        if not self._connection:
+            self.open()
+        assert self._connection
+        message = self._pattern.part(self._offset, self.size)
+        self._offset += self._step
+        try:
+            return self._connection.echo(message, self._timeout)
+        except EchoError:
+            self.close()
+            raise
+
+    def watch(self, until: int) -> None:
+        """Wait until the time `until` (of perf_counter_ns).
+
+        Raises the errors of Connection.watch, after which the connection is closed.
+        """
+        if not self._connection:
+            time.sleep(max(until - time.perf_counter_ns(), 0) / 1e9)  # no event can happen
+            return
+        try:
+            self._connection.watch(until)
+        except EchoError:
+            self.close()
+            raise
+
+    def segments(self) -> int | None:
+        """How many TCP segments have arrived on this connection; None if that is unknown."""
+        return self._connection.segments() if self._connection else None
+
+
+class Connection:
+    """Echoes messages over `connection`, which it owns: `close` closes it.
+
+    `echoed` is how many bytes have come back.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.echoed = 0
+        self._connection = connection
+        connection.setblocking(False)
+        if connection.family != socket.AF_UNIX:
+            # Nagle's algorithm (RFC 896) would delay the last part of a message until the rest is acknowledged.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def echo(self, message: bytes, timeout: float) -> int:
+        """Send `message` and compare what comes back; return the nanoseconds until the last byte.
+
+        Raises an EchoError when the echo is wrong, is not complete within `timeout` seconds, or the connection ends.
+        After that the connection must not be used, since its stream may still hold parts of the echo.
+        """
+        began = time.perf_counter_ns()
+        deadline = began + round(timeout * 1e9)
+        sent = self._send(message, 0, 0)
+        received = 0
+        while received < len(message):
+            wanted = select.POLLIN | (select.POLLOUT if sent < len(message) else 0)
+            events = self._wait(wanted, deadline)
+            if not events:
+                raise OverdueError(timeout, len(message), received)
+            if events & ~select.POLLOUT:
+                received += self._receive(message, received, sent)
+            elif events & select.POLLOUT:
+                sent += self._send(message, sent, received)
+        took = time.perf_counter_ns() - began
+        self.echoed += received
+        return took
+
+    def watch(self, until: int) -> None:
+        """Wait until the time `until` (of perf_counter_ns) without sending anything; look at the socket at least once.
+
+        Raises an EchoError as soon as surplus bytes arrive or the connection ends.
+        """
+        if not self._wait(select.POLLIN, until - _MILLISECOND):
+            # poll(2) counts in whole milliseconds.
+            time.sleep(max(until - time.perf_counter_ns(), 0) / 1e9)
+            if not self._wait(select.POLLIN, until):
+                return
+        try:
+            data = self._connection.recv(_CHUNK)
+        except OSError as error:
+            raise BrokenConnectionError(reason(error), self.echoed, self.echoed) from error
+        if not data:
+            raise ClosedError(self.echoed)
+        raise SurplusError(self.echoed, data)
+
+    def segments(self) -> int | None:
+        """How many TCP segments have arrived, including those without data; None if the kernel does not report it."""
+        if self._connection.family == socket.AF_UNIX:
+            return None
+        info = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGS_IN.stop)
+        return int.from_bytes(info[_SEGS_IN], sys.byteorder) if len(info) == _SEGS_IN.stop else None
+
+    def _wait(self, wanted: int, until: int) -> int:
+        """The events on the socket, or 0 at the time `until`."""
+        self._poll.modify(self._connection, wanted)
+        left = max(until - time.perf_counter_ns(), 0)
+        return sum(events for _, events in self._poll.poll(left / _MILLISECOND))
+
+    def _send(self, message: bytes, sent: int, received: int) -> int:
+        try:
+            return self._connection.send(memoryview(message)[sent:])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise BrokenConnectionError(reason(error), len(message), received) from error
+
+    def _receive(self, message: bytes, received: int, sent: int) -> int:
+        try:
+            # Also where nothing is outstanding, to see the end of the connection.
+            data = self._connection.recv(min(sent - received, _CHUNK) or _CHUNK)
+        except OSError as error:
+            raise BrokenConnectionError(reason(error), len(message), received) from error
+        if not data:
+            raise ShortfallError(len(message), received)
+        if wrong := compare(data, self.echoed + received, message, received, sent - received):
+            raise wrong
+        return len(data)

@@ -1,0 +1,59 @@
+"""lifecycle: the table of transitions, each of them, and nothing else."""
+
+import itertools
+
+import pytest
+
+from echod.parent.lifecycle import TRANSITIONS, Event, Lifecycle, State
+
+LISTED = [(state, event, following) for state, row in TRANSITIONS.items() for event, following in row.items()]
+UNLISTED = [pair for pair in itertools.product(State, Event) if pair[1] not in TRANSITIONS[pair[0]]]
+
+
+def in_state(state: State) -> Lifecycle:
+    """A parent that has come to this state."""
+    lifecycle = Lifecycle()
+    lifecycle.state = state
+    return lifecycle
+
+
+def test_every_state_has_its_row() -> None:
+    """The table names each state, and each event somewhere."""
+    assert list(TRANSITIONS) == list(State)
+    assert {event for _, event, _ in LISTED} == set(Event)
+
+
+@pytest.mark.parametrize(("state", "event", "following"), LISTED)
+def test_every_transition(state: State, event: Event, following: State) -> None:
+    """The event moves the parent to the state that the table says."""
+    lifecycle = in_state(state)
+    lifecycle.on(event)
+    assert lifecycle.state is following
+
+
+@pytest.mark.parametrize(("state", "event"), UNLISTED)
+def test_every_other_pair_is_a_bug(state: State, event: Event) -> None:
+    """An event without a transition raises, and leaves the state as it was."""
+    lifecycle = in_state(state)
+    with pytest.raises(ValueError, match=f"{event.name} in {state.name}"):
+        lifecycle.on(event)
+    assert lifecycle.state is state
+
+
+def test_every_state_can_be_reached() -> None:
+    """From STARTING, by the table alone."""
+    reached, new = set[State](), {State.STARTING}
+    while new:
+        reached |= new
+        new = {following for state in new for following in TRANSITIONS[state].values()} - reached
+    assert reached == set(State)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.STOPPED])
+def test_no_state_is_a_trap(state: State) -> None:
+    """STOPPED can be reached from every state."""
+    reached, new = set[State](), {state}
+    while new:
+        reached |= new
+        new = {following for each in new for following in TRANSITIONS[each].values()} - reached
+    assert State.STOPPED in reached

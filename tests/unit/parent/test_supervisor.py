@@ -1,0 +1,252 @@
+"""supervisor: one reload at a time, over when every worker serves by it; with a pool that does as the test says."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from echod.errors import CannotListen, ConfigError, EchodError
+from echod.log.events import LogOptions
+from echod.net.address import endpoints
+from echod.net.listeners import Listener, open_listeners
+from echod.net.sockopts import SocketOptions
+from echod.parent.lifecycle import State
+from echod.parent.listening import ListeningSockets
+from echod.parent.pool import WorkerPool
+from echod.parent.reload import Change, Configuration
+from echod.parent.supervisor import ServiceManager, Supervisor
+from echod.shared.counters import Counters
+from echod.shared.terms import ServiceTerms, Timeouts
+from echod.systemd.fdstore import DescriptorStore
+from echod.systemd.notify import Notifier
+from tests.unit.events import Recorder, recording
+
+TERMS = ServiceTerms(
+    1000, Timeouts(1, 2, 3), SocketOptions(4, 5), False, 6, 7, 8, 0, True, LogOptions("info", "json", True, False)
+)
+CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warning"])
+
+
+class Pool:
+    """Two workers that exist in name only; `steps` is what they were to do, in its order."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.terms = TERMS
+        self.listeners: Sequence[Listener] = []
+        self.counters = Counters(2)
+        self.awaits_answers = False
+        self.refusal: EchodError | None = None
+
+    def __len__(self) -> int:
+        return 2
+
+    def serve_by(self, terms: ServiceTerms) -> None:
+        """Adopt the terms when `Parent.answer` says so, or fail."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.steps.append("serve by")
+        self.awaits_answers = True
+
+    def drain(self, command: bytes) -> None:
+        """End when the test says so."""
+        self.steps.append(command.decode())
+
+    def kill(self) -> None:
+        """End at once."""
+        self.steps.append("kill")
+
+
+class Parent(Supervisor):
+    """A supervisor that serves with such a pool, and what it has logged."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.change = CHANGE
+        """What the files say."""
+        self.failure: Exception | None = None
+        """What reading them raises."""
+        notifier = Notifier({})
+        self.store = DescriptorStore(notifier)
+        self.committed = 0
+        configuration = SimpleNamespace(reload=self.read, commit=self.commit)
+        listeners = open_listeners(endpoints(["127.0.0.1"]), 0, TERMS.socket_options)
+        self.sockets = ListeningSockets(listeners, self.store, recorder.events)
+        self.sockets.commit(listeners, TERMS.socket_options)
+        self.logged()
+        manager = ServiceManager(notifier, self.store, None, hangup_stops=False)
+        super().__init__(CHANGE, "", cast(Configuration, configuration), self.sockets, manager, recorder.events)
+        self.pool = Pool()
+        self._pool = cast(WorkerPool, self.pool)
+
+    def read(self) -> Change:
+        """Read the files."""
+        self.pool.steps.append("read")
+        if self.failure is not None:
+            raise self.failure
+        return self.change
+
+    def commit(self) -> None:
+        """Note that what was read is in effect."""
+        self.committed += 1
+
+    def answer(self) -> None:
+        """Let the workers adopt the terms."""
+        self.pool.awaits_answers = False
+        self.on_answered()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Let a signal arrive."""
+        self._handle_signal(signum)
+
+    @property
+    def state(self) -> State:
+        """Where the parent is."""
+        return self._state
+
+    @property
+    def refused(self) -> str:
+        """Why the last reload failed."""
+        return self._refused
+
+    def logged(self) -> list[str]:
+        """The names of the events since this was last asked."""
+        return [event["event"] for event in self.recorder.objects()]
+
+    def close(self) -> None:
+        """Close what the supervisor opened, and the sockets."""
+        self.sockets.release()
+        self._signals.close()
+        self._loop.close()
+
+
+@pytest.fixture
+def parent() -> Iterator[Parent]:
+    """A parent whose workers have just been started."""
+    handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+    with recording(level="info") as recorder:
+        parent = Parent(recorder)
+        yield parent
+        parent.close()
+    for signum, handler in handlers.items():
+        if signal.getsignal(signum) is not handler:
+            signal.signal(signum, handler)
+
+
+@pytest.fixture
+def serving(parent: Parent) -> Parent:
+    """A parent whose workers all accept."""
+    parent.on_ready()
+    assert parent.logged() == ["ready"]
+    return parent
+
+
+def test_ready(parent: Parent) -> None:
+    """Once every worker accepts, and not before, echod is ready."""
+    parent.on_answered()
+    assert (parent.state, parent.logged()) == (State.STARTING, [])
+    parent.on_ready()
+    assert (parent.state, parent.logged()) == (State.SERVING, ["ready"])
+
+
+def test_over_when_every_worker_serves_by_it(serving: Parent) -> None:
+    """A reload is logged when the last worker has adopted the terms, and only then."""
+    serving.signal(signal.SIGHUP)
+    serving.on_answered()
+    assert (serving.state, serving.pool.steps, serving.committed) == (State.RELOADING, ["read", "serve by"], 1)
+    assert serving.logged() == ["config_warning"]
+    serving.answer()
+    (event,) = serving.recorder.objects()
+    assert (event["event"], event["changed"]) == ("reloaded", ["limits.drain_timeout"])
+    serving.on_answered()
+    assert (serving.state, serving.logged()) == (State.SERVING, [])
+
+
+def test_no_worker_to_wait_for(serving: Parent) -> None:
+    """A reload is over at once if no worker owes an answer."""
+    serving.pool.serve_by = lambda terms: None  # type: ignore[method-assign]
+    serving.signal(signal.SIGHUP)
+    assert (serving.state, serving.logged()) == (State.SERVING, ["config_warning", "reloaded"])
+
+
+def test_not_before_the_workers_are_there(parent: Parent) -> None:
+    """A SIGHUP that comes while echod starts is remembered until it is ready."""
+    parent.signal(signal.SIGHUP)
+    assert parent.pool.steps == []
+    parent.on_ready()
+    assert parent.pool.steps == ["read", "serve by"]
+
+
+def test_requested_again_meanwhile(serving: Parent) -> None:
+    """However many SIGHUPs come during a reload, one more follows it, with what the files say then."""
+    for _ in range(4):
+        serving.signal(signal.SIGHUP)
+    assert serving.pool.steps == ["read", "serve by"]
+    serving.change = replace(CHANGE, changed=["log.level"])
+    serving.answer()
+    assert serving.pool.steps == ["read", "serve by"] * 2
+    serving.answer()
+    assert [event["changed"] for event in serving.recorder.objects() if event["event"] == "reloaded"] == (
+        [["limits.drain_timeout"], ["log.level"]]
+    )
+    assert len(serving.pool.steps) == 4
+
+
+@pytest.mark.parametrize("error", [ConfigError, CannotListen])
+@pytest.mark.parametrize("where", ["read", "apply"])
+def test_refused(serving: Parent, error: type[EchodError], where: str) -> None:
+    """Each problem of a failed reload is logged, nothing is committed, and a later reload succeeds."""
+    problem = error("one thing", "another")
+    serving.failure, serving.pool.refusal = (problem, None) if where == "read" else (None, problem)
+    serving.signal(signal.SIGHUP)
+    assert [(event["event"], event["problem"]) for event in serving.recorder.objects()] == (
+        [("reload_refused", "one thing"), ("reload_refused", "another")]
+    )
+    assert (serving.state, serving.committed) == (State.SERVING, 0)
+    assert serving.refused == "one thing (and 1 more: see the journal)"
+    serving.failure = serving.pool.refusal = None
+    serving.signal(signal.SIGHUP)
+    serving.answer()
+    assert (serving.state, serving.committed, serving.refused) == (State.SERVING, 1, "")
+
+
+def test_bug(serving: Parent) -> None:
+    """A bug in reading the configuration is logged with its traceback, and the workers serve on."""
+    serving.failure = RuntimeError("unforeseen")
+    serving.signal(signal.SIGHUP)
+    (event,) = serving.recorder.objects()
+    assert (event["event"], event["error"]) == ("bug", "RuntimeError('unforeseen')")
+    assert serving.state is State.SERVING
+
+
+@pytest.mark.parametrize("act", [Parent.on_ready, lambda parent: None])
+def test_stop(parent: Parent, act: Callable[[Parent], Any]) -> None:
+    """SIGTERM drains, the second one kills, and once the last worker has exited the parent has stopped."""
+    act(parent)
+    parent.signal(signal.SIGTERM)
+    assert (parent.state, parent.pool.steps, parent.logged()[-1]) == (State.DRAINING, ["drain"], "draining")
+    parent.signal(signal.SIGHUP)
+    parent.signal(signal.SIGTERM)
+    assert parent.pool.steps == ["drain", "kill"]
+    parent.on_gone()
+    assert parent.state is State.STOPPED
+
+
+def test_stop_during_a_reload(serving: Parent) -> None:
+    """A stop does not wait for the workers to adopt the terms, and the reload is not reported any more."""
+    serving.signal(signal.SIGHUP)
+    serving.signal(signal.SIGTERM)
+    serving.answer()
+    assert (serving.state, serving.pool.steps[-1]) == (State.DRAINING, "drain")
+    assert "reloaded" not in serving.logged()
+
+
+def test_ready_too_late(parent: Parent) -> None:
+    """Workers that accept only after a stop do not make echod ready."""
+    parent.signal(signal.SIGTERM)
+    parent.on_ready()
+    assert "ready" not in parent.logged()
+    assert parent.state is State.DRAINING
