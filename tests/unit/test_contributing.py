@@ -1,0 +1,41 @@
+"""CONTRIBUTING.md: the functions that it names exist."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+PACKAGES = "cli|config|daemon|handover|log|net|parent|shared|systemd|worker"
+NAMES = sorted(set(re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", TEXT)))
+WALKS = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)+)", TEXT, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_exists(name: str) -> None:
+    """A module, class or function that is named in the text is there, under that name."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(["echod", *parts[:length]]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[length:]:
+            found = getattr(found, attribute)
+        return
+    raise AssertionError(f"echod has no module of {name}")
+
+
+def test_the_walks_name_functions() -> None:
+    """There are four walks, and each step of them names at least one function or module."""
+    assert list(WALKS) == ["A byte", "An event", "A setting", "A connection, through a restart"]
+    for walk in WALKS.values():
+        steps = re.split(r"^\d+\. ", walk.strip(), flags=re.MULTILINE)[1:]
+        assert len(steps) >= 4
+        assert [step for step in steps if not re.search(rf"`(?:{PACKAGES})\.[\w.]+`", step)] == []
+
+
+def test_a_walk_is_at_most_a_page() -> None:
+    """Thirty lines."""
+    assert {title: len(walk.splitlines()) for title, walk in WALKS.items() if len(walk.splitlines()) > 30} == {}
