@@ -89,7 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="echod",
         description="Echo daemon (RFC 862): sends back every byte that it receives.",
-        epilog="Exit status: 0 stopped by a signal, 64 usage, 69 cannot listen, 70 bug, 74 output, 78 configuration.",
+        epilog="Exit status: 0 stopped by a signal, 64 invalid command line, 69 cannot listen, 70 bug in echod, "
+        "74 cannot write to standard output, 78 invalid configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
@@ -105,7 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--print-config", action="store_true", help="print the settings in effect as TOML and exit")
     settings = parser.add_argument_group(
-        "settings", "each is also a key of the file and a variable; flags override both"
+        "settings", "each is also a key in the configuration file and an environment variable; a flag overrides both"
     )
     for key in keys():
         _add_flag(settings, key)
@@ -183,7 +184,7 @@ def _say(text: str, fd: int = _STDOUT) -> None:
             data = data[os.write(fd, data) :]
     except OSError as error:
         if fd == _STDOUT and not isinstance(error, BrokenPipeError):
-            raise CannotWrite(f"cannot write to standard output: {error.strerror}; send it elsewhere") from error
+            raise CannotWrite(f"cannot write to standard output: {error.strerror}; redirect it elsewhere") from error
 
 
 def _have_standard_fds() -> None:

@@ -25,11 +25,12 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_connections: types.Count = Field(
-        default=10_000, description="Most connections at once; others wait in the kernel's queue."
+        default=10_000, description="Maximum number of open connections; further ones wait in the kernel's queue."
     )
     max_connections_per_source: types.Quota = Field(
         default=0,
-        description="Most connections at once from one IPv4 address or IPv6 /64; others are closed; 0 disables it.",
+        description="Maximum number of open connections from one IPv4 address or IPv6 /64; further ones are closed; "
+        "0 disables it.",
     )
     idle_timeout: types.Timeout = Field(
         default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
@@ -53,10 +54,10 @@ class LogSettings(BaseModel):
 
     level: types.Level = Field(default="info", description="Minimum level to log: debug, info, warning or error.")
     format: types.Format = Field(
-        default="json", description="Log format: json for programs and the journal, console for a person at a terminal."
+        default="json", description="Log format: json for programs and the journal, console for reading at a terminal."
     )
     connections: types.Truth = Field(default=True, description="Log each connection at info; if false, at debug.")
-    payload: types.Truth = Field(default=False, description="Show the first bytes of each chunk in its event at debug.")
+    payload: types.Truth = Field(default=False, description="At debug, log the first bytes of each chunk.")
 
 
 class Settings(BaseSettings):
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     )
     chunk_size: types.ChunkSize = Field(
         default=64 << 10,
-        description="Read size in bytes, and the most that is buffered for one client.",
+        description="Read size in bytes, and the most that is buffered for one connection.",
     )
     workers: types.Workers = Field(
         default=1, description='Number of worker processes, or "auto" for one per processor.'

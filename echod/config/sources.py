@@ -136,7 +136,7 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        problems.append(f"{directory}: cannot be read: {error.strerror}; make it readable by this user")
+        problems.append(f"{directory}: cannot be read: {error.strerror}; make the directory readable by this user")
     return found
 
 
@@ -158,12 +158,12 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     """
     try:
         if again and not (file.is_file() or file.samefile(os.devnull)):
-            reading.problems.append(f"{file}: is not a regular file, so it cannot be read again; restart echod instead")
+            reading.problems.append(f"{file}: cannot be read again: it is not a regular file; restart echod instead")
             return False
         with file.open("rb") as opened:
             data = opened.read(FILE_MAX + 1)
         if len(data) > FILE_MAX:
-            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a configuration file")
+            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; check that it is a configuration file")
             return False
         text = data.decode()
     except OSError as error:
@@ -177,7 +177,7 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib lets out
-        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is not TOML")
+        reading.problems.append(f"{file}{_syntax(str(error), text)}; correct the TOML syntax")
         return False
     origin = Origin("file", str(file))
     options = [name for name in values if name.startswith("_")]  # BaseSettings would take them for its own
@@ -204,7 +204,7 @@ def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str
     injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
     if injected:
         warnings.append(
-            f"{', '.join(sorted(injected))}: ignored, because Kubernetes sets these variables for a service named echod"
+            f"{', '.join(sorted(injected))}: ignored; Kubernetes sets such variables for a service named echod"
         )
     for name in sorted(given.keys() - _VARIABLES - set(injected)):
         reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
@@ -274,7 +274,7 @@ def _first(name: str, things: Sequence[T], sentence: Callable[[T], str]) -> list
     """A sentence for each of the first problems of a source, and the number of the others."""
     sentences = [sentence(thing) for thing in things[:REPORTED_MAX]]
     more = len(things) - len(sentences)
-    return [*sentences, f"{name}: {more} more like these; fix them all"] if more else sentences
+    return [*sentences, f"{name}: {more} more problems of this kind, not shown"] if more else sentences
 
 
 def _shown(value: Any) -> str:

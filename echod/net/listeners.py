@@ -258,19 +258,20 @@ def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
         case errno.EADDRINUSE if family == socket.AF_UNIX:
             return "another program listens there; stop it (ss -lxp shows it) or choose another name"
         case errno.EEXIST:
-            return "a file that is not a socket is there; move it away or choose another path"
+            return "that path is in use by a file that is not a socket; move the file or choose another path"
         case errno.EADDRINUSE:
             return "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:
             return (
-                f"port {port} is privileged; choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
+                f"port {port} is privileged; choose a port from 1024 up, grant CAP_NET_BIND_SERVICE, or let systemd "
+                "open the socket"
             )
         case errno.EACCES | errno.EPERM:
-            return "permission denied; choose a directory that this user may write to"
+            return "permission denied; choose a directory in which this user may create files"
         case errno.EADDRNOTAVAIL:
             return "this machine does not have that address; 'ip address' lists its own"
         case errno.EAFNOSUPPORT:
-            return "this kernel lacks that address family; choose an address of another"
+            return "this kernel does not support that address family; choose an address of another family"
         case errno.ENOENT | errno.ENOTDIR:
-            return "its directory does not exist; create it first"
+            return "the directory of this path does not exist; create it first"
     return f"{error.strerror}; choose another address"

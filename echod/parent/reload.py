@@ -145,5 +145,5 @@ def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
     served = workers * (descriptors - SPARE_FDS)
     if served >= wanted:
         return []
-    warning = f"limits.max_connections is {wanted}, but the descriptors of this process allow only {served}"
-    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]
+    warning = f"limits.max_connections is {wanted}, but the descriptor limit allows only {served}"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), now {descriptors}, or lower limits.max_connections"]

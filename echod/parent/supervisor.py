@@ -130,7 +130,7 @@ class Supervisor:
         self._report_ready()
         self._events.ready(addresses=self._sockets.addresses, workers=len(self._pool))
         if (failed := self._manager.notifier.failed) is not None:
-            problem = f"systemd cannot be notified: NOTIFY_SOCKET: {failed.strerror or failed}"
+            problem = f"cannot notify systemd (NOTIFY_SOCKET): {failed.strerror or failed}"
             self._events.config_warning(problem=problem)
         self._reload_if_requested()
 
@@ -236,8 +236,8 @@ class Supervisor:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"the new configuration needs more memory or descriptors than there are: {error.strerror}; "
-                "free some, and reload again"
+                f"not enough memory or descriptors for the new configuration: {error.strerror}; "
+                "free some, then reload again"
             ) from error
         sockets.commit(planned, terms.socket_options)
         self._events.change(terms.log_options)
@@ -249,9 +249,9 @@ class Supervisor:
         room = handover.room(len(listeners), len(self._pool) + change.workers)
         if clients > room:
             raise ConfigError(
-                f"{', '.join(change.changed)} cannot change now: handing over {clients} clients takes more descriptors "
-                f"than this process may open, which is enough for {room}; raise LimitNOFILE= (ulimit -n), or reload "
-                "again with fewer clients"
+                f"{', '.join(change.changed)} cannot change now: there are {clients} connections to hand over, but the "
+                f"descriptor limit of this process allows {room}; raise LimitNOFILE= (ulimit -n), or reload again with "
+                "fewer connections"
             )
         # Until the new pool has counted them, the old one may accept as many clients as its limit allows.
         clients = max(clients, self._pool.terms.max_connections)
@@ -294,7 +294,7 @@ class Supervisor:
     def _open_handover_queue(self) -> socket.socket | None:
         queue = handover.open_queue(self._manager.store)
         if queue is None:
-            self._events.handover_impossible(problem="systemd keeps no descriptors for this service")
+            self._events.handover_impossible(problem="systemd does not store descriptors for this service")
         return queue
 
     def _end_handover(self) -> None:
