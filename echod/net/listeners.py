@@ -273,5 +273,5 @@ def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
         case errno.EAFNOSUPPORT:
             return "this kernel does not support that address family; choose an address of another family"
         case errno.ENOENT | errno.ENOTDIR:
-            return "the directory of this path does not exist; create it first"
+            return "the directory does not exist; create it first"
     return f"{error.strerror}; choose another address"

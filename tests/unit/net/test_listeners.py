@@ -341,7 +341,7 @@ class TestUnix:
         if beneath:
             Path(path).write_text("")
         where = f"unix:{path}{beneath or '-missing'}/sock"
-        expected = f"cannot listen on {where}: the directory of this path does not exist; create it first"
+        expected = f"cannot listen on {where}: the directory does not exist; create it first"
         assert refusal(where) == expected
         assert check_endpoints(endpoints([where]), 0) == [expected]
 
