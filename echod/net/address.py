@@ -78,7 +78,7 @@ def resolve(host: str) -> list[Endpoint]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a valid host name"
         raise CannotListen(
-            f"host {host!r} does not resolve: {reason}; use an address of this machine, or a name that resolves to one"
+            f"host {host!r} does not resolve: {reason}; use an address of this machine or a name that resolves to one"
         ) from error
     return [
         Endpoint(family, str(sockaddr[0]).partition("%")[0], sockaddr[3] if len(sockaddr) == 4 else 0)
