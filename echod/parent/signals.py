@@ -33,7 +33,7 @@ class Signals:
     def on_readable(self) -> None:
         """Call back for the signals that have arrived, in the order of their numbers.
 
-        Their order of arrival is unknown: of several signals at once, the kernel runs the handler of the first one last.
+        The order of arrival is unknown: of several signals at once, the kernel runs the first one's handler last.
         """
         for number in sorted(os.read(self.fd, 512)):
             if number in self._signums:

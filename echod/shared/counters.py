@@ -24,7 +24,7 @@ class Totals:
 
 
 class WorkerCounters:
-    """One worker's counters, which it alone writes and every process of the pool reads."""
+    """One worker's counters: only that worker writes them, and every process of the pool reads them."""
 
     __slots__ = ("_cells",)
 
@@ -33,7 +33,7 @@ class WorkerCounters:
 
     @property
     def clients_now(self) -> int:
-        """Connections that hold a place, the one being accepted included."""
+        """Connections that hold a place, including one that is being accepted."""
         return self._cells[_CLIENTS_NOW]
 
     @clients_now.setter
@@ -51,7 +51,7 @@ class WorkerCounters:
 
     @property
     def bytes_live(self) -> int:
-        """The part of `bytes_echoed` that was sent back on connections still open."""
+        """The part of `bytes_echoed` that was sent back on connections that are still open."""
         return self._cells[_BYTES_LIVE]
 
     @bytes_live.setter
@@ -65,7 +65,7 @@ class WorkerCounters:
 
     @property
     def accepting(self) -> bool:
-        """Whether the worker waits for connections at this moment."""
+        """Whether the worker is watching its listening sockets now."""
         return bool(self._cells[_ACCEPTING])
 
     @accepting.setter
@@ -74,7 +74,7 @@ class WorkerCounters:
 
     @property
     def available(self) -> bool:
-        """Whether the worker would accept if it were woken: it is not dead, in a pause or at its end."""
+        """Whether the worker would accept if it were woken: it is neither dead nor paused nor stopping."""
         return bool(self._cells[_AVAILABLE])
 
     @available.setter
@@ -91,29 +91,29 @@ class WorkerCounters:
         self._cells[_HANDED_OVER] += count
 
     def add_client(self) -> None:
-        """Count one more client so far."""
+        """Count one more client in the total."""
         self._cells[_CLIENTS_TOTAL] += 1
 
     def add_refused(self) -> None:
-        """Count one more client refused."""
+        """Count one more refused client."""
         self._cells[_CLIENTS_REFUSED] += 1
 
     def tick(self) -> None:
-        """Count one more tick: the loop still runs."""
+        """Count one more tick, which shows that the loop runs."""
         self._cells[_TICKS] += 1
 
     def vacate(self) -> None:
-        """Forget the state of a dead worker: its clients, and whether it accepted; its totals stay."""
+        """Clear the state of a dead worker: its clients, and whether it accepts; its totals stay."""
         for column in (_CLIENTS_NOW, _ACCEPTING, _AVAILABLE, _BYTES_LIVE):
             self._cells[column] = 0
 
 
 class Counters:
-    """A row for each of `workers` workers, in anonymous shared memory; to be made before the fork."""
+    """A row for each of `workers` workers, in anonymous shared memory; create it before the fork."""
 
     def __init__(self, workers: int) -> None:
         self.before = Totals(0, 0, 0, 0)
-        """The totals from before these workers: of earlier pools, and of the echod before."""
+        """The totals of earlier pools, and of the connections taken over from the previous echod."""
         self._memory = mmap.mmap(-1, workers * _COLUMNS * 8)
         cells = memoryview(self._memory).cast("Q")
         self.rows = [
@@ -125,7 +125,7 @@ class Counters:
         return sum(row.clients_now for row in self.rows)
 
     def totals(self) -> Totals:
-        """The sums of all rows, and what was counted before."""
+        """The sums of all rows, added to the totals of before."""
         sums = [sum(column) for column in zip(*(row._cells for row in self.rows), strict=True)]
         before = self.before
         return Totals(
