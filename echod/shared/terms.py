@@ -24,8 +24,8 @@ class Timeouts:
 class ServiceTerms:
     """The terms; `chunk_size` is in bytes, `drain` (time for draining) and `tick` (between two ticks) in seconds.
 
-    With `sets_accepted_options` a worker sets the socket options on each accepted connection, since some in the kernel's
-    queue may have arrived before the listening socket had these options.  `max_connections` and `max_per_source` are
+    With `sets_accepted_options` a worker sets the socket options on each accepted connection, since it may have arrived
+    in the kernel's queue before the listening socket had these options.  `max_connections` and `max_per_source` are
     those of `limits.Limits`; `handover` is whether a restart keeps connections.
     """
 
