@@ -1,7 +1,7 @@
-"""The settings: one model, from which the file, the variables, the flags and the documentation are all derived.
+"""The settings: one model, from which the file, the variables, the flags and the documentation are derived.
 
-Each key has a default, a description of one line, and a `ValueType` that says which values are valid.  Where a value
-comes from is the business of `echod.config.sources`.
+Each key has a default, a description of one line, and a `ValueType` that says which values are valid.
+`echod.config.sources` reads the values.
 """
 
 import os
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given: `echod.config.sources` reads the sources and records the origins."""
+        """Use only the constructor's arguments: `echod.config.sources` reads the sources and records the origins."""
         return (init_settings,)
 
 
@@ -136,7 +136,7 @@ class Key:
 
 
 def keys() -> Iterator[Key]:
-    """Every key of the model, in its order: those of tables come last."""
+    """Every key of the model, in its order; the keys of tables come last."""
     return _keys(Settings, ())
 
 
@@ -157,7 +157,7 @@ def as_toml(settings: Settings, origins: Mapping[tuple[str, ...], str]) -> str:
         if key.path[:-1] != table:
             table = key.path[:-1]
             lines += ["", f"[{'.'.join(table)}]"]
-        # Escaped, because the name of a file may contain a newline.
+        # Escaped, because the file name may contain a newline.
         origin = types.quoted(origins.get(key.path, "default"))[1:-1]
         lines.append(f"{key.path[-1]} = {key.kind.show(key.value(settings))}  # {origin}")
     return "\n".join(lines) + "\n"

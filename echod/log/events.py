@@ -2,11 +2,11 @@
 
 An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
 `pid` and `worker`, then the event's own fields.  A line is never longer than PIPE_BUF, so the kernel never mixes it
-with the line of another process (pipe(7)); where it would be, the middle of the longest fields is left out.
+with the line of another process (pipe(7)); in a longer event the middle of the longest field is left out.
 
-Where standard error is connected to systemd's journal, each event is an entry there, with its fields as fields of the
-journal.  `systemctl status` cuts an entry off at the width of the terminal, so there the object begins with `message`,
-and a sentence begins with what happened.
+If standard error is connected to systemd's journal, each event is an entry there, with its fields as fields of the
+journal.  `systemctl status` truncates an entry at the width of the terminal, so there the object begins with `message`,
+and the most important words of the sentence come first.
 
 To add an event, add a method to `EventLog`: its name, its keyword arguments and its docstring are the event's name, its
 fields and its description in the documentation, and it returns the sentence.  To add a field, add an argument.
@@ -27,7 +27,7 @@ from echod.log.words import amount, enumeration, plural, span
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PAYLOAD_MAX = 512
-"""Bytes of a chunk that its event shows; escaped, each may take six."""
+"""Most bytes of a chunk that its event shows; escaped, each may take six."""
 WORKER_DIED = "worker_died"
 """The reason for closing a connection that could not continue without its worker."""
 
@@ -37,14 +37,14 @@ _Event = Callable[Concatenate["EventLog", P], None]
 _Level = int | Callable[["EventLog", dict[str, Any]], int]
 
 _TEXT_MAX = 2000
-"""Characters of a traceback or of an error's sentence that an event shows."""
+"""Most characters of a traceback that an event shows; of an error's sentence, a quarter as many."""
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """syslog(3) priorities."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What is logged, and how; all of it may change while echod runs.
+    """The options of the log; a reload can change all of them.
 
     `level` is one of `LEVELS` and `format` is `json` or `console`.  Without `connections` the events of connections are
     logged at debug only; with `payload` the events of chunks show the bytes themselves.
@@ -57,7 +57,7 @@ class LogOptions:
 
 
 def _event(level: _Level) -> Callable[[_Declaration[P]], _Event[P]]:
-    """Make a method that returns a sentence one that logs the event of its name, with its arguments as fields."""
+    """Turn a method that returns a sentence into one that logs an event of its name, with its arguments as fields."""
 
     def declare(sentence: _Declaration[P]) -> _Event[P]:
         @functools.wraps(sentence)
@@ -72,7 +72,7 @@ def _event(level: _Level) -> Callable[[_Declaration[P]], _Event[P]]:
 def _of_connection(log: "EventLog", fields: dict[str, Any]) -> int:
     """A connection that never sent anything, such as a health check's, is logged at debug only.
 
-    Not one that was lost with its worker: it may have sent something that the parent does not know of.
+    A connection that was lost with its worker is an exception: it may have sent bytes unknown to the parent.
     """
     silent = fields.get("bytes_received") == 0 and fields.get("reason") != WORKER_DIED
     return logging.INFO if log.logs_connections and not silent else logging.DEBUG
@@ -88,7 +88,7 @@ def _of_handover(log: "EventLog", fields: dict[str, Any]) -> int:
 
 
 class EventLog:
-    """The events of one process, parent or worker, on their way into `queue`, each in this framing."""
+    """The event log of one process, parent or worker, which writes to `queue` in this framing."""
 
     def __init__(self, queue: LogQueue, framing: Framing, options: LogOptions) -> None:
         self.queue = queue
@@ -107,7 +107,7 @@ class EventLog:
 
     @property
     def logs_chunks(self) -> bool:
-        """Whether the events of single chunks are logged at all."""
+        """Whether the events of single chunks are logged."""
         return self._level <= logging.DEBUG
 
     @_event(logging.INFO)
@@ -252,7 +252,7 @@ class EventLog:
         return f"Bug in echod: {error}"
 
     def show(self, data: bytes | memoryview) -> dict[str, str]:
-        """The `payload` of a chunk's event, if the options ask for it."""
+        """The `payload` of a chunk's event, if the options require it."""
         return {"payload": bytes(data[:PAYLOAD_MAX]).decode("latin-1")} if self.shows_payload else {}
 
     def bug_of(self, error: BaseException) -> None:
@@ -282,7 +282,7 @@ class EventLog:
 
 
 def _continuing(kept: int, clients: int) -> str:
-    """What becomes of the connections of a worker that exited; nothing if it had none."""
+    """The end of the sentence about a worker that exited: how many connections continue; empty if it had none."""
     if not clients:
         return ""
     if clients == 1:

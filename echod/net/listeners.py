@@ -23,7 +23,7 @@ _ATTEMPTS = 16
 
 
 class Listener:
-    """A non-blocking listening socket, owned by this object; `adopted` if another process, such as systemd, has it too."""
+    """A non-blocking listening socket, owned by this object; `adopted` if systemd or another process has it too."""
 
     def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
         self.sock = sock

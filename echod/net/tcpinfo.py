@@ -42,7 +42,7 @@ def unread(fd: int) -> int:
 
 
 def unacknowledged(fd: int) -> int:
-    """Bytes that were sent but not yet acknowledged, or on a unix socket not yet read (SIOCOUTQ, the same as TIOCOUTQ)."""
+    """Bytes sent but not yet acknowledged, or on a unix socket not yet read (SIOCOUTQ, the same as TIOCOUTQ)."""
     return _ask(fd, termios.TIOCOUTQ)
 
 
