@@ -1,4 +1,4 @@
-"""The command line: from words to settings, from settings to a running daemon, and from its end to an exit code."""
+"""The command line: it turns arguments into settings, runs the daemon, and turns its end into an exit status."""
 
 import argparse
 import contextlib
@@ -34,7 +34,7 @@ def main() -> NoReturn:
         code = error.exit_code
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
-    except Exception as error:  # noqa: BLE001  a bug, whatever it is, is told as an event
+    except Exception as error:  # noqa: BLE001  any bug is logged as an event
         with open_events(Settings()) as events:
             events.bug_of(error)
         code = EX_SOFTWARE
@@ -42,9 +42,9 @@ def main() -> NoReturn:
 
 
 def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Do what `argv` says, and return the status to leave with.
+    """Run echod with the arguments `argv`, and return the exit status.
 
-    Raises `EchodError` for whatever a person can mend.
+    Raises `EchodError` for errors that the user can fix.
     """
     arguments = _parse(argv)
     flags = {key.path: value for key in keys() if (value := getattr(arguments, key.name)) is not None}
@@ -55,7 +55,7 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     try:
         serve(read, environ)
     except EchodError as error:
-        # There too, because `systemctl status` shows no entries from before, once the next start is scheduled.
+        # In the status as well: once the next start is scheduled, `systemctl status` shows no older log entries.
         with contextlib.closing(Notifier(environ)) as notifier:
             notifier.status(status.failure(error.problems))
         raise
@@ -63,19 +63,19 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 
 def _look(arguments: argparse.Namespace, loaded: Loaded) -> None:
-    """Do with the configuration what was asked for in place of serving by it."""
+    """Print or check the configuration, for `--print-config` and `--check-config`."""
     _warn(loaded.warnings)
     if arguments.print_config:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
         _say(as_toml(loaded.settings, origins))
     if arguments.check_config:
         _check(loaded.settings)
-        # To standard error if the settings are on standard output, which is to be fed back.
+        # To standard error if standard output has the settings, so that its reader gets valid TOML.
         _say("OK\n", _STDERR if arguments.print_config else _STDOUT)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print and leave with 2 for."""
+    """Raises `UsageError` where argparse would print the usage and exit with status 2."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see echod --help)")
@@ -85,11 +85,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All flags, those of the settings in a group of their own; the man page is made from it too."""
+    """The parser of all flags, with the settings in a group of their own; the man page is generated from it too."""
     parser = _Parser(
         prog="echod",
         description="Echo daemon (RFC 862): sends back every byte that it receives.",
-        epilog="Exit status: 0 stopped by a signal, 64 usage, 69 cannot listen, 70 bug, 74 output, 78 configuration.",
+        epilog="Exit status: 0 stopped by a signal, 64 invalid command line, 69 cannot listen, 70 bug in echod, "
+        "74 cannot write to standard output, 78 invalid configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")
@@ -105,7 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--print-config", action="store_true", help="print the settings in effect as TOML and exit")
     settings = parser.add_argument_group(
-        "settings", "each is also a key of the file and a variable; flags override both"
+        "settings", "each is also a key in the configuration file and an environment variable; a flag overrides both"
     )
     for key in keys():
         _add_flag(settings, key)
@@ -123,7 +124,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _add_flag(group: argparse._ArgumentGroup, key: Key) -> None:
-    """The flag of a setting takes whatever is given: what it may be is for the settings to say."""
+    """Add the flag of a setting.  It accepts any value; the settings validate the values of all sources later."""
     text = f"{key.description} [{key.kind.show(key.default)}] (variable {key.variable})".replace("%", "%%")
     if key.path == ("host",):
         group.add_argument(key.flag, dest=key.name, action="append", metavar=key.kind.metavar, help=text)
@@ -134,7 +135,7 @@ def _add_flag(group: argparse._ArgumentGroup, key: Key) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Look for everything that can be found wrong without serving; raises `CannotListen` with all of it together."""
+    """Check what can be checked without serving; raises `CannotListen` with all problems together."""
     problems: list[str] = []
     for host in settings.host:
         try:
@@ -146,19 +147,19 @@ def _check(settings: Settings) -> None:
 
 
 def _complain(problems: Sequence[str]) -> None:
-    """Tell what is wrong."""
+    """Print or log the problems that prevent a start."""
     _tell(problems, "echod: ", EventLog.cannot_start)
 
 
 def _warn(warnings: Sequence[str]) -> None:
-    """Tell what may be wrong."""
+    """Print or log warnings about the configuration."""
     _tell(warnings, "echod: warning: ", EventLog.config_warning)
 
 
 def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> None:
-    """Tell a person, by sentences that begin with `prefix`, or the journal, in which there are events only.
+    """Log each problem as an `event` if standard error is the journal, else print it after `prefix`.
 
-    These have the default form and level: that others are configured is perhaps just what could not be read.
+    The events have the default format and level, since the configured ones may be what could not be read.
     """
     if goes_to_journal(_STDERR):
         with open_events(Settings()) as events:
@@ -170,12 +171,12 @@ def _tell(problems: Sequence[str], prefix: str, event: Callable[..., None]) -> N
 
 
 def _say(text: str, fd: int = _STDOUT) -> None:
-    """Tell a person something; one who has stopped reading has seen enough.  Raises `CannotWrite`.
+    """Write `text` to `fd`.  Raises `CannotWrite`, but not for a pipe whose reader has closed it.
 
-    What can't be written to standard error is lost: there is no other place to say so.
+    Errors on standard error are ignored, because there is no other place to report them.
 
-    Not by `sys.stdout`, which the interpreter flushes once more at its end, too late for us, and which is None where
-    the descriptor was closed.
+    Rejected: `sys.stdout`, which the interpreter flushes once more at exit, too late to report an error, and which is
+    None if the descriptor was closed.
     """
     data = text.encode(errors="backslashreplace")
     try:
@@ -183,11 +184,11 @@ def _say(text: str, fd: int = _STDOUT) -> None:
             data = data[os.write(fd, data) :]
     except OSError as error:
         if fd == _STDOUT and not isinstance(error, BrokenPipeError):
-            raise CannotWrite(f"cannot write to standard output: {error.strerror}; send it elsewhere") from error
+            raise CannotWrite(f"cannot write to standard output: {error.strerror}; redirect it elsewhere") from error
 
 
 def _have_standard_fds() -> None:
-    """Have something behind descriptors 0 to 2, or the first sockets would be standard output and error."""
+    """Open closed descriptors from 0 to 2, or the first sockets would become standard output and error."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(fd, True)
     os.close(fd)

@@ -1,4 +1,4 @@
-"""From settings, and from what a predecessor left in systemd's descriptor store, to a running daemon."""
+"""Starting the daemon, from its settings and from what the previous echod left in systemd's descriptor store."""
 
 import contextlib
 import os
@@ -26,10 +26,10 @@ from echod.systemd.listen_fds import listen_fds
 from echod.systemd.notify import Notifier, watchdog_seconds
 
 TICK = 1.0
-"""Seconds between two signs of life of a worker, unless a watchdog wants them more often."""
+"""Seconds between two ticks of a worker, unless a watchdog requires more frequent ones."""
 TICKS_PER_WATCHDOG = 10
 FLUSH = 1.0
-"""Seconds to write the last events."""
+"""Seconds allowed at exit to write the last events."""
 
 _STDIN = 0
 _STDERR = 2
@@ -39,24 +39,24 @@ class Read(Protocol):
     """Reads the settings from all their sources."""
 
     def __call__(self, *, again: bool = False) -> Loaded:
-        """Raises `ConfigError` with everything that is wrong; `again`, if they were read before."""
+        """Read them, `again` if they were read before.  Raises `ConfigError` with all problems."""
 
 
 def serve(read: Read, environ: MutableMapping[str, str]) -> None:
-    """Serve by the settings that `read` returns, and read them again at each reload, until stopped.
+    """Serve until stopped, by the settings that `read` returns, at the start and at each reload.
 
-    Raises `CannotListen`, and whatever `read` raises, unless a predecessor has left settings to continue with.
+    Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored settings to continue with.
     """
     passed = listen_fds(environ)
     loaded, problems = last_good.read_or_continue(read, passed.named(last_good.STORED_AS))
     watchdog = watchdog_seconds(environ)
     notifier = Notifier(environ)
     store = DescriptorStore(notifier)
-    # A terminal that closes sends SIGHUP (termios(3)), which is then to end the daemon.  Checked at startup, because
-    # once it has closed it is no terminal any more.
+    # A terminal that closes sends SIGHUP (termios(3)), which must end the daemon then.  This is checked at startup,
+    # because isatty() is false once the terminal has closed.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
     with open_events(loaded.settings) as events:
-        with held_back([signal.SIGHUP]):  # until it can be handled, however long it takes to resolve a name
+        with held_back([signal.SIGHUP]):  # until it can be handled; resolving a name may take long
             events.starting(version=__version__, config_files=loaded.files)
             for problem in problems:
                 events.reload_refused(problem=problem)
@@ -75,8 +75,8 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
             sockets = ListeningSockets([*adopt_listeners(activated, options), *kept], store, events)
             sockets.commit(sockets.plan(change), options)
             configuration.commit()
-            # From here on the clients' connections are held by this process alone, so a signal must not end it.  They
-            # are taken over last, after all that can fail, so that a failure leaves them in the store.
+            # From here on this process alone holds the connections, so a signal must not end it.  They are taken over
+            # last, after everything that can fail, so that a failure leaves them in the store.
             with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):
                 room = handover.room(len(sockets.listeners), change.workers)
                 taken_over = handover.take_over(queue, time.monotonic(), restarts=1, room=room)
@@ -93,7 +93,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def open_events(settings: Settings) -> Iterator[EventLog]:
-    """The event log of this process, on standard error or in the journal; the last events have `FLUSH` seconds."""
+    """The event log of this process, to standard error or the journal; at the end it waits up to `FLUSH` seconds."""
     log = settings.log
     queue, framing = open_log_queue(_STDERR)
     with contextlib.closing(queue):
@@ -110,6 +110,6 @@ def _raise_descriptor_limit() -> int:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except OSError:
-            # A service may be forbidden to ask (SystemCallFilter=); then the soft limit has to do.
+            # The service may not be allowed to raise it (SystemCallFilter=); then the soft limit applies.
             return soft
     return hard

@@ -39,12 +39,12 @@ class ConfigError(EchodError):
 
 
 class CannotListen(EchodError):
-    """An address cannot be listened on: it is in use, not permitted, unknown, or of another machine."""
+    """echod cannot listen on an address: it is in use, not permitted, unknown, or belongs to another machine."""
 
     exit_code = EX_UNAVAILABLE
 
 
 class CannotWrite(EchodError):
-    """Standard output cannot be written."""
+    """echod cannot write to standard output."""
 
     exit_code = EX_IOERR

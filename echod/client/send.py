@@ -24,12 +24,12 @@ def make_parser(verb: str = "send") -> Parser:
     """The parser of `echoc send`, or with `verb` empty that of plain echoc."""
     parser = Parser(
         verb,
-        description="Send bytes to an echo service, compare what comes back byte for byte, and print it."
-        + ("" if verb else "  Verbs, each with a --help of its own: send (this), ping, load, check."),
-        epilog="""Without -m and -f, echoc sends what is piped or redirected into it, or else the sentence of the socket
-        tutorial, "This is the message.  It will be repeated."  Use -m in a shell loop that reads standard input.  Exit
-        codes: 0 the echo was identical; 1 it was wrong or lost; 2 the echo could not be tested: usage, no connection,
-        unreadable or empty input, unwritable output.""",
+        description="Send bytes to an echo service, print the echo, and check that it is identical."
+        + ("" if verb else "  Verbs, each with its own --help: send (the default), ping, load, check."),
+        epilog="""Without -m and -f, echoc sends what is piped or redirected into it, or else the sentence "This is the
+        message.  It will be repeated."  In a shell loop that reads standard input, use -m.  Exit codes: 0 the echo was
+        identical; 1 the echo was wrong or incomplete; 2 the echo could not be tested: usage, no connection, unreadable
+        or empty input, unwritable output.""",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-m", "--message", metavar="TEXT", help="send this text")
@@ -45,15 +45,15 @@ def make_parser(verb: str = "send") -> Parser:
     parser.add_argument(
         "--no-half-close",
         action="store_true",
-        help="keep our side of the connection open after the last byte, and finish when it has come back: for servers "
-        "and proxies that stop answering at a half-close; bytes that arrive after the echo may go unnoticed",
+        help="keep the sending direction open after the last byte, and finish when that byte has come back: for "
+        "servers and proxies that stop answering after a half-close; surplus bytes after the echo may go unnoticed",
     )
     parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        help="print on standard error each address before it is tried and the result, the connection's family, type, "
-        "protocol and ends, and each chunk",
+        help="print to standard error each address before it is tried, and the result; the connection's family, type, "
+        "protocol and two addresses; and each chunk",
     )
     add_common_arguments(parser)
     return parser

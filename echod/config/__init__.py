@@ -1,8 +1,8 @@
-"""The configuration: which settings there are, what their values may be, and where they come from.
+"""The configuration: the settings, their valid values, and the sources of these values.
 
     settings  the model: each key with its default and its description
-    types     what a value may be, and how a person writes it
-    sources   defaults, files, environment and flags, laid over each other; each value with its origin
+    types     the types of values: which are valid, and how they are written
+    sources   defaults, files, environment and flags, merged; each value with its origin
 
-The rest of echod gets plain values.  This package is the only importer of pydantic, and opens nothing but files.
+The rest of echod gets plain values.  This package alone imports pydantic, and it opens nothing but files.
 """

@@ -1,7 +1,7 @@
-"""The settings: one model, from which the file, the variables, the flags and the documentation are all derived.
+"""The settings: one model, from which the file, the variables, the flags and the documentation are derived.
 
-Each key has a default, a description of one line, and a `ValueType` that says which values are valid.  Where a value
-comes from is the business of `echod.config.sources`.
+Each key has a default, a description of one line, and a `ValueType` that says which values are valid.
+`echod.config.sources` reads the values.
 """
 
 import os
@@ -25,11 +25,12 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_connections: types.Count = Field(
-        default=10_000, description="Most connections at once; others wait in the kernel's queue."
+        default=10_000, description="Maximum number of open connections; further ones wait in the kernel's queue."
     )
     max_connections_per_source: types.Quota = Field(
         default=0,
-        description="Most connections at once from one IPv4 address or IPv6 /64; others are closed; 0 disables it.",
+        description="Maximum number of open connections from one IPv4 address or IPv6 /64; further ones are closed; "
+        "0 disables it.",
     )
     idle_timeout: types.Timeout = Field(
         default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
@@ -53,10 +54,10 @@ class LogSettings(BaseModel):
 
     level: types.Level = Field(default="info", description="Minimum level to log: debug, info, warning or error.")
     format: types.Format = Field(
-        default="json", description="Log format: json for programs and the journal, console for a person at a terminal."
+        default="json", description="Log format: json for programs and the journal, console for reading at a terminal."
     )
     connections: types.Truth = Field(default=True, description="Log each connection at info; if false, at debug.")
-    payload: types.Truth = Field(default=False, description="Show the first bytes of each chunk in its event at debug.")
+    payload: types.Truth = Field(default=False, description="At debug, log the first bytes of each chunk.")
 
 
 class Settings(BaseSettings):
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     )
     chunk_size: types.ChunkSize = Field(
         default=64 << 10,
-        description="Read size in bytes, and the most that is buffered for one client.",
+        description="Read size in bytes, and the most that is buffered for one connection.",
     )
     workers: types.Workers = Field(
         default=1, description='Number of worker processes, or "auto" for one per processor.'
@@ -98,7 +99,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given: `echod.config.sources` reads the sources and records the origins."""
+        """Use only the constructor's arguments: `echod.config.sources` reads the sources and records the origins."""
         return (init_settings,)
 
 
@@ -135,7 +136,7 @@ class Key:
 
 
 def keys() -> Iterator[Key]:
-    """Every key of the model, in its order: those of tables come last."""
+    """Every key of the model, in its order; the keys of tables come last."""
     return _keys(Settings, ())
 
 
@@ -156,7 +157,7 @@ def as_toml(settings: Settings, origins: Mapping[tuple[str, ...], str]) -> str:
         if key.path[:-1] != table:
             table = key.path[:-1]
             lines += ["", f"[{'.'.join(table)}]"]
-        # Escaped, because the name of a file may contain a newline.
+        # Escaped, because the file name may contain a newline.
         origin = types.quoted(origins.get(key.path, "default"))[1:-1]
         lines.append(f"{key.path[-1]} = {key.kind.show(key.value(settings))}  # {origin}")
     return "\n".join(lines) + "\n"

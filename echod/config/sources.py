@@ -1,7 +1,7 @@
 """The sources of settings: flags override variables, which override files, which override the defaults.
 
-Each source is read into a plain dictionary, with the origin of every value; then all of them are merged and validated
-once.  So all problems are reported together, and each names its file, variable or flag.
+All sources are merged into one plain dictionary, with the origin of every value, and validated once.  So all problems
+are reported together, and each names its file, variable or flag.
 """
 
 import difflib
@@ -23,9 +23,9 @@ from echod.errors import ConfigError
 DEFAULT_FILE = "/etc/echod.toml"
 FILE_VARIABLE = "ECHOD_CONFIG"
 FILE_MAX = 1 << 20
-"""Bytes of a file, at most; all settings together take a thousand.  The parent does nothing else while it reads."""
+"""Most bytes of a file; all settings together need about a thousand.  The parent does nothing else while it reads."""
 REPORTED_MAX = 20
-"""Problems of one source that get a sentence each; finding what was meant takes a millisecond per problem."""
+"""Most problems of one source that are reported; finding the intended name takes a millisecond per problem."""
 
 ConfigPath = tuple[str, ...]
 
@@ -69,7 +69,7 @@ class _Reading:
     problems: list[str] = field(default_factory=list)
 
     def given(self, location: tuple[int | str, ...]) -> Any:
-        """The value at a location that pydantic reports, as it was given; its last steps may be parts of a type."""
+        """The value as it was given, at a location that pydantic reports, whose last steps may be parts of a type."""
         value: Any = self.values
         for step in location:
             try:
@@ -100,7 +100,7 @@ def load(
 ) -> Loaded:
     """The settings from all sources: the file `config` (else ECHOD_CONFIG, else the default), `environ` and `flags`.
 
-    When they are read `again`, a pipe or a terminal is a problem: it is empty by now, or would block.
+    At a reload (`again`), a pipe or a terminal is a problem: it is empty by now, or would block.
     Raises `ConfigError` with all problems.
     """
     reading = _Reading()
@@ -126,7 +126,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) -> list[Path]:
-    """The file, if it exists or was asked for, followed by those of its directory FILE.d, sorted by name."""
+    """The file, if it exists or was requested, followed by the files of its directory FILE.d, sorted by name."""
     named = config if config is not None else environ.get(FILE_VARIABLE)
     file = Path(named if named is not None else DEFAULT_FILE)
     found = [file] if named is not None or _is_there(file) else []
@@ -136,12 +136,12 @@ def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) 
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        problems.append(f"{directory}: cannot be read: {error.strerror}; make it readable by this user")
+        problems.append(f"{directory}: cannot be read: {error.strerror}; make the directory readable by this user")
     return found
 
 
 def _is_there(file: Path) -> bool:
-    """Whether the file exists; one that stat(2) may not look at counts, and reading it reports the reason."""
+    """Whether the file exists; also True if stat(2) is not permitted, so that reading it reports the reason."""
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -158,12 +158,12 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
     """
     try:
         if again and not (file.is_file() or file.samefile(os.devnull)):
-            reading.problems.append(f"{file}: is not a regular file, so it cannot be read again; restart echod instead")
+            reading.problems.append(f"{file}: cannot be read again: it is not a regular file; restart echod instead")
             return False
         with file.open("rb") as opened:
             data = opened.read(FILE_MAX + 1)
         if len(data) > FILE_MAX:
-            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; name a configuration file")
+            reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; check that it is a configuration file")
             return False
         text = data.decode()
     except OSError as error:
@@ -176,11 +176,11 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
         return False
     try:
         values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and what tomllib lets out
-        reading.problems.append(f"{file}{_syntax(str(error), text)}; this is not TOML")
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, and errors that tomllib does not catch
+        reading.problems.append(f"{file}{_syntax(str(error), text)}; correct the TOML syntax")
         return False
     origin = Origin("file", str(file))
-    options = [name for name in values if name.startswith("_")]  # BaseSettings would take them for its own
+    options = [name for name in values if name.startswith("_")]  # BaseSettings has arguments of such names
     reading.problems += _first(origin.name, options, lambda name: _unknown_key(origin, name))
     for name, value in values.items():
         if not name.startswith("_"):
@@ -204,7 +204,7 @@ def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str
     injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
     if injected:
         warnings.append(
-            f"{', '.join(sorted(injected))}: ignored, because Kubernetes sets these variables for a service named echod"
+            f"{', '.join(sorted(injected))}: ignored; Kubernetes sets such variables for a service named echod"
         )
     for name in sorted(given.keys() - _VARIABLES - set(injected)):
         reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
@@ -271,10 +271,10 @@ def _problems(error: ValidationError, reading: _Reading) -> list[str]:
 
 
 def _first(name: str, things: Sequence[T], sentence: Callable[[T], str]) -> list[str]:
-    """A sentence for each of the first problems of a source, and the number of the others."""
+    """A sentence for each of the first `REPORTED_MAX` problems of a source, and one with the number of the others."""
     sentences = [sentence(thing) for thing in things[:REPORTED_MAX]]
     more = len(things) - len(sentences)
-    return [*sentences, f"{name}: {more} more like these; fix them all"] if more else sentences
+    return [*sentences, f"{name}: {more} more problems of this kind, not shown"] if more else sentences
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The types of settings: how each value is written, which values are valid, and the words that say so.
+"""The types of settings: how each value is written, which values are valid, and how messages describe them.
 
 Sizes and durations are in systemd's notation (systemd.syntax(7), systemd.time(7)).
 """
@@ -51,7 +51,7 @@ _SHOWN = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """What a valid value is, as it follows "must be"; its placeholder in `--help`; and how to write it in TOML."""
+    """The words that follow "must be" in a message, the placeholder in `--help`, and how to write a value in TOML."""
 
     expected: str
     metavar: str
@@ -59,7 +59,7 @@ class ValueType:
 
 
 def quoted(value: str) -> str:
-    """A TOML string: the same as in JSON, except that TOML wants DEL escaped."""
+    """A TOML string: the same as in JSON, except that TOML requires DEL to be escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -75,7 +75,7 @@ def parse_size(text: str) -> int:
 
 
 def show_size(size: int) -> str:
-    """The shortest exact text that `parse_size` reads back."""
+    """The shortest text that `parse_size` reads as exactly this size."""
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if size and size % unit == 0:
             return f"{size // unit}{name}"
@@ -102,7 +102,7 @@ def parse_duration(text: str) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """The text in systemd's notation that `parse_duration` reads back: `"3h"`, `"1min 30s"`, `"0.5s"`."""
+    """The duration in systemd's notation, which `parse_duration` reads: `"3h"`, `"1min 30s"`, `"0.5s"`."""
     if math.isinf(seconds):
         return "infinity"
     if seconds == 0 or seconds != int(seconds):

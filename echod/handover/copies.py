@@ -1,18 +1,18 @@
-"""The parent's copies of its workers' connections, with which they outlive a worker that dies.
+"""The parent's copies of its workers' connections, by which the connections survive the death of a worker.
 
 When a process is killed, the kernel closes its descriptors, but a connection ends only when its last descriptor is
 closed.  So each worker sends its parent a copy of each connection that is older than `AGE`.  Short connections, of
-which there may be thousands a second, cost nothing this way; the kernel resets those without a copy.
+which there may be thousands a second, cost nothing this way; the kernel resets connections without a copy.
 
-When a worker dies, the kernel knows for each TCP connection whether all bytes that were read from it were written back
-(`tcpinfo.passed`).  If so, the worker's successor serves it as if nothing had happened.  Otherwise it is reset, because
-an echo with a gap is worse than an error, and its end is logged.  The kernel does not know this of unix sockets, so
-these connections are closed as well.
+When a worker dies, the kernel's counters show for each TCP connection whether all bytes that were read from it were
+written back (`tcpinfo.passed`).  If so, the worker's successor continues it.  Otherwise it is reset, because an echo
+with a gap is worse than an error, and its end is logged.  The kernel has no such counters for unix sockets, so these
+connections are closed as well.
 
 While the parent has a copy, closing the socket in the worker does not end the connection (`Session.copied`).  So the
-worker shuts it down and has the parent close the copy; if the connection is to be reset, closing the copy resets it.
+worker shuts the socket down and makes the parent close the copy; to reset the connection, closing the copy is enough.
 
-Copies travel in the messages of the copy socket (`shared.messages`), in their order, so a number may be used again.  A
+Copies are sent in the messages of the copy socket (`shared.messages`), in order, so a number may be used again.  A
 worker's first connections need no message: the parent had them before the fork, under the same numbers, and keeps them.
 Nothing in the parent blocks: it reads a bounded number of bytes, and writes nothing.
 """
@@ -53,13 +53,13 @@ class Copied(Protocol):
         """When the connection was accepted, by the monotonic clock."""
 
     def snapshot(self) -> ConnectionState:
-        """What another process must know to go on with this connection."""
+        """The state that another process needs to continue this connection."""
 
 
 class CopySender:
     """The worker's side: sends copies of its sessions through `sock`; `newest_first` returns all sessions.
 
-    What the socket has no room for is sent by a later `look`.
+    If the socket has no room for some copies, a later `look` sends them.
     """
 
     def __init__(self, sock: socket.socket, newest_first: Callable[[], Iterable[Copied]], loop: Loop) -> None:
@@ -75,7 +75,7 @@ class CopySender:
             return
         due = list(self._due())
         due.reverse()
-        # The oldest first: so the sessions with a copy are always older than those without.
+        # The oldest first, so that the sessions with a copy are always older than those without.
         for start in range(0, len(due), messages.COPIES_MAX):
             batch = due[start : start + messages.COPIES_MAX]
             lines = [messages.keep_copy(each.fd, json.dumps(encode(each.snapshot())).encode()) for each in batch]
@@ -85,14 +85,14 @@ class CopySender:
                 session.copied = True
 
     def on_closed(self, session: Copied) -> None:
-        """Have the parent close its copy, in one message with all others that are closed in this turn of the loop."""
+        """Make the parent close its copy, in one message with all copies to close from this turn of the loop."""
         if session.copied:
             if not self._closed:
                 self._loop.call_later(0, self._on_turn)
             self._closed.append(session.fd)
 
     def finish(self) -> None:
-        """Have the parent close the copies of all closed connections.  Blocks until the socket has room."""
+        """Make the parent close the copies of all closed connections.  Blocks until the socket has room."""
         self._sock.setblocking(True)
         self._forget()
         self._sock.setblocking(False)
@@ -108,9 +108,9 @@ class CopySender:
                 yield session
 
     def _forget(self) -> bool:
-        """Have copies closed; False if the socket has no room, and then no copy may be sent before the rest of these.
+        """Make the parent close copies; False if the socket had no room for all of these messages.
 
-        A new connection may have the number of a closed one.
+        Then no copy may be sent before the rest of them, since a new connection may have the number of a closed one.
         """
         while self._closed:
             numbers = self._closed[: messages.FORGOTTEN_MAX]
@@ -122,23 +122,23 @@ class CopySender:
     def _send(self, lines: Sequence[bytes], fds: list[int]) -> bool:
         try:
             socket.send_fds(self._sock, [messages.copy_message(lines)], fds)
-        except OSError:  # No room, too many descriptors on their way (ETOOMANYREFS, unix(7)), or the parent is gone.
+        except OSError:  # No room, too many descriptors in flight (ETOOMANYREFS, unix(7)), or the parent has died.
             return False
         return True
 
 
 class CopyHolder:
-    """The parent's side: holds at most `most` copies of the connections of a worker, and then of its successor."""
+    """The parent's side: holds at most `most` copies of the connections of a worker, and later of its successor."""
 
     def __init__(self, most: int, loop: Loop) -> None:
         self.most = most
         self._loop = loop
         self._sock: socket.socket | None = None
         self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
-        """By the worker's number of each: the parent's number, and the state, as the JSON that the worker sent."""
+        """By the descriptor's number in the worker: its number here, and the state, or the worker's JSON of it."""
 
     def open(self) -> socket.socket:
-        """Before a worker is forked: the worker's end of the copy socket.  Raises OSError if there is no descriptor."""
+        """Open a copy socket before a fork, and return the worker's end.  Raises OSError if there is no descriptor."""
         self._sock, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)  # because send_fds and recv_fds do not pass flags on
         worker_end.setblocking(False)
@@ -159,20 +159,20 @@ class CopyHolder:
             self._keep(fd, fd, state._replace(pending=b""))
 
     def drain(self) -> None:
-        """Receive all messages of the worker, but no more than the socket can hold, in case that it never stops."""
+        """Receive all messages of the worker, but no more than the socket can hold, in case it never stops sending."""
         taken = 0
         while taken < _BACKLOG_MAX and (count := self._receive()):
             taken += count
 
     def take_over(self, events: EventLog, now: float) -> list[Connection]:
-        """After the worker's death: the connections that go on.  The others are closed, and their ends logged."""
+        """After the worker's death: the connections that continue.  The others are closed, and that is logged."""
         self.drain()
         self.hang_up()
         copies, self._copies = self._copies, {}
         return [going_on for fd, state in copies.values() if (going_on := _take_over(fd, state, events, now))]
 
     def close(self) -> None:
-        """In a worker: close the descriptors of the parent, whose loop is closed already."""
+        """In a worker: close the parent's descriptors; the parent's loop is closed already."""
         if self._sock is not None:
             self._sock.close()
         for number in list(self._copies):
@@ -215,9 +215,9 @@ class CopyHolder:
 
 
 def close_unowned(connection: Connection, events: EventLog) -> None:
-    """Close a connection that lost its worker and gets no other, and log its end.
+    """Close a connection that has lost its worker and gets no other, and log that.
 
-    It is reset, unless the server has shut its side down before: then its echo is complete.
+    It is reset, unless the server had shut its side down: then the echo is complete.
     """
     sock, state = connection
     reset_on_close(sock, resets=not state.lingers)
@@ -225,18 +225,18 @@ def close_unowned(connection: Connection, events: EventLog) -> None:
 
 
 def _take_over(fd: int, known: ConnectionState | bytes, events: EventLog, now: float) -> Connection | None:
-    # A worker talks to the whole world, so nothing that it sent may harm its parent.
+    # A worker is exposed to the network, so nothing that it sends may harm its parent.
     if (sock := adopt(fd)) is None:
         return None
     try:
         return _checked(sock, _state(known, sock, now), events)
-    except OSError:  # The kernel knows no peer or no TCP state of it, so it is none of echod's connections.
+    except OSError:  # The kernel has no peer or no TCP state for it, so it is not a connection of echod.
         sock.close()
         return None
 
 
 def _checked(sock: socket.socket, state: ConnectionState, events: EventLog) -> Connection | None:
-    """The connection with its state as the kernel knows it; None if it cannot go on, and is closed."""
+    """The connection with its state corrected from the kernel's counters; None if it cannot continue and was closed."""
     passed = tcpinfo.passed(sock)
     if passed is None:
         close_unowned(Connection(sock, state), events)
@@ -261,7 +261,7 @@ def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> C
         return known._replace(active=now)
     try:
         return decode(json.loads(known), b"", sock.family, now)._replace(active=now)
-    except Exception:  # noqa: BLE001  whatever a worker wrote
+    except Exception:  # noqa: BLE001  the worker may have written anything
         return ConnectionState("", sock.getpeername(), now, now)
 
 

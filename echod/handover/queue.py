@@ -1,17 +1,17 @@
 """The queue in which connections wait for the next process: the next echod at a restart, the next pool at a reload.
 
 The queue is a pair of sockets (SOCK_SEQPACKET, unix(7)).  At a restart systemd's descriptor store keeps both ends; one
-stored descriptor per connection was rejected, because it takes systemd time that grows with the square of their number.
+stored descriptor per connection was rejected, because systemd's time for it grows with the square of their number.
 
 A message is sent whole or not at all.  So all workers may send at the same time, and the messages in the queue are
 intact even if a worker dies while it sends.  A message is a header with descriptors: a memfd, then the connections.
 The memfd holds a line of JSON, a list with an object for each connection (`state.encode`), and then the pending bytes
-of all connections.  The socket's buffer would not hold the pending bytes; this way they do not pass through it.
+of all connections, for which the socket's buffer would have no room.
 
-The state of a connection may be unreadable, because it is damaged or another version wrote it.  The kernel still knows
-whether bytes of the echo are missing.  If none are, the connection goes on as a new one; otherwise it is reset,
-because an echo with a gap is worse than an error.  The kernel knows this for TCP only (`tcpinfo.owes`), so such a
-connection on a unix socket is always closed.
+The state of a connection may be unreadable, because it is damaged or another version wrote it.  The kernel's counters
+still show whether bytes of the echo are missing.  If none are, the connection continues as a new one; otherwise it is
+reset, because an echo with a gap is worse than an error.  The kernel has these counters for TCP only (`tcpinfo.owes`),
+so such a connection on a unix socket is always closed.
 
 Nothing here blocks, except for `open_queue`, which waits for systemd's answer (`DescriptorStore.keeps`).
 """
@@ -57,7 +57,7 @@ _Written = tuple[Mapping[str, Any], bytes]
 
 
 def open_queue(store: DescriptorStore) -> socket.socket | None:
-    """The sending end of a new queue that the store keeps for the next echod; None if it does not keep it.
+    """The sending end of a new queue that systemd stores for the next echod; None if systemd does not store it.
 
     Blocks until systemd has answered (`DescriptorStore.keeps`).
     """
@@ -112,9 +112,9 @@ def hand_over(queue: socket.socket, batch: Sequence[tuple[ConnectionState, int]]
 
 
 def hand_over_all(queue: socket.socket, connections: list[Connection]) -> int:
-    """Send these connections, the last ones first, as long as the queue has room; return how many were sent.
+    """Send these connections, the last ones first, while the queue has room; return how many were sent.
 
-    Those that were sent are closed here and removed from the list.
+    The sent connections are closed here and removed from the list.
     """
     count = len(connections)
     while batch := connections[-BATCH:]:
@@ -127,11 +127,11 @@ def hand_over_all(queue: socket.socket, connections: list[Connection]) -> int:
 
 
 def take_over(fds: Iterable[int], now: float, *, restarts: int, room: int) -> TakenOver:
-    """Take all connections from the queue whose ends are `fds`, and close the ends.  Raises nothing, whatever is in it.
+    """Take all connections from the queue whose ends are `fds`, and close the ends.  Raises no error for any content.
 
-    Each connection counts `restarts` more.  Those that exceed `room` are reset, and lost.  A connection that is in the
-    queue twice is taken once: the parent hands over its copy of a connection of a worker that died right after it had
-    sent it.
+    Each connection counts `restarts` more.  Connections above `room` are reset, and count as lost.  A connection that
+    is in the queue twice is taken once: if a worker dies right after it has sent a connection, the parent sends its
+    copy of the connection too.
     """
     connections: list[Connection] = []
     forgotten = lost = 0
@@ -186,9 +186,9 @@ def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
 
 
 def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_Written | None]]:
-    """The number of connections by a message's header, and for each descriptor its state, or None without one.
+    """The number of connections according to a message's header, and for each descriptor its state, if known.
 
-    Only the order says which state belongs to which descriptor, so if one is missing, none of the states is used.
+    States and descriptors are matched by their order alone, so if one is missing, none of the states is used.
     """
     unknown: Sequence[None] = [None] * len(fds)
     if len(data) != _HEADER.size or not fds:
@@ -198,7 +198,7 @@ def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_Written | Non
         return 0, unknown
     try:
         written = _read_memfd(fds[0])
-    except Exception:  # noqa: BLE001  a start must not fail, whatever another process wrote there
+    except Exception:  # noqa: BLE001  another process may have written anything, and the start must not fail
         return count, unknown
     return count, [None, *written] if len(written) == count == len(fds) - 1 else unknown
 
@@ -229,7 +229,7 @@ def _decoded(sock: socket.socket, written: _Written | None, now: float) -> Conne
 
 
 def _as_new(sock: socket.socket, now: float) -> ConnectionState | None:
-    """The state of a new connection, for one whose state is lost; None unless the kernel knows that nothing is due."""
+    """A new state for a connection whose state is lost; None unless the kernel's counters show that nothing is due."""
     try:
         return None if tcpinfo.owes(sock) else ConnectionState("", sock.getpeername(), now, now)
     except OSError:

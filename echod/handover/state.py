@@ -16,7 +16,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class ConnectionState(NamedTuple):
-    """What a process must know of a connection, besides its socket, to serve it.
+    """The state of a connection that a process needs, besides its socket, to serve it.
 
     A new connection has only its name, the peer's address as accept(2) returned it, and its start.  Times are seconds
     of CLOCK_MONOTONIC, which is the same for all processes of a boot.
@@ -35,7 +35,7 @@ class ConnectionState(NamedTuple):
     lingers: str = ""
     """Why the server has shut its side down; empty if it has not."""
     restarts: int = 0
-    """How many restarts the connection has outlived."""
+    """The number of restarts that the connection has survived."""
 
 
 class Connection(NamedTuple):
@@ -48,7 +48,7 @@ class Connection(NamedTuple):
 class TakenOver(NamedTuple):
     """The connections that were taken from a queue.
 
-    `forgotten` of them go on as new connections, because their state is lost; `lost` more could not go on.
+    `forgotten` of them continue with new counters, because their state is lost; `lost` more could not continue.
     """
 
     connections: list[Connection]
@@ -62,7 +62,7 @@ def encode(state: ConnectionState) -> dict[str, Any]:
 
 
 def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -> ConnectionState:
-    """The state that `encode` was given, for a socket of `family`.  Raises ValueError for values that cannot be one."""
+    """The state that `encode` has encoded, for a socket of `family`.  Raises ValueError for invalid values."""
     state = ConnectionState(
         name=_word(values.get("name")),
         sockaddr=_sockaddr(values.get("sockaddr"), family),
@@ -80,7 +80,10 @@ def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -
 
 
 def adopt(fd: int) -> socket.socket | None:
-    """The connection of a descriptor that another process sent, non-blocking; any other descriptor is closed."""
+    """The connection whose descriptor another process sent, made non-blocking; None if it is no connection.
+
+    A descriptor that is not a connection is closed.
+    """
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
@@ -107,7 +110,7 @@ def _count(value: object) -> int:
 
 
 def _word(value: object) -> str:
-    """Text that fits into any event."""
+    """Short printable text, which fits into any event."""
     if isinstance(value, str) and len(value) <= _WORD_MAX and value.isascii() and value.isprintable():
         return value
     raise ValueError(value)

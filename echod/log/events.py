@@ -2,11 +2,11 @@
 
 An event is one JSON object on one line of standard error: `timestamp` (RFC 3339, UTC), `level`, `event`, `message`,
 `pid` and `worker`, then the event's own fields.  A line is never longer than PIPE_BUF, so the kernel never mixes it
-with the line of another process (pipe(7)); where it would be, the middle of the longest fields is left out.
+with the line of another process (pipe(7)); in a longer event the middle of the longest field is left out.
 
-Where standard error is connected to systemd's journal, each event is an entry there, with its fields as fields of the
-journal.  `systemctl status` cuts an entry off at the width of the terminal, so there the object begins with `message`,
-and a sentence begins with what happened.
+If standard error is connected to systemd's journal, each event is an entry there, with its fields as fields of the
+journal.  `systemctl status` truncates an entry at the width of the terminal, so there the object begins with `message`,
+and the most important words of the sentence come first.
 
 To add an event, add a method to `EventLog`: its name, its keyword arguments and its docstring are the event's name, its
 fields and its description in the documentation, and it returns the sentence.  To add a field, add an argument.
@@ -27,7 +27,7 @@ from echod.log.words import amount, enumeration, plural, span
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 PAYLOAD_MAX = 512
-"""Bytes of a chunk that its event shows; escaped, each may take six."""
+"""Most bytes of a chunk that its event shows; escaped, each may take six."""
 WORKER_DIED = "worker_died"
 """The reason for closing a connection that could not continue without its worker."""
 
@@ -37,14 +37,14 @@ _Event = Callable[Concatenate["EventLog", P], None]
 _Level = int | Callable[["EventLog", dict[str, Any]], int]
 
 _TEXT_MAX = 2000
-"""Characters of a traceback or of an error's sentence that an event shows."""
+"""Most characters of a traceback that an event shows; of an error's sentence, a quarter as many."""
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """syslog(3) priorities."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """What is logged, and how; all of it may change while echod runs.
+    """The options of the log; a reload can change all of them.
 
     `level` is one of `LEVELS` and `format` is `json` or `console`.  Without `connections` the events of connections are
     logged at debug only; with `payload` the events of chunks show the bytes themselves.
@@ -57,7 +57,7 @@ class LogOptions:
 
 
 def _event(level: _Level) -> Callable[[_Declaration[P]], _Event[P]]:
-    """Make a method that returns a sentence one that logs the event of its name, with its arguments as fields."""
+    """Turn a method that returns a sentence into one that logs an event of its name, with its arguments as fields."""
 
     def declare(sentence: _Declaration[P]) -> _Event[P]:
         @functools.wraps(sentence)
@@ -72,7 +72,7 @@ def _event(level: _Level) -> Callable[[_Declaration[P]], _Event[P]]:
 def _of_connection(log: "EventLog", fields: dict[str, Any]) -> int:
     """A connection that never sent anything, such as a health check's, is logged at debug only.
 
-    Not one that was lost with its worker: it may have sent something that the parent does not know of.
+    A connection that was lost with its worker is an exception: it may have sent bytes unknown to the parent.
     """
     silent = fields.get("bytes_received") == 0 and fields.get("reason") != WORKER_DIED
     return logging.INFO if log.logs_connections and not silent else logging.DEBUG
@@ -88,7 +88,7 @@ def _of_handover(log: "EventLog", fields: dict[str, Any]) -> int:
 
 
 class EventLog:
-    """The events of one process, parent or worker, on their way into `queue`, each in this framing."""
+    """The event log of one process, parent or worker, which writes to `queue` in this framing."""
 
     def __init__(self, queue: LogQueue, framing: Framing, options: LogOptions) -> None:
         self.queue = queue
@@ -107,7 +107,7 @@ class EventLog:
 
     @property
     def logs_chunks(self) -> bool:
-        """Whether the events of single chunks are logged at all."""
+        """Whether the events of single chunks are logged."""
         return self._level <= logging.DEBUG
 
     @_event(logging.INFO)
@@ -122,7 +122,7 @@ class EventLog:
 
     @_event(logging.WARNING)
     def config_warning(self, *, problem: str) -> str:
-        """The configuration is valid, but part of it may not be what was meant."""
+        """The configuration is valid, but part of it may be a mistake."""
         return problem
 
     @_event(logging.INFO)
@@ -152,37 +152,37 @@ class EventLog:
 
     @_event(_of_exit)
     def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int) -> str:
-        """A worker's process ended while it had `clients` connections, of which `kept` continue in its successor."""
+        """A worker exited while it had `clients` connections, of which `kept` continue in its successor."""
         exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
         return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."
 
     @_event(logging.INFO)
     def draining(self, *, signal: str, clients: int, timeout: float) -> str:
-        """echod stops: it accepts no connection any more, and has `timeout` seconds to echo what has arrived."""
+        """echod stops: it accepts no more connections, and takes up to `timeout` seconds to echo what has arrived."""
         open_now = f"draining {plural(clients, 'connection')} for up to {span(timeout)}"
-        return f"Stopping on {signal}: {open_now if clients else 'no connection to drain'}."
+        return f"Stopping on {signal}: {open_now if clients else 'no connections to drain'}."
 
     @_event(_of_handover)
     def handed_over(self, *, count: int, left: int) -> str:
-        """At a restart, `count` connections wait for the next echod; those `left` over are drained as at a stop."""
-        rest = f"; draining {left:,} more for lack of room" if left else ""
+        """At a restart, `count` connections were stored for the next echod; `left` more are drained as at a stop."""
+        rest = f"; draining {left:,} more, for which there was no room" if left else ""
         return f"Handed over {plural(count, 'connection')} to the next echod{rest}."
 
     @_event(logging.WARNING)
     def handover_impossible(self, *, problem: str) -> str:
-        """A restart ends the connections, although `handover` is set."""
+        """At a restart, the connections are drained although `handover` is true."""
         return f"Connections cannot be handed over; draining them instead: {problem}."
 
     @_event(_of_handover)
     def taken_over(self, *, count: int, forgotten: int, lost: int) -> str:
-        """`count` connections continue here, `forgotten` of them as if new; `lost` more had to be closed."""
+        """`count` connections continue here, `forgotten` of them with new counters; `lost` more were closed."""
         new = f"; {forgotten:,} of them with new counters" if forgotten else ""
         closed = f"; {lost:,} more lost" if lost else ""
         return f"Took over {plural(count, 'connection')}{new}{closed}."
 
     @_event(logging.INFO)
     def stopped(self, *, uptime: float, clients_total: int, clients_refused: int, bytes_echoed: int) -> str:
-        """Everything is closed; the last event."""
+        """Everything is closed; this is the last event."""
         served = f"{plural(clients_total, 'connection')} served, {amount(bytes_echoed)} echoed"
         return f"Stopped after {span(uptime)}: {served}."
 
@@ -210,14 +210,14 @@ class EventLog:
         restarts: int,
         reason: str,
     ) -> str:
-        """A connection is closed; it has continued across `restarts` restarts of echod."""
+        """A connection was closed, after it had continued through `restarts` restarts of echod."""
         whole = bytes_sent == bytes_received
         echoed = amount(bytes_sent) if whole else f"{bytes_sent:,} of {plural(bytes_received, 'byte')}"
         return f"Connection from {peer} closed ({reason}): {echoed} echoed in {span(duration)}."
 
     @_event(logging.DEBUG)
     def chunk_received(self, *, connection: str, bytes: int, payload: str = "") -> str:  # noqa: A002  its name
-        """A chunk was read; `payload` has each byte as the character of that number."""
+        """A chunk was read; `payload` shows each byte as the character with that number."""
         return f"Received {plural(bytes, 'byte')} on connection {connection}."
 
     @_event(logging.DEBUG)
@@ -227,32 +227,32 @@ class EventLog:
 
     @_event(logging.WARNING)
     def accept_paused(self, *, reason: str, clients: int) -> str:
-        """A worker accepts no connections for now."""
+        """A worker stopped accepting connections for a while."""
         return f"Accepting paused ({reason}): new connections wait in the kernel's queue."
 
     @_event(logging.INFO)
     def accept_resumed(self, *, duration: float) -> str:
-        """A worker that paused for `duration` seconds has accepted for a while without another pause."""
+        """A worker that had paused for `duration` seconds has since accepted for a while without another pause."""
         return f"Accepting resumed after {span(duration)}."
 
     @_event(logging.WARNING)
     def client_refused(self, *, peer: str, count: int) -> str:
-        """Connections over the limit of their source were closed at once: `count` of them since the last such event."""
-        return f"Refused {plural(count, 'connection')} over the limit per source, most recently from {peer}."
+        """Connections above the limit per source were closed at once: `count` since the last such event."""
+        return f"Refused {plural(count, 'connection')} above the limit per source, most recently from {peer}."
 
     @_event(logging.WARNING)
     def log_dropped(self, *, count: int) -> str:
-        """Events are lost, because standard error or the journal did not take them in time."""
+        """`count` events were lost, because standard error or the journal did not accept them in time."""
         reader = "the journal" if self._framing is Framing.ENTRY else "standard error"
         return f"Dropped {plural(count, 'event')}: {reader} could not keep up."
 
     @_event(logging.CRITICAL)
     def bug(self, *, error: str, traceback: str) -> str:
-        """An error that echod does not expect; please report it."""
+        """An unexpected error in echod; please report it."""
         return f"Bug in echod: {error}"
 
     def show(self, data: bytes | memoryview) -> dict[str, str]:
-        """The `payload` of a chunk's event, if the options ask for it."""
+        """The `payload` of a chunk's event, if the options require it."""
         return {"payload": bytes(data[:PAYLOAD_MAX]).decode("latin-1")} if self.shows_payload else {}
 
     def bug_of(self, error: BaseException) -> None:
@@ -282,7 +282,7 @@ class EventLog:
 
 
 def _continuing(kept: int, clients: int) -> str:
-    """What becomes of the connections of a worker that exited; nothing if it had none."""
+    """The end of the sentence about a worker that exited: how many connections continue; empty if it had none."""
     if not clients:
         return ""
     if clients == 1:

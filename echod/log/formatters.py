@@ -1,7 +1,7 @@
-"""The formats of an event: a JSON object, or a line for a person.
+"""The formats of an event: a JSON object, or a readable line.
 
-These are `logging.Formatter`s for records that carry the event's name as `event` and its fields as `fields`.  Each
-returns one line, without its end.
+These are `logging.Formatter`s for records that have the event's name as `event` and its fields as `fields`.  Each
+returns one line, without the line break.
 """
 
 import json
@@ -35,7 +35,7 @@ class Json(JsonFormatter):
 
 
 class Console(logging.Formatter):
-    """For a person at a terminal: time of day, level, sentence and fields, with control characters escaped."""
+    """For reading at a terminal: time of day, level, sentence and fields, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -45,7 +45,7 @@ class Console(logging.Formatter):
 
 
 class Sentence(logging.Formatter):
-    """The sentence alone, where time, level and fields are stored beside it."""
+    """The sentence alone, for entries of the journal, which stores time, level and fields separately."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

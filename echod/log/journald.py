@@ -1,7 +1,7 @@
 """The native protocol of systemd's journal: one datagram is one entry, with any number of fields.
 
-https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.  A line on standard error becomes an entry as well, but the line is then
-the only field of ours.
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.  A line on standard error becomes an entry as well, but that entry has no
+fields of echod besides the line.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from typing import Any
 
 SOCKET = "/run/systemd/journal/socket"
 ENTRY_MAX = 2 * select.PIPE_BUF
-"""Bytes of an entry, at most.
+"""Most bytes of an entry.
 
 The kernel refuses (EMSGSIZE) a datagram larger than the socket's send buffer, which is 208 KiB by default
 (net.core.wmem_default).  Larger entries would need a memfd: rejected, because they would be too long to read anyway.
@@ -23,11 +23,11 @@ Besides, `journalctl -o json` leaves out values above 4096 bytes by default, and
 """
 
 _TAKEN = 1.0
-"""Seconds to wait for journald to take the last entry."""
+"""Seconds to wait until journald has received the last entry."""
 _GONE = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE})
-"""Errors of send(2) when the other end is closed: the first time, and from then on."""
+"""Errors of send(2) when the other end is closed, at the first call and at later ones."""
 _ALWAYS = "SYSLOG_IDENTIFIER=echod\nSYSLOG_FACILITY=3"
-"""3 is the facility `daemon`, which systemd gives to what a service writes to standard error (SyslogFacility=)."""
+"""3 is the facility `daemon`, as for lines that a service writes to standard error (SyslogFacility=)."""
 _ANY_TEXT = "echod.log.journald"
 """The error handler for characters that UTF-8 cannot encode."""
 
@@ -76,7 +76,7 @@ class JournaldSocket:
     """The socket for entries; `write` sends a whole entry or none of it.
 
     It is connected, so that poll(2) considers journald's queue as well as our buffer (unix(7)).  Forked processes share
-    it: the kernel tells journald which process sent an entry.  Raises OSError if there is no journald at `path`.
+    it: journald gets the sender of each entry from the kernel.  Raises OSError if there is no journald at `path`.
     """
 
     def __init__(self, path: str) -> None:
@@ -101,10 +101,10 @@ class JournaldSocket:
         return self._sock.send(data, socket.MSG_DONTWAIT)
 
     def close(self) -> None:
-        """At the end of a process: close the descriptor once journald has taken the last entry, or is stuck.
+        """At the end of a process: close the descriptor once journald has received the last entry, or after a time-out.
 
-        Not earlier, because journald finds the unit of an entry by the process that sent it.  If that process is gone,
-        the sentence with which a start fails is missing from `systemctl status`; seen with a journald that was late.
+        Not earlier, because journald finds the unit of an entry by the process that sent it.  If that process has
+        exited, `systemctl status` lacks the reason for a failed start; observed with a slow journald.
         """
         # A socket is writable while at most a quarter of its buffer is in use (unix_writable() in the kernel), and one
         # entry is more than that of the smallest buffer.  No other process shares the socket by now.

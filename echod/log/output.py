@@ -1,9 +1,9 @@
-"""Where events go: a bounded queue in front of a descriptor, written without ever waiting for it.
+"""The output of events: a bounded queue in front of a descriptor, which never waits for the descriptor.
 
-Standard error is shared with every process that inherited it, so it must not be made non-blocking; and a write that
-poll(2) allowed may still block, if another process was quicker.  So a socket (systemd's journal) is written with
-MSG_DONTWAIT, and a pipe or a terminal is opened once more by its name in /proc, as a file description of our own that
-does not block.
+Standard error is shared with every process that inherited it, so it must not be made non-blocking; and a write after
+poll(2) may still block, if another process was faster.  So the queue writes to a socket (systemd's journal) with
+MSG_DONTWAIT, and opens a pipe or a terminal once more by its name in /proc, as a file description of its own that does
+not block.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from typing import NamedTuple, Protocol
 from echod.log import journald
 
 QUEUE_BYTES = 1 << 20
-"""Bytes that may wait in a queue; events beyond that are dropped and counted."""
+"""Most bytes that may wait in a queue; further events are dropped and counted."""
 
 
 class Framing(Enum):
-    """How an event is marked off from the next one."""
+    """How an event is separated from the next one."""
 
     LINE = auto()
     """A line."""
@@ -46,9 +46,9 @@ class Watcher(Protocol):
 
 
 class Writer(NamedTuple):
-    """A descriptor of our own, and how to write to it without waiting (BlockingIOError: no room now).
+    """A descriptor of this process alone, and how to write to it without waiting (BlockingIOError: no room now).
 
-    `write` may take a part of a line, and is given the rest next time; a datagram socket takes all of it or nothing.
+    `write` may write a part of a line; the next call continues with the rest.  A datagram socket takes all or nothing.
     """
 
     fd: int
@@ -57,7 +57,7 @@ class Writer(NamedTuple):
 
 
 def open_writer(fd: int) -> Writer:
-    """A writer to the file, pipe, terminal or socket behind the descriptor `fd`, which is left as it is."""
+    """A writer to the file, pipe, terminal or socket behind the descriptor `fd`, which remains unchanged."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISSOCK(mode):
         sock = socket.socket(fileno=os.dup(fd))
@@ -66,7 +66,7 @@ def open_writer(fd: int) -> Writer:
         with contextlib.suppress(OSError):
             own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             return Writer(own, lambda data: os.write(own, data), lambda: os.close(own))
-    # A plain file never blocks.  A pipe that another user made cannot be opened again: there, poll(2) has to do.
+    # A regular file never blocks.  A pipe of another user cannot be opened again, so there poll(2) must suffice.
     copy = os.dup(fd)
     return Writer(copy, lambda data: _write_if_ready(copy, data), lambda: os.close(copy))
 
@@ -93,14 +93,14 @@ def open_log_queue(fd: int) -> tuple["LogQueue", Framing]:
         socket_ = journald.JournaldSocket(journald.SOCKET)
         return LogQueue(Writer(socket_.fd, socket_.write, socket_.close)), Framing.ENTRY
     except OSError:
-        # There is no such socket, or we may not use it (RestrictAddressFamilies=); standard error still works.
+        # There is no such socket, or its use is forbidden (RestrictAddressFamilies=); standard error still works.
         return LogQueue(open_writer(fd)), Framing.LINE_WITH_PRIORITY
 
 
 class LogQueue:
-    """Events, as lines or as entries of the journal, on their way to a descriptor.
+    """A queue of events, as lines or as entries of the journal, for one descriptor.
 
-    What has to wait is written when the loop that the queue is attached to sees room, or else by `finish`.
+    Events that have to wait are written when the attached loop sees room, or by `finish`.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -112,12 +112,12 @@ class LogQueue:
         self._dropped = 0
 
     def attach(self, loop: Watcher) -> None:
-        """Have `loop` watch the descriptor for room."""
+        """Use `loop` to watch the descriptor for room."""
         self._loop = loop
         self._watch()
 
     def detach(self) -> None:
-        """Use no loop any more."""
+        """Stop using the loop."""
         if self._loop is not None and self._watched:
             self._loop.unwatch(self._writer.fd)
         self._loop, self._watched = None, False
@@ -133,7 +133,7 @@ class LogQueue:
             self._flush()
 
     def _flush(self) -> None:
-        """Write as much as the descriptor takes, and watch it for room for the rest."""
+        """Write as much as the descriptor accepts, and watch it for room for the rest."""
         self._write()
         self._watch()
 
@@ -154,12 +154,12 @@ class LogQueue:
             except BlockingIOError:
                 return
             except OSError:
-                # The reader is gone, or the disk is full: this line is lost, but the next one may not be.
+                # The reader has closed the pipe, or the disk is full: this line is lost, but the next one may succeed.
                 count = len(line)
                 self._dropped += 1
             self._queued -= count
             if count < len(line):
-                # Try again at once: the next write shows whether there is no room now, or never (a full disk).
+                # Retry at once: the next write shows whether there is no room now, or never (a full disk).
                 self._queue[0] = line[count:]
             else:
                 self._queue.popleft()
@@ -173,11 +173,11 @@ class LogQueue:
             self._write()
 
     def close(self) -> None:
-        """Close the descriptor; what still waits is lost."""
+        """Close the descriptor; events that still wait are lost."""
         self._writer.close()
 
     def take_dropped(self) -> int:
-        """The number of lines dropped since the last call; 0 while others still wait, so that it comes after them."""
+        """The number of events dropped since the last call; 0 while events wait, so that they are written first."""
         if self._queue:
             return 0
         dropped, self._dropped = self._dropped, 0

@@ -1,4 +1,4 @@
-"""Counts, sizes, durations and lists as people read them in a sentence."""
+"""Counts, sizes, durations and lists in the form for a sentence."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def enumeration(words: Sequence[str]) -> str:
 
 
 def amount(count: int) -> str:
-    """`1 byte`, `1023 bytes`, `1.00 KiB`: from 1024 bytes on in three digits and the unit that suits them."""
+    """`1 byte`, `1023 bytes`, `1.00 KiB`: from 1024 bytes on, three digits and a suitable unit."""
     if count < 1024:
         return plural(count, "byte").replace(",", "")
     value, unit = float(count), "bytes"

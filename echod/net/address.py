@@ -1,9 +1,9 @@
-"""Host names and socket addresses: a configured host as the endpoints to bind, and an address as people write it.
+"""Host names and socket addresses: from a configured host to endpoints, and from a socket address to readable text.
 
 The host `""` is every address of the machine, `"0.0.0.0"` every IPv4 address and `"::"` every IPv6 address.
 `localhost` is not looked up (RFC 6761 section 6.3).  `unix:/path` and `unix:@name` are sockets as in unix(7).  Any
-other host is an address or a name, and a name means every address that it resolves to.  Nothing here opens a listening
-socket.
+other host is an address or a name, and a name stands for every address to which it resolves.  Nothing here opens a
+listening socket.
 """
 
 import os
@@ -24,7 +24,7 @@ _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _MAPPED = re.compile(r"^::ffff:(\d+\.\d+\.\d+\.\d+)", re.ASCII)
 """An IPv4 peer of an IPv6 socket that serves both (RFC 4291 section 2.5.5.2).
 
-Only with the dots: ::ffff:0:102:304 is in an unrelated network (RFC 2765).
+The dots are required: ::ffff:0:102:304 is in an unrelated network (RFC 2765).
 """
 
 _UCRED = struct.Struct("3i")
@@ -43,7 +43,7 @@ class Endpoint:
     scope: int = 0
 
     def sockaddr(self, port: int) -> Any:
-        """The address as bind(2) takes it in Python."""
+        """The address in the form that Python's `bind` expects."""
         match self.family:
             case socket.AF_UNIX:
                 return self.address
@@ -53,19 +53,19 @@ class Endpoint:
                 return (self.address, port)
 
     def covers(self, other: "Endpoint") -> bool:
-        """Whether a socket bound here also gets the connections to `other`, which then cannot be bound."""
+        """Whether a socket bound here also receives connections to `other`, so that `other` cannot be bound as well."""
         return self == other or (self.family == other.family and self.address == _EVERY.get(self.family))
 
 
 def loopback(family: socket.AddressFamily) -> Endpoint:
-    """The loopback address of the family, which every machine with that family has."""
+    """The loopback address of the family; every machine that supports the family has it."""
     return Endpoint(family, _LOOPBACK[family])
 
 
 def resolve(host: str) -> list[Endpoint]:
     """Every endpoint of `host`.
 
-    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel does not take.
+    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel does not accept.
     """
     if host.startswith("unix:"):
         return [_unix(host)]
@@ -99,7 +99,7 @@ def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
 
 
 def show(family: int, sockaddr: Any) -> str:
-    """A socket address as people write it: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
+    """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
     if family == socket.AF_UNIX:
         name = os.fsdecode(sockaddr)
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
@@ -108,7 +108,7 @@ def show(family: int, sockaddr: Any) -> str:
 
 
 def peer(sock: socket.socket, sockaddr: Any) -> str:
-    """The client of a connection, for people: its address, or on a unix socket its process and user."""
+    """The client of a connection in readable form: its address, or on a unix socket its process and user."""
     if sock.family != socket.AF_UNIX:
         return show(sock.family, sockaddr)
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
@@ -116,7 +116,7 @@ def peer(sock: socket.socket, sockaddr: Any) -> str:
 
 
 def source(family: int, sockaddr: Any) -> int | None:
-    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 address, which one site has.
+    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 address, since a site has one.
 
     It is never 0 and below 2**64; None for a unix socket, whose peers have no address.  IPv4 and IPv6 numbers never
     collide, because ::/8, where the IPv4 numbers lie, is not assigned to any network (RFC 4291 section 2.5).

@@ -23,15 +23,15 @@ _ATTEMPTS = 16
 
 
 class Listener:
-    """A non-blocking listening socket, owned by this object; `adopted` if another process, say systemd, has it too."""
+    """A non-blocking listening socket, owned by this object; `adopted` if systemd or another process has it too."""
 
     def __init__(self, sock: socket.socket, *, adopted: bool) -> None:
         self.sock = sock
         self.adopted = adopted
         self.retires = False
-        """Whether no new connections are to arrive here: the queue is emptied, then the socket is closed."""
+        """Whether the socket is being retired: its queue is emptied, then it is closed."""
         self.address = address.show(sock.family, sock.getsockname())
-        """The address that it is bound to, as people write it."""
+        """The address to which it is bound, as `address.show` writes it."""
         self._file = None if adopted else unixfile.identity(sock)
 
     def set_options(self, socket_options: SocketOptions) -> None:
@@ -39,13 +39,13 @@ class Listener:
         set_options(self.sock, socket_options)
 
     def release(self) -> None:
-        """Close the socket, of which other processes have copies, and keep its file."""
+        """Close this process's descriptor, of which other processes have copies, and keep the file."""
         self.sock.close()
 
     def close(self) -> None:
-        """Close the socket, and remove its file, unless another socket has replaced that."""
+        """Close the socket, and remove its file unless another socket has replaced it."""
         if self._file is not None and self._file == unixfile.identity(self.sock):
-            with contextlib.suppress(OSError):  # a file that stays does no harm: the next start replaces it
+            with contextlib.suppress(OSError):  # a file that is left over does no harm: the next start replaces it
                 os.unlink(self.sock.getsockname())
         self.sock.close()
 
@@ -56,9 +56,9 @@ def open_listeners(
     """Listen at all `endpoints`, on one port.
 
     With port 0 that is the port of `kept` if it is free at all endpoints, else one that the kernel chooses.  Listeners
-    of `kept` at one of the endpoints stay, with their queues; the others retire, and come last in the result.  An
-    address of a family that the kernel lacks is left out if another remains.  Raises `CannotListen` if an address
-    cannot be bound; then `kept` are as before, and all new sockets are closed again.
+    in `kept` that listen at one of the endpoints stay, with their queues; the others retire, and come last in the
+    result.  An address of a family that the kernel does not support is left out if another address remains.  Raises
+    `CannotListen` if an address cannot be bound; then `kept` is unchanged, and all new sockets are closed again.
     """
     usable = _usable(endpoints)
     found = _found(usable, port, kept)
@@ -90,7 +90,7 @@ def open_listeners(
 
 
 def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
-    """The reasons why `open_listeners` would fail, except an address in use: the daemon to be replaced may have it."""
+    """The reasons why `open_listeners` would fail, except an address in use, since a running echod may use it."""
     problems = []
     for endpoint in _usable(endpoints):
         try:
@@ -155,8 +155,8 @@ def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -
 def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
     """Let new sockets bind where these listen, such as 0.0.0.0 on the port of 127.0.0.1.
 
-    Yields whether the new sockets need SO_REUSEPORT.  Both the old and the new one must have that option, and have it
-    only while the new one binds.  Closing the old one first would refuse the clients that connect in between.
+    Yields whether the new sockets need SO_REUSEPORT.  Both the old and the new socket must have that option, but only
+    while the new one binds.  Rejected: closing the old one first, which would refuse connections in between.
     """
     internet = [listener.sock for listener in retiring if listener.sock.family != socket.AF_UNIX]
     for sock in internet:
@@ -228,9 +228,9 @@ def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions,
 
 
 def _kernel_has(family: socket.AddressFamily) -> bool:
-    """Whether the kernel has the family, which is so if the family's loopback address can be bound.
+    """Whether the kernel supports the family: whether the family's loopback address can be bound.
 
-    A kernel without IPv6 cannot make the socket (EAFNOSUPPORT); one with IPv6 switched off lacks the address.
+    A kernel without IPv6 cannot create the socket (EAFNOSUPPORT); one with IPv6 disabled lacks the address.
     """
     if family == socket.AF_UNIX:
         return True
@@ -253,24 +253,25 @@ def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
 
 
 def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
-    """The cause of the error, and what to do."""
+    """The cause of the error, and its remedy."""
     match error.errno:
         case errno.EADDRINUSE if family == socket.AF_UNIX:
             return "another program listens there; stop it (ss -lxp shows it) or choose another name"
         case errno.EEXIST:
-            return "a file that is not a socket is there; move it away or choose another path"
+            return "that path is in use by a file that is not a socket; move the file or choose another path"
         case errno.EADDRINUSE:
             return "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:
             return (
-                f"port {port} is privileged; choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
+                f"port {port} is privileged; choose a port from 1024 up, grant CAP_NET_BIND_SERVICE, or let systemd "
+                "open the socket"
             )
         case errno.EACCES | errno.EPERM:
-            return "permission denied; choose a directory that this user may write to"
+            return "permission denied; choose a directory in which this user may create files"
         case errno.EADDRNOTAVAIL:
             return "this machine does not have that address; 'ip address' lists its own"
         case errno.EAFNOSUPPORT:
-            return "this kernel lacks that address family; choose an address of another"
+            return "this kernel does not support that address family; choose an address of another family"
         case errno.ENOENT | errno.ENOTDIR:
-            return "its directory does not exist; create it first"
+            return "the directory does not exist; create it first"
     return f"{error.strerror}; choose another address"

@@ -1,16 +1,15 @@
-"""The event loop: `selectors` and timers, in one turn that never changes.
+"""The event loop: `selectors` and timers, served in turns that always have the same order.
 
 A turn waits for descriptors or the next timer, reads the clock once, calls back for each descriptor that is ready,
 then for each timer that is due.  Callbacks run to their end and must not block.  An exception in a descriptor's
-callback does not end the loop: `on_bug(fd, error)` decides, because on the open internet one client's misfortune must
-not become every client's.
+callback does not end the loop, because an error on one connection must not end all others: `on_bug(fd, error)` decides.
 
 A watched descriptor has one callback, which takes no argument.  A descriptor here waits for one thing at a time, so no
-callback needs a mask, and errors (EPOLLERR, EPOLLHUP) come to light by the system call that the callback makes anyway.
+callback needs a mask, and the system call that the callback makes anyway shows errors (EPOLLERR, EPOLLHUP).
 
-A number is not a descriptor: the kernel gives a closed one to the next socket at once, and epoll_wait(2) may have found
-the old one ready in this very turn.  So a callback counts from the next turn on, and readiness that was found for the
-old descriptor finds no callback.
+The number of a closed descriptor goes to the next socket at once, although epoll_wait(2) may have reported the old
+descriptor ready in the same turn.  So a new callback is called from the next turn on, and readiness of the old
+descriptor finds no callback.
 """
 
 import heapq
@@ -24,13 +23,13 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 _BATCH = 256
-"""Most descriptors served before the timers get their turn; each wait allocates 12 bytes for each."""
+"""Most descriptors served before the timers are; each wait allocates 12 bytes for each of them."""
 _FEW = 64
-"""Up to this many cancelled timers, rebuilding the heap is not worth it."""
+"""Number of cancelled timers up to which rebuilding the heap is not worth its cost."""
 
 
 class Timer:
-    """One call in the future; `cancel` withdraws it, at any time and any number of times."""
+    """One call in the future; `cancel` withdraws it, and may be called at any time and more than once."""
 
     __slots__ = ("_callback", "_timers")
 
@@ -54,8 +53,8 @@ class Timer:
 class Timers:
     """Future calls, soonest first; those due at the same time in the order in which they were added.
 
-    A lazy heap that reads no clock; `now` is always an argument.  A cancelled timer stays in the heap until it comes
-    up, or until the dead outnumber the living: then the heap is rebuilt, so a million short connections with a
+    A lazy heap that reads no clock; `now` is always an argument.  A cancelled timer stays in the heap until it reaches
+    the top, or until cancelled timers are the majority: then the heap is rebuilt, so a million short connections with a
     three-hour timer each leave nothing behind.  Adding and cancelling cost O(log n), amortised.  Times are seconds of
     the monotonic clock.
     """
@@ -69,7 +68,7 @@ class Timers:
         return len(self._heap) - self._dead
 
     def add(self, when: float, callback: Callable[[float], None]) -> Timer:
-        """Have `callback(now)` called by the first `run_due(now)` with `now >= when`."""
+        """Add a call of `callback(now)` by the first `run_due(now)` with `now >= when`."""
         timer = Timer(self, callback)
         self._added += 1
         heapq.heappush(self._heap, (when, self._added, timer))
@@ -101,7 +100,7 @@ class Timers:
 
 
 class Poller(selectors.EpollSelector):
-    """`selectors.EpollSelector`, with the two methods that it lacks for a server."""
+    """`selectors.EpollSelector`, with two methods that a server needs in addition."""
 
     def register_exclusive(self, fd: int) -> None:
         """Watch a listening descriptor that other processes watch too: a connection wakes one of them, not all.
@@ -133,18 +132,18 @@ class Loop:
         self._poller = Poller()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._added: dict[int, Callable[[], None]] = {}
-        """Callbacks of descriptors that the next wait is the first to include; none of these is in `_callbacks`."""
+        """Callbacks of descriptors that the next wait is the first to include; none of them is in `_callbacks`."""
         self._timers = Timers()
         self._on_bug = on_bug
         self._running = False
 
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
-        """Have `callback()` called whenever `fd` is ready for `events` (READ or WRITE) or has failed."""
+        """Call `callback()` whenever `fd` is ready for `events` (READ or WRITE) or has failed."""
         self._poller.register(fd, events)
         self._added[fd] = callback
 
     def watch_exclusive(self, fd: int, callback: Callable[[], None]) -> None:
-        """`watch` for READ, where several processes wait on one listening socket."""
+        """Like `watch` for READ, for a listening socket on which several processes wait."""
         self._poller.register_exclusive(fd)
         self._added[fd] = callback
 
@@ -160,11 +159,11 @@ class Loop:
             del self._callbacks[fd]
 
     def call_later(self, delay: float, callback: Callable[[float], None]) -> Timer:
-        """Have `callback(now)` called once, `delay` seconds after the beginning of this turn or soon after."""
+        """Call `callback(now)` once, `delay` seconds after the beginning of this turn or soon after that."""
         return self._timers.add(self.now + delay, callback)
 
     def run(self) -> None:
-        """Turn until `stop`."""
+        """Run turns until `stop` is called."""
         self._running = True
         while self._running:
             self.turn(self._timers.wait(self.now))
@@ -178,9 +177,9 @@ class Loop:
         self._poller.close()
 
     def turn(self, timeout: float | None) -> int:
-        """One turn, which waits up to `timeout` seconds (None: without a limit) for a descriptor; how many were ready.
+        """Run one turn, which waits up to `timeout` seconds (None: without a limit); returns how many fds were ready.
 
-        The hot path: each line of it costs every echo.
+        This is the hot path: each line of it adds to the cost of every echo.
         """
         callbacks = self._callbacks
         if self._added:
@@ -189,12 +188,12 @@ class Loop:
         ready = self._poller.poll(timeout)
         self.now = self._clock()
         for fd, _ in ready:
-            # An earlier callback of this turn may have unwatched this one: look now, not when it became ready.
+            # An earlier callback of this turn may have unwatched this descriptor, so look its callback up only now.
             callback = callbacks.get(fd)
             if callback is not None:
                 try:
                     callback()
-                except Exception as error:  # noqa: BLE001  whatever it is, the owner of the loop decides
+                except Exception as error:  # noqa: BLE001  the owner of the loop decides about any error
                     self._on_bug(fd, error)
         self._timers.run_due(self.now)
         return len(ready)

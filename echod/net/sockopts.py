@@ -1,7 +1,7 @@
 """The socket options of a connection.
 
-They are set on the listening socket, from which the kernel copies them into each accepted connection.  One option is
-set on a connection by itself: whether closing it resets it.
+They are set on the listening socket, from which the kernel copies them to each accepted connection.  One option is set
+on single connections: whether closing the connection resets it.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 PROBES = 9
 """Unanswered keepalive probes after which the kernel ends a connection, the default of tcp(7)."""
 PROBE_INTERVAL = 75
-"""Seconds between two probes, the default of tcp(7).  TCP_USER_TIMEOUT must not be shorter than all of them take."""
+"""Seconds between two probes, the default of tcp(7).  TCP_USER_TIMEOUT must not be shorter than all probes together."""
 UNSENT_MAX = 128 << 10
 """Most bytes of an echo that the kernel may hold unsent (TCP_NOTSENT_LOWAT).
 
@@ -39,8 +39,8 @@ def set_options(sock: socket.socket, socket_options: SocketOptions) -> None:
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # An orderly close takes this back.  It is for a process that is killed: the kernel closes its connections, and an
-    # echo that lacks the bytes which that process had read and not sent back must not look complete.
+    # For the case that the process is killed: the kernel then closes its connections, and an echo without the bytes
+    # that the process had read but not sent back must not look complete.  An orderly close takes this option back.
     reset_on_close(sock, resets=True)
     # An urgent byte is data like any other, and is echoed in its place (RFC 6093 section 6).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
@@ -56,15 +56,15 @@ def set_options(sock: socket.socket, socket_options: SocketOptions) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
     timeout = 0.0
     if math.isfinite(socket_options.stall):
-        # A backstop for the session's own stall time-out, so longer than that.  Longer than keepalive too: with this
-        # option the first unanswered probe ends a connection that was silent for this long, whatever TCP_KEEPCNT says,
-        # and one lost packet must not do that (RFC 1122 section 4.2.3.6).
+        # A backstop for the session's own stall time-out, so it is longer than that.  It is longer than keepalive too:
+        # with this option the first unanswered probe ends a connection that was silent for this time, whatever
+        # TCP_KEEPCNT says, and one lost packet must not end it (RFC 1122 section 4.2.3.6).
         timeout = max(2 * socket_options.stall, silence)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
 
 
 def reset_on_close(sock: socket.socket, *, resets: bool) -> None:
-    """Have the connection reset, or not, when its last descriptor is closed (SO_LINGER with a time of 0, socket(7)).
+    """Choose whether closing the last descriptor resets the connection (SO_LINGER with a time of 0, socket(7)).
 
     If the system refuses to set the option, nothing changes.
     """

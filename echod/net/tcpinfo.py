@@ -1,4 +1,4 @@
-"""The bytes in a connection's two queues in the kernel, and those that have passed through them, tcp(7), unix(7)."""
+"""The bytes in a connection's two kernel queues, and the bytes that have passed through them: tcp(7), unix(7)."""
 
 import fcntl
 import socket
@@ -37,22 +37,21 @@ class Passed(NamedTuple):
 
 
 def unread(fd: int) -> int:
-    """Bytes that have arrived and are not read yet (SIOCINQ, the same request as FIONREAD)."""
+    """Bytes that have arrived and have not been read yet (SIOCINQ, the same request as FIONREAD)."""
     return _ask(fd, termios.FIONREAD)
 
 
 def unacknowledged(fd: int) -> int:
-    """Bytes sent and not acknowledged yet, or on a unix socket not read yet (SIOCOUTQ, the same as TIOCOUTQ)."""
+    """Bytes sent but not yet acknowledged, or on a unix socket not yet read (SIOCOUTQ, the same as TIOCOUTQ)."""
     return _ask(fd, termios.TIOCOUTQ)
 
 
 def passed(sock: socket.socket) -> Passed | None:
     """The bytes that have passed; None for a unix socket, since the kernel counts them for TCP only.
 
-    The bytes read are those that have arrived less those unread; the bytes written are those acknowledged and those
-    still in the queue.  The kernel is asked in such an order that bytes which arrive or are acknowledged meanwhile can
-    only make the connection look as if it owed some; so that answer is checked again.  Raises OSError if the kernel
-    does not answer.
+    The bytes read are those that have arrived minus those unread; the bytes written are those acknowledged plus those
+    still in the queue.  The order of the queries is such that bytes which arrive or are acknowledged meanwhile can only
+    make bytes look due; so that result is checked again.  Raises OSError if the kernel does not answer.
     """
     if sock.family == socket.AF_UNIX:
         return None

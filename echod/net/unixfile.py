@@ -10,7 +10,7 @@ _MODE = 0o666
 
 
 def bind(sock: socket.socket, path: str) -> None:
-    """Bind to `path`, replacing the socket of a dead daemon; any other file there is left alone.
+    """Bind to `path`, replacing the socket of a daemon that has died; any other file there is left alone.
 
     Two daemons that start on one path at the same instant can still race; a service manager starts only one.
     """
@@ -31,7 +31,7 @@ def bind(sock: socket.socket, path: str) -> None:
 
 
 def check(path: str) -> None:
-    """Raise OSError if no socket can be made at `path`; a socket there, in use or not, is not an error."""
+    """Raise OSError if no socket can be created at `path`; a socket there, in use or not, is no error."""
     if path.startswith("\0"):
         return
     directory = os.path.dirname(path)

@@ -1,12 +1,12 @@
-"""The parent process: it owns the listening sockets, the worker pool, the signals, and the talk with systemd.
+"""The parent process: it owns the listening sockets, the worker pool and the signals, and communicates with systemd.
 
-    supervisor   the parent itself: what it does in each state
+    supervisor   the parent itself: its actions in each state
     lifecycle    the states and every transition between them; read this first
     reload       from settings to terms, at startup and at each reload
-    last_good    the settings in effect, kept for a restart into a wrong configuration
+    last_good    the settings in effect, kept for a restart with an invalid configuration
     listening    the listening sockets: opened, stored, retired and closed
     pool         the workers that serve together: started, watched, replaced
-    slot         one worker's place: its process, its command socket, and whether it is alive
+    slot         one worker slot: its process, its command socket, and whether it is alive
     pending      connections that wait for a worker
     replacement  one pool takes over from another
     status       the sentence for `systemctl status`, and when to send it

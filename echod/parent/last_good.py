@@ -1,8 +1,8 @@
-"""The settings in effect, kept in systemd's descriptor store for a restart into a wrong configuration.
+"""The settings in effect, kept in systemd's descriptor store for a restart with an invalid configuration.
 
 Such a start would exit with status 78, and systemd would close the listening sockets and all connections that it keeps
-for echod: one slip in a file, and every client is lost.  So the next echod continues with the settings that served
-last, and logs why.  After a stop there is nothing to continue with, and the next echod does exit.
+for echod: one mistake in a file would lose every connection.  So the next echod continues with the last settings that
+were in effect, and logs why.  After a stop no settings are stored, and a start with an invalid configuration fails.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ STORED_AS = "echod-settings"
 def keep(settings: Settings, store: DescriptorStore) -> None:
     """Store `settings` as TOML, in place of earlier ones.
 
-    They are not stored if there is no memory or no descriptor left, nor if TOML cannot hold them, such as the path of
-    a unix socket that is not text; then a wrong configuration ends the next echod.
+    They are not stored if there is no memory or descriptor left, or if TOML cannot hold them, such as the path of a
+    unix socket that is not valid UTF-8; then an invalid configuration makes the next start fail.
     """
     try:
         data = as_toml(settings, {}).encode()
@@ -40,14 +40,14 @@ def keep(settings: Settings, store: DescriptorStore) -> None:
 def read_or_continue(read: Callable[[], Loaded], kept: Sequence[int]) -> tuple[Loaded, list[str]]:
     """What `read` returns; or, if it raises `ConfigError`, the settings in the descriptors `kept`, and the problems.
 
-    Raises that error if there are no such settings, or none that are valid in this version.  Closes the descriptors.
+    Raises that error if `kept` has no settings, or none that are valid in this version.  Closes the descriptors.
     """
     try:
         return read(), []
     except ConfigError as error:
         for fd in kept:
             with contextlib.suppress(ConfigError):
-                # Without environment and flags: one of them may be what is wrong, and the stored settings are complete.
+                # Without environment and flags: the error may be in them, and the stored settings are complete.
                 loaded = load(f"/proc/self/fd/{fd}", {}, {})
                 return Loaded(loaded.settings, {}, [], []), list(error.problems)
         raise

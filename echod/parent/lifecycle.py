@@ -1,12 +1,12 @@
-"""The states of the parent, and every way from one to another.
+"""The states of the parent, and every transition between them.
 
-The parent is in one of eight states.  `Supervisor` acts; this module only says what may follow what, so that a reader
-can see all of it on one page, and a transition that nobody thought of is an error and not a surprise.
+The parent is in one of eight states.  `Supervisor` acts; this module only lists the possible transitions, so that they
+can be read on one page, and so that any other transition raises an error.
 
     STARTING      The pool's workers have been forked; not all of them accept yet.
-    SERVING       Every worker accepts, and all of them serve by the settings in effect.
+    SERVING       Every worker accepts, and serves by the settings in effect.
     READING       The configuration is being read and resolved.  Nothing has changed yet.
-    RELOADING     The workers have been sent new terms; not all of them have adopted these yet.
+    RELOADING     New terms have been sent to the workers; not all workers have adopted them yet.
     REPLACING     The pool hands its connections to another pool, which starts once the last old worker has exited.
     HANDING_OVER  The pool hands its connections to the next echod, through a queue in systemd's descriptor store.
     DRAINING      The workers echo what has arrived, then exit.  None is replaced.
@@ -14,15 +14,15 @@ can see all of it on one page, and a transition that nobody thought of is an err
 
 What signals do:
 
-- SIGHUP asks for a reload.  In SERVING it begins at once.  In every other state it is remembered until the state is
-  SERVING again, because files may have changed after they were read; once echod stops, it is forgotten.  At a terminal
-  SIGHUP stops echod, as termios(3) has it.
+- SIGHUP requests a reload.  In SERVING it begins at once.  In every other state it waits until the state is SERVING
+  again, because files may have changed after they were read; once echod stops, the request is discarded.  At a terminal
+  SIGHUP stops echod, because closing the terminal sends it (termios(3)).
 - SIGUSR2 announces that the next SIGTERM is the first half of a restart.  The unit's ExecStop= sends it.
-- SIGTERM and SIGINT stop echod: HANDING_OVER if this is a restart and systemd keeps descriptors for us, else DRAINING.
+- SIGTERM and SIGINT stop echod: HANDING_OVER if this is a restart and systemd stores descriptors, else DRAINING.
   In REPLACING the stop waits until the new pool has the connections.  systemd runs no ExecStop= for a service that is
-  starting or reloading, so a SIGTERM outside SERVING counts as a restart wherever there is a descriptor store: a
-  restart is the more frequent case, and if it was a stop, clients get a reset in place of an orderly end.
-- A second SIGTERM or SIGINT kills the workers instead of waiting for them.
+  starting or reloading, so a SIGTERM outside SERVING counts as a restart if there is a descriptor store: a restart is
+  the more frequent case, and if it was a stop, connections are reset instead of closed in order.
+- A second SIGTERM or SIGINT kills the workers without waiting for them to drain.
 - Other signals are not handled.
 
 What messages from workers do (`shared.messages`):
@@ -30,9 +30,9 @@ What messages from workers do (`shared.messages`):
 - READY from the last worker of a pool ends STARTING.
 - ADOPTED from the last worker ends RELOADING, and HANDED_OVER from the last one ends HANDING_OVER.
 
-What the death of a worker does: the pool replaces it in STARTING, SERVING and RELOADING, and the state does not change;
-an answer that it owed is no longer waited for.  In REPLACING, HANDING_OVER and DRAINING it is not replaced, and the
-death of the last worker ends the state.  A worker whose loop hangs is killed, so it is a case of the same.
+When a worker dies in STARTING, SERVING or RELOADING, the pool replaces it, and the state does not change; the parent no
+longer waits for an answer from it.  In REPLACING, HANDING_OVER and DRAINING it is not replaced, and the death of the
+last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
 """
 
 from collections.abc import Mapping
@@ -53,18 +53,18 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What can end a state."""
+    """The events that can end a state."""
 
     POOL_READY = "every worker of the pool accepts"
-    RELOAD = "the configuration is to be read again"
-    REFUSED = "the new configuration is wrong, or cannot take effect now; nothing has changed"
-    TERMS_SENT = "the workers have been sent new terms"
-    REPLACEMENT_BEGUN = "the pool has been sent the command to hand its connections to another pool"
-    TERMS_ADOPTED = "no worker still has to adopt the new terms"
-    RESTART = "echod is to stop, and another echod to continue with its connections"
-    STOP = "echod is to stop"
-    HANDED_OVER = "no worker still has connections for the next echod"
-    POOL_GONE = "the last worker of a pool that is to end has exited"
+    RELOAD = "a reload was requested"
+    REFUSED = "the new configuration is invalid, or cannot take effect now; nothing has changed"
+    TERMS_SENT = "the new terms have been sent to the workers"
+    REPLACEMENT_BEGUN = "the command to hand its connections to another pool has been sent to the pool"
+    TERMS_ADOPTED = "all workers have adopted the new terms"
+    RESTART = "a stop was requested, after which another echod continues with the connections"
+    STOP = "a stop was requested"
+    HANDED_OVER = "all workers have handed their connections over to the next echod"
+    POOL_GONE = "the last worker of a pool that ends has exited"
 
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
@@ -102,7 +102,7 @@ class Lifecycle:
         self.state = State.STARTING
 
     def on(self, event: Event) -> None:
-        """Move to the state that follows.  Raises ValueError for an event that the table does not have there: a bug."""
+        """Move to the state that follows.  Raises ValueError if the table has no such transition, which is a bug."""
         following = TRANSITIONS[self.state].get(event)
         if following is None:
             raise ValueError(f"{event.name} in {self.state.name}")

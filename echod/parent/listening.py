@@ -17,7 +17,7 @@ STORED_AS = "echod-listener"
 
 
 class ListeningSockets:
-    """The sockets on which the workers accept; at first those in `listeners`, passed by systemd or by a predecessor."""
+    """The sockets on which the workers accept; at first `listeners`, passed by systemd or kept by an earlier echod."""
 
     def __init__(self, listeners: Sequence[Listener], store: DescriptorStore, events: EventLog) -> None:
         self.listeners = list(listeners)
@@ -32,11 +32,11 @@ class ListeningSockets:
 
     @property
     def addresses(self) -> list[str]:
-        """Where new connections arrive."""
+        """The addresses that accept new connections."""
         return [listener.address for listener in self.listeners if not listener.retires]
 
     def plan(self, change: Change) -> list[Listener]:
-        """The sockets that `change` asks for, those that are to retire last; opened, but not in effect yet.
+        """The sockets that `change` requires, then those that retire; all are open, but not in effect yet.
 
         Raises `CannotListen`, and then nothing has changed.
         """
@@ -47,7 +47,7 @@ class ListeningSockets:
         return adopted + open_listeners(change.endpoints, change.port, change.terms.socket_options, kept)
 
     def moves(self, planned: Sequence[Listener]) -> bool:
-        """Whether that is another set of sockets than the one in effect."""
+        """Whether the plan differs from the sockets in effect."""
         return planned != self.listeners or any(listener.retires for listener in planned)
 
     def abandon(self, planned: Sequence[Listener], options: SocketOptions) -> None:
@@ -80,7 +80,7 @@ class ListeningSockets:
             self._store_all()
 
     def close(self, *, for_successor: bool) -> None:
-        """Close all of them; `for_successor`, only this process's descriptors, since systemd keeps the sockets."""
+        """Close all sockets; `for_successor`, only this process's descriptors, since systemd keeps the sockets."""
         if for_successor:
             self.release()
             return

@@ -1,4 +1,4 @@
-"""Connections that wait for a worker, and count as its clients meanwhile."""
+"""Connections that wait for a worker to start, and already count as its clients."""
 
 import socket
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from echod.shared.limits import Limits
 
 
 class PendingConnections:
-    """For each worker that `counters` has a row for, the connections with which it is to start."""
+    """For each worker, which has a row in `counters`, the connections that it will start with."""
 
     def __init__(self, counters: Counters, limits: Limits) -> None:
         self._rows = counters.rows
@@ -21,7 +21,7 @@ class PendingConnections:
         self._pending: list[list[Connection]] = [[] for _ in counters.rows]
 
     def add(self, worker: int, connections: Sequence[Connection]) -> None:
-        """Let more connections wait for a worker that is not there yet, even above the limits."""
+        """Add connections for a worker that has not started yet, even above the limits."""
         self._pending[worker].extend(connections)
         self._rows[worker].clients_now += len(connections)
         self._count(worker, connections)
@@ -32,19 +32,19 @@ class PendingConnections:
             self._count(worker, connections)
 
     def take(self, worker: int) -> list[Connection]:
-        """The connections of a worker that starts; they are its own from now on, and stay counted."""
+        """The connections of a worker that starts; the worker owns them from now on, and they stay counted."""
         connections, self._pending[worker] = self._pending[worker], []
         return connections
 
     def hand_over(self, queue: socket.socket) -> None:
-        """Send to the queue what still waits, as far as there is room."""
+        """Send the waiting connections to the queue, as far as it has room."""
         for row, connections in zip(self._rows, self._pending, strict=True):
             count = handover.hand_over_all(queue, connections)
             row.handed_over += count
             row.clients_now -= count
 
     def close_all(self, events: EventLog) -> None:
-        """Close what still waits, and log it."""
+        """Close the waiting connections, and log each."""
         for connections in self._pending:
             while connections:
                 copies.close_unowned(connections.pop(), events)

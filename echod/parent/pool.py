@@ -1,9 +1,9 @@
-"""The worker pool: the workers that serve together, each in its slot, replaced when it dies, and commanded as one.
+"""The worker pool: the workers that serve together, each in its slot; commands go to all of them.
 
 A worker that dies is replaced: at once the first time, and with increasing delays if its successors die early too.
-New connections wait in the kernel's queues for the successor, because the listening sockets are the parent's.  The
-worker's own connections continue there if it is certain that no byte of them was lost (`handover.copies`).  A worker
-whose loop hangs is killed, and replaced like any other.
+New connections wait in the kernel's queues for the successor, because the parent owns the listening sockets.  The
+worker's own connections continue in the successor if it is certain that none of their bytes was lost
+(`handover.copies`).  A worker whose loop hangs is killed, and replaced in the same way.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ from echod.worker.balance import open_wakeup
 from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
-"""Seconds that a worker may take to write its last events."""
+"""Seconds allowed at exit for a worker to write its last events."""
 REAPING = 1.0
-"""Seconds to wait, when echod ends, for workers that were killed; the kernel ends them in a millisecond."""
+"""Seconds to wait, when echod ends, for killed workers to exit; the kernel takes a millisecond for it."""
 
 
 class Owner(Protocol):
-    """The owner of a pool."""
+    """The object that owns a pool and is notified of its progress."""
 
     def on_ready(self) -> None:
         """Every worker accepts, for the first time."""
@@ -58,7 +58,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ParentContext:
-    """What the parent lends to each pool."""
+    """The parent's objects that each pool uses."""
 
     loop: Loop
     signals: Signals
@@ -83,7 +83,7 @@ class WorkerPool:
     ) -> None:
         self.listeners = listeners
         self.terms = terms
-        """What a worker that starts now serves by."""
+        """The terms for a worker that starts now."""
         self.counters = Counters(workers)
         self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, clients)
         self._loop = context.loop
@@ -113,18 +113,18 @@ class WorkerPool:
 
     @property
     def room(self) -> int:
-        """Connections of which this process can hold a descriptor."""
+        """Number of connections for which this process has descriptors."""
         return handover.room(len(self.listeners), len(self))
 
     @property
     def awaits_answers(self) -> bool:
-        """Whether a worker still owes the answer to a command."""
+        """Whether the answer of a worker to a command is still outstanding."""
         return any(slot.awaited for slot in self._slots)
 
     def start(self, connections: Sequence[Connection], before: Totals) -> None:
         """Start the workers, each with an equal share of these connections, even above the limit.
 
-        `before` is what was counted before; the connections are a part of it.
+        `before` are the totals of earlier pools; they include these connections.
         """
         self.counters.before = before
         for slot in self._slots:
@@ -133,7 +133,7 @@ class WorkerPool:
             self._start(slot)
 
     def serve_by(self, terms: ServiceTerms) -> None:
-        """Send the workers new terms, and await that each adopts them.
+        """Send the workers new terms, and expect an answer from each that has adopted them.
 
         Raises OSError if there is no memory or no descriptor for the limits, and then nothing has changed.
         """
@@ -146,7 +146,7 @@ class WorkerPool:
             slot.send(terms.encode(), fds, answer=messages.ADOPTED)
 
     def hand_over(self, queue_fd: int) -> None:
-        """Have the workers send all connections to the queue and exit, and await that each has."""
+        """Command the workers to send all connections to the queue and exit, and expect an answer from each."""
         self._end()
         self._drain_copies()
         quotas = handover.quotas([row.clients_now for row in self.counters.rows], self.room)
@@ -155,7 +155,7 @@ class WorkerPool:
         self._check_gone()
 
     def hand_over_pending(self, queue: socket.socket) -> None:
-        """Send the connections that wait for a worker to the queue, as far as there is room."""
+        """Send the connections that wait for a worker to the queue, as far as it has room."""
         self._pending.hand_over(queue)
         self._has_successor = False
 
@@ -174,12 +174,12 @@ class WorkerPool:
         return all(slot.well for slot in self._slots)
 
     def kill(self) -> None:
-        """Kill the workers that are left; what their clients are still owed is lost."""
+        """Kill the remaining workers; bytes still due on their connections are lost."""
         for slot in self._slots:
             slot.kill()
 
     def close(self) -> None:
-        """Kill what is left of the workers and close everything but the listening sockets."""
+        """Kill the remaining workers, and close everything but the listening sockets."""
         self.kill()
         self._reap(REAPING)
         self._pending.close_all(self._events)
@@ -190,7 +190,7 @@ class WorkerPool:
         self._free()
 
     def _reap(self, seconds: float) -> None:
-        """Reap workers that were killed.  One that takes longer is left to process 1, when this process has exited."""
+        """Reap workers that were killed.  If one takes longer, process 1 reaps it once this process has exited."""
         deadline = time.monotonic() + seconds
         for slot in self._slots:
             if slot.pid:
@@ -213,7 +213,7 @@ class WorkerPool:
             holder.drain()
 
     def _start(self, slot: WorkerSlot) -> None:
-        """Fork a worker into `slot`, or try again later if the system has no process or no descriptor left."""
+        """Fork a worker into `slot`, or retry later if the system has no process or no descriptor left."""
         slot.reset(self._loop.now)
         parent, holder = os.getpid(), self._holders[slot.number]
         try:
@@ -232,7 +232,7 @@ class WorkerPool:
             self._loop.watch(slot.commands.fileno(), READ, lambda: self._on_message(slot))
 
     def _become_worker(self, number: int, commands: socket.socket, copy_socket: socket.socket) -> NoReturn:
-        """In the child: close what is the parent's, and work.  Never returns into the parent's code."""
+        """In the child: close the parent's descriptors, and run the worker.  Never returns to the parent's code."""
         code = EX_SOFTWARE
         events = self._events
         events.worker = number
@@ -243,7 +243,7 @@ class WorkerPool:
             shared = PoolMemory(self.counters, self.limits, self._wakeups)
             Worker(assignment, shared, Channels(commands, copy_socket), events).run()
             code = EX_OK
-        except BaseException as error:  # noqa: BLE001  nothing may get out of here, into the parent's code
+        except BaseException as error:  # noqa: BLE001  no exception may reach the parent's code
             events.bug_of(error)
         finally:
             events.queue.finish(FLUSH)
@@ -258,7 +258,7 @@ class WorkerPool:
         self._pending.close()
 
     def _on_message(self, slot: WorkerSlot) -> None:
-        """A worker accepts for the first time, answers a command, or closes its socket because it exits."""
+        """Handle a worker's message: it accepts for the first time, answers a command, or has closed its socket."""
         message = slot.receive()
         if message is None:
             return
@@ -270,12 +270,12 @@ class WorkerPool:
                 self._owner.on_ready()
         elif not message:
             self._close_commands(slot)
-        elif message == slot.awaited:  # an answer to an older command does not count
+        elif message == slot.awaited:  # an answer to an older command is ignored
             slot.awaited = b""
             self._owner.on_answered()
 
     def _on_exit(self, slot: WorkerSlot) -> None:
-        """A worker has exited: find out why, save the connections that can continue, and have it replaced."""
+        """Handle a worker's exit: find the reason, save the connections that can continue, and replace the worker."""
         pid, wait_status = os.waitpid(slot.pid, os.WNOHANG)
         if not pid:
             return
@@ -305,7 +305,7 @@ class WorkerPool:
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
     def _check_gone(self) -> None:
-        """Tell the owner once no worker is left; in the next turn, as this one may still have events of theirs."""
+        """Notify the owner once no worker is left; in the next turn, because this turn may still have their events."""
         if not any(slot.pid for slot in self._slots):
             self._loop.call_later(0, lambda now: self._owner.on_gone())
 

@@ -1,8 +1,8 @@
-"""From settings to terms: one path, taken at startup and at each reload.
+"""From settings to terms, at startup and at each reload.
 
-`Configuration` compares the settings that were read with those in effect, and says by a `Change` what follows: the
-terms that the workers get, how many workers there are, where they listen, and what there is to log about it.  The
-supervisor applies the change, and commits the settings when that has worked.
+`Configuration` compares new settings with those in effect, and returns the difference as a `Change`: the terms for the
+workers, the number of workers, where they listen, and the warnings to log.  The supervisor applies the change, and
+commits the settings once it has succeeded.
 
 The parent does nothing else while it reads.  So a host name is resolved again only if `host` or `port` has changed.
 """
@@ -26,14 +26,15 @@ SPARE_FDS = 64
 """Descriptors that a worker needs besides those of its connections."""
 
 _LISTENING: list[ConfigPath] = [("host",), ("port",)]
-"""The settings that say where to listen."""
+"""The settings that determine where echod listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What a process of echod is given: `descriptors` at most, and `tick` seconds between two signs of life.
+    """The properties of this process that settings do not change.
 
-    With `activated`, a .socket unit passed the listening sockets, which overrules the settings of where to listen.
+    It may open `descriptors` descriptors, and its workers tick every `tick` seconds.  With `activated`, a .socket unit
+    passed the listening sockets, which override `host` and `port`.
     """
 
     descriptors: int
@@ -43,10 +44,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What new settings change: the terms, how many `workers` serve by them, and where these listen.
+    """The effect of new settings: the terms, the number of `workers`, and the endpoints where they listen.
 
-    `endpoints` is None if they listen as before; `port` belongs to it.  `changed` are the keys that differ,
-    `overruled` the settings without effect because systemd passed sockets, and `warnings` whole sentences.
+    `endpoints` is None if they listen as before; `port` is the port of `endpoints`.  `changed` are the keys that
+    differ, `overruled` the settings without effect because systemd passed sockets, and `warnings` are sentences.
     """
 
     terms: ServiceTerms
@@ -70,24 +71,25 @@ class Configuration:
         self._read: Settings | None = None
 
     def reload(self) -> Change:
-        """Read the settings again, and say what they would change.  Raises `ConfigError` and `CannotListen`."""
+        """Read the settings again, and return what they would change.  Raises `ConfigError` and `CannotListen`."""
         return self.change_to(self._read_again())
 
     def commit(self) -> None:
-        """Note that the settings that were read last are in effect."""
+        """Record that the settings read last are in effect, and store them for the next echod."""
         assert self._read is not None, "nothing was read"
         self._in_effect = self._read
         last_good.keep(self._in_effect, self._store)
 
     def change_to(self, loaded: Loaded) -> Change:
-        """What these settings change, compared with those in effect; at startup there are none.
+        """What these settings change, compared with those in effect; at startup none are in effect.
 
         Raises `CannotListen` for a host that does not resolve.
         """
         new, before = loaded.settings, self._in_effect or loaded.settings
         self._read = new
         options = _socket_options(new)
-        # From now on, since connections may stay in the kernel's queue, with the options of before, for any time.
+        # This stays true from the first change on, because connections may wait in the kernel's queue, with the old
+        # options, for any length of time.
         self._options_changed = self._options_changed or options != _socket_options(before)
         changed = [key for key in keys() if key.value(new) != key.value(before)]
         hosts: Sequence[str] = new.host
@@ -141,9 +143,9 @@ def _overruled(loaded: Loaded, overruled: list[ConfigPath]) -> list[str]:
 
 
 def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
-    """A warning if a worker may have fewer descriptors than connections."""
+    """A warning if the workers have too few descriptors for the `wanted` connections."""
     served = workers * (descriptors - SPARE_FDS)
     if served >= wanted:
         return []
-    warning = f"limits.max_connections is {wanted}, but the descriptors of this process allow only {served}"
-    return [f"{warning}; raise LimitNOFILE= (ulimit -n), which is {descriptors}, or lower the limit"]
+    warning = f"limits.max_connections is {wanted}, but the descriptor limit allows only {served}"
+    return [f"{warning}; raise LimitNOFILE= (ulimit -n), now {descriptors}, or lower limits.max_connections"]

@@ -1,9 +1,9 @@
-"""One worker pool takes over from another in the same echod, when the number of workers or the addresses change.
+"""Replacing one worker pool by another in the same echod, when the number of workers or the addresses change.
 
 All connections move from the old workers to the new through a queue, as at a restart (`handover.queue`); new
 connections wait in the kernel's queues meanwhile.  Measured: 200 clients wait for 0.02 s, and 10,000 for 0.5 s.
-Rejected: adding and removing single workers, and sending them listening sockets, because each would be a second way
-to do what can be done this way.
+Rejected: adding and removing single workers, and sending them listening sockets, because each would be a second
+mechanism for what this one does.
 """
 
 import socket
@@ -15,9 +15,9 @@ from echod.parent.pool import WorkerPool
 
 
 class Replacement:
-    """Has the `old` pool hand over its connections and end; `complete` then starts the `new` one.
+    """Makes the `old` pool hand over its connections and end; then `complete` starts the `new` pool.
 
-    Raises OSError if there is no descriptor for the queue, and closes the new pool then.
+    Raises OSError if there is no descriptor for the queue, after it has closed the new pool.
     """
 
     def __init__(self, old: WorkerPool, new: WorkerPool, events: EventLog) -> None:
@@ -33,7 +33,7 @@ class Replacement:
         old.hand_over(self._writing.fileno())
 
     def complete(self) -> WorkerPool:
-        """Start the new pool, and return it, once no worker of the old one is left.
+        """Start the new pool, and return it.  Call this once no worker of the old pool is left.
 
         The queue is not read earlier, because until then this process holds a copy of each connection.  The queue has
         room for 70,000 connections.
@@ -52,7 +52,7 @@ class Replacement:
         return self._new
 
     def close(self) -> None:
-        """Close the new pool, which never starts, and the queue."""
+        """Close the queue, and the new pool, which has not started."""
         self._reading.close()
         self._writing.close()
         self._new.close()

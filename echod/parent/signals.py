@@ -1,7 +1,7 @@
 """Signals as events of a loop.
 
-The handlers do nothing: the interpreter writes the number of each signal to a descriptor (`signal.set_wakeup_fd`), and
-what is to be done is done by a callback of the loop, between others, never in the middle of one.
+The signal handlers do nothing: the interpreter writes the number of each signal to a descriptor
+(`signal.set_wakeup_fd`), and a callback of the loop acts on it.  So no signal interrupts another callback.
 """
 
 import os
@@ -12,14 +12,14 @@ from types import FrameType
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Let the interpreter take note; the default action would end the process."""
+    """Do nothing, so that the interpreter reports the signal; the default action would end the process."""
 
 
 class Signals:
-    """Has `on_signal(signum)` called for each of `signums`, once `fd` is watched for `on_readable`.
+    """Calls `on_signal(signum)` for each signal of `signums`; the loop must watch `fd` and call `on_readable`.
 
-    For the rest of the process: the handlers stay after `close`, since a signal more must not end what is still done
-    then.
+    The handlers stay installed after `close`, until the process ends, because another signal must not interrupt the
+    shutdown.
     """
 
     def __init__(self, signums: Iterable[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> None:
@@ -31,32 +31,34 @@ class Signals:
             signal.signal(signum, _nothing)
 
     def on_readable(self) -> None:
-        """Call back for the signals that have come, by their numbers: of several at once the kernel runs the handler of
-        the first one last."""
+        """Call back for the signals that have arrived, in the order of their numbers.
+
+        The order of arrival is unknown: of several signals at once, the kernel runs the first one's handler last.
+        """
         for number in sorted(os.read(self.fd, 512)):
             if number in self._signums:
                 self._on_signal(signal.Signals(number))
 
     def close(self) -> None:
-        """Give back the descriptors; signals that come from now on do nothing."""
+        """Close the descriptors; signals that arrive from now on are ignored."""
         signal.set_wakeup_fd(self._wakeup_before)
         self.forget()
 
     def forget(self) -> None:
-        """After a fork: give back the descriptors; what is written there is for the parent."""
+        """After a fork: close the descriptors, which belong to the parent."""
         os.close(self.fd)
         os.close(self._write_fd)
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Keep the signals waiting, so that a process that is being forked gets none while it looks like this one."""
+        """Block the signals while a process is forked, so that the child handles none as if it were the parent."""
         with held_back(self._signums):
             yield
 
 
 @contextmanager
 def held_back(signums: Iterable[signal.Signals]) -> Iterator[None]:
-    """Keep `signums` waiting for this thread until the end of the block (pthread_sigmask(3))."""
+    """Block `signums` in this thread until the end of the `with` block (pthread_sigmask(3)); they stay pending."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:
         yield

@@ -14,21 +14,21 @@ from echod.shared import messages
 HUNG = 5
 """Beats without a tick after which a worker counts as hung.  Counted, not timed: the machine may have slept."""
 UNWELL = 3
-"""Beats without a tick after which systemd's watchdog is no longer fed."""
+"""Beats without a tick after which the parent sends no more WATCHDOG=1 to systemd."""
 
 STABLE_AFTER = 10.0
-"""Seconds that a worker must live for its death not to count as an early one."""
+"""Seconds after its start from which a worker's death no longer counts as early."""
 DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds until a worker is replaced, by the number of early deaths in a row."""
 CRASH_LOOP = 3
-"""Early deaths in a row after which one of the connections may be what kills the workers."""
+"""Early deaths in a row after which one of the connections is suspected of killing the workers."""
 
 
 @dataclass(slots=True)
 class WorkerSlot:
     """The slot of the worker with this `number`; it owns the command socket and the pidfd.
 
-    The command socket is non-blocking here: a worker that does not read must not make the parent wait.
+    The command socket is non-blocking on this side: a worker that does not read must not make the parent wait.
     """
 
     number: int
@@ -57,7 +57,7 @@ class WorkerSlot:
     def fork(self) -> socket.socket | None:
         """Fork a worker into this slot.  Returns None in the parent, and in the worker its end of the command socket.
 
-        Raises OSError if the system has no process or no descriptor left, and has left nothing behind then.
+        Raises OSError if the system has no process or no descriptor left, and then leaves nothing behind.
         """
         commands, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -76,7 +76,7 @@ class WorkerSlot:
             return theirs
         theirs.close()
         commands.setblocking(False)
-        with contextlib.suppress(BrokenPipeError):  # the worker is dead already, as its pidfd will say
+        with contextlib.suppress(BrokenPipeError):  # the worker is dead already, and its pidfd will show that
             commands.send(messages.BEGIN)
         self.pid, self.pidfd, self.commands = pid, pidfd, commands
         return None
@@ -84,9 +84,9 @@ class WorkerSlot:
     def send(self, command: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
         """Send a command, with descriptors, to which the worker is to reply with `answer`.
 
-        Nothing is sent or awaited while the slot is empty or the worker has just died.  A worker that cannot take the
-        command, because its socket is full or the descriptors are too many, is killed: it would act on older commands
-        than the others.
+        While the slot is empty, or after the worker has died, nothing is sent or awaited.  A worker that cannot receive
+        the command, because its socket is full or there are too many descriptors, is killed: it would act on older
+        commands than the other workers.
         """
         self.awaited = b""
         if self.commands is not None:
@@ -97,7 +97,7 @@ class WorkerSlot:
                 self.kill()
 
     def receive(self) -> bytes | None:
-        """The worker's next message; empty when it has closed its end, and None if there is no message now."""
+        """The worker's next message; empty if it has closed its end, and None if there is no message now."""
         if self.commands is None:
             return b""
         try:
@@ -108,13 +108,13 @@ class WorkerSlot:
             return b""
 
     def close_commands(self) -> None:
-        """Close the command socket: nothing more is heard from the worker."""
+        """Close the command socket: no more messages arrive from the worker."""
         if self.commands is not None:
             self.commands.close()
             self.commands = None
 
     def beat(self, ticks: int) -> None:
-        """Note whether the worker has ticked since the last beat, and kill it if it hangs."""
+        """Check whether the worker has ticked since the last beat, and kill it if it hangs."""
         self._reap()
         self._missed = self._missed + 1 if ticks == self._ticks else 0
         self._ticks = ticks
@@ -123,15 +123,15 @@ class WorkerSlot:
 
     @property
     def well(self) -> bool:
-        """Whether there is a worker whose loop turns."""
+        """Whether there is a worker and its loop runs."""
         return bool(self.pid) and self._missed < UNWELL
 
     def crash_loops(self, now: float) -> bool:
-        """Whether so many workers have died early that the next should start without their connections."""
+        """Whether workers have died early too often for the next one to start with their connections."""
         return self._early_deaths >= CRASH_LOOP and now - self.started < STABLE_AFTER
 
     def note_exit(self, now: float, *, forked: bool) -> float:
-        """Note that the worker has exited, or could not be `forked`; returns the seconds until the next start."""
+        """Count an exit, or a failed fork if not `forked`, and return the seconds until the next start."""
         if now - self.started >= STABLE_AFTER:
             self._early_deaths = self._failures = 0
         self._early_deaths += forked
@@ -144,7 +144,7 @@ class WorkerSlot:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reason(self, wait_status: int, *, stopping: bool) -> str:
-        """Why the worker has exited, in words, by its wait status (wait(2))."""
+        """The reason for the worker's exit, in words, from its wait status (wait(2))."""
         code = os.waitstatus_to_exitcode(wait_status)
         if code == EX_OK and stopping:
             return "stopped"
@@ -154,7 +154,7 @@ class WorkerSlot:
         return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
 
     def close(self) -> None:
-        """Close what the slot owns; the process, if there is one, is left as it is."""
+        """Close the command socket and the pidfd; a process that still runs is left alone."""
         self.close_commands()
         self.awaited = b""
         if self.pid:
@@ -162,7 +162,7 @@ class WorkerSlot:
             self.pid, self.pidfd = 0, -1
 
     def _open_pidfd(self, pid: int) -> int:
-        """A pidfd of a child, which is killed if there is none, because its death would go unnoticed."""
+        """A pidfd of a child.  If none can be opened, the child is killed, because its death would go unnoticed."""
         try:
             return os.pidfd_open(pid)
         except OSError:
@@ -171,5 +171,5 @@ class WorkerSlot:
             raise
 
     def _reap(self) -> None:
-        """Reap children that were killed for want of a pidfd, without waiting for them."""
+        """Reap children that were killed because they had no pidfd, without waiting for them."""
         self._unreaped = [pid for pid in self._unreaped if os.waitpid(pid, os.WNOHANG) == (0, 0)]

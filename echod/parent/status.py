@@ -13,8 +13,8 @@ STATUS_EVERY = 1.0
 class StatusReporter:
     """Sends the status to systemd by `notifier`, with the counters that `totals` returns.
 
-    `adopted` says whether systemd passed the listening sockets.  `watchdog` is the number of seconds in which systemd
-    expects a sign of life, None if it expects none; `tick` is the number of seconds between two calls of `beat`.
+    `adopted` says whether systemd passed the listening sockets.  `watchdog` is the number of seconds within which
+    systemd expects WATCHDOG=1, None if it expects none; `tick` is the number of seconds between two calls of `beat`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class StatusReporter:
         self._adopted = adopted
         self._watchdog_every = watchdog / 2 - tick / 2 if watchdog else None
         self._watchdog_at = 0.0
-        # A beat that falls less than one tick short of the interval sends the status, since the next would be late.
+        # A beat less than one tick before the end of the interval sends the status, since the next one would be late.
         self._status_every = STATUS_EVERY - tick
         self._status_at = 0.0
         self._status = ""
@@ -54,7 +54,7 @@ class StatusReporter:
         self._notifier.ready(self._status)
 
     def beat(self, now: float, *, well: bool) -> None:
-        """Send what is due: a sign of life if all workers are `well`, and the sentence if it has changed."""
+        """Send what is due: WATCHDOG=1 if all workers are `well`, and the sentence if it has changed."""
         self._notifier.send_late()
         due = self._watchdog_every is not None and now - self._watchdog_at >= self._watchdog_every
         if due and well and self._notifier.watchdog():
@@ -65,7 +65,7 @@ class StatusReporter:
                 self._status, self._status_at = sentence, now
 
     def stopping(self, seconds: float, *, hands_over: bool) -> None:
-        """Report that the service stops, which may take that many seconds, and how many connections are left."""
+        """Report that the service stops, that this may take `seconds`, and how many connections are left."""
         self._stopping = "Restarting: handing over {}." if hands_over else "Stopping: draining {}."
         self._notifier.stopping(self._sentence(), seconds)
 
@@ -90,7 +90,7 @@ def serving(
     overruled: Sequence[str] = (),
     refused: str = "",
 ) -> str:
-    """The sentence while echod serves: where, how many connections, how many bytes, and what needs attention.
+    """The sentence while echod serves: its addresses, connections and bytes, and anything that needs attention.
 
     `overruled` are the settings that the sockets from systemd override; `refused` is why the last reload failed.
     """

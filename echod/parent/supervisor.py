@@ -1,7 +1,7 @@
-"""The parent: it owns the listening sockets, the worker pool, the signals, and the talk with systemd.
+"""The parent: it owns the listening sockets, the worker pool and the signals, and communicates with systemd.
 
-It never touches a client's bytes, so nothing that a client sends can harm it.  `lifecycle` has its states and says what
-each signal, message and death of a worker does in each of them; here is how.
+It never touches a client's bytes, so nothing that a client sends can harm it.  `lifecycle` defines its states, and the
+effect of each signal, message and death of a worker; this module carries them out.
 """
 
 import signal
@@ -30,12 +30,12 @@ from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 GRACE = 1.0
-"""Seconds that the workers may take to exit after the time for draining; and once more to write their last events."""
+"""Seconds allowed for the workers to exit after the time for draining, and again to write their last events."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
-    """What connects echod to systemd; `watchdog` is how many seconds it waits for a sign of life, None for ever.
+    """The connection to systemd, which expects WATCHDOG=1 every `watchdog` seconds, or not at all if that is None.
 
     With `hangup_stops` echod runs at a terminal, whose SIGHUP stops it.
     """
@@ -48,22 +48,21 @@ class ServiceManager:
 
 @dataclass(slots=True)
 class Requests:
-    """What signals have asked for and has not been done yet."""
+    """Requests by signals that have not been carried out yet."""
 
     reload: bool = False
     stop: signal.Signals | None = None
-    """The signal that asked for it."""
+    """The signal that requested the stop; None if there was none."""
     restart: bool = False
     """The stop is, or will be, the first half of a restart."""
     kill: bool = False
-    """The stop is not to wait for clients."""
+    """The stop does not wait for connections to drain."""
 
 
 class Supervisor:
-    """Serves by `start` until a signal stops it, and by what `configuration` reads at each reload.
+    """Serves by the change `start`, and after each reload by what `configuration` has read, until a signal stops it.
 
-    `refused` says why `start` is not what the configuration says now, if it is not.  The workers begin with
-    `connections`, left by another echod.
+    `refused` is the error in the present configuration if `start` comes from an earlier one, else empty.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class Supervisor:
         self._ready = False
 
     def run(self, connections: Sequence[Connection]) -> None:
-        """Serve, these connections first, until echod is stopped and everything is closed."""
+        """Serve, beginning with these connections of an earlier echod, until echod is stopped and all is closed."""
         loop, log = self._loop, self._events.queue
         self._pool = self._new_pool(self._change, self._sockets.listeners, clients=len(connections))
         log.attach(loop)
@@ -119,7 +118,7 @@ class Supervisor:
 
     def on_ready(self) -> None:
         """Every worker of the pool accepts: echod is ready, or a replacement is complete."""
-        if self._state is not State.STARTING:  # the pool is to end already
+        if self._state is not State.STARTING:  # the pool has already been commanded to end
             return
         self._close_retired()
         self._lifecycle.on(Event.POOL_READY)
@@ -130,12 +129,12 @@ class Supervisor:
         self._report_ready()
         self._events.ready(addresses=self._sockets.addresses, workers=len(self._pool))
         if (failed := self._manager.notifier.failed) is not None:
-            problem = f"systemd cannot be notified: NOTIFY_SOCKET: {failed.strerror or failed}"
+            problem = f"cannot notify systemd (NOTIFY_SOCKET): {failed.strerror or failed}"
             self._events.config_warning(problem=problem)
         self._reload_if_requested()
 
     def on_answered(self) -> None:
-        """A worker has answered a command, or has exited: see whether the pool is done with it."""
+        """A worker has answered a command, or has exited: check whether any answer is still outstanding."""
         if self._pool.awaits_answers:
             return
         if self._state is State.RELOADING:
@@ -145,7 +144,7 @@ class Supervisor:
             self._end_handover()
 
     def on_gone(self) -> None:
-        """The last worker of a pool that is to end has exited: another pool starts, or echod ends."""
+        """The last worker of a pool that ends has exited: another pool starts, or echod ends."""
         self._lifecycle.on(Event.POOL_GONE)
         if self._replacement is None:
             self._loop.stop()
@@ -157,7 +156,7 @@ class Supervisor:
                 self._pool.kill()
 
     def drop_parent_resources(self) -> None:
-        """In a worker, after the fork: close what belongs to the parent alone."""
+        """In a worker, after the fork: close the resources that only the parent uses."""
         self._events.queue.reset()
         self._manager.notifier.close()
         self._signals.forget()
@@ -168,7 +167,7 @@ class Supervisor:
         return self._lifecycle.state
 
     def _handle_signal(self, signum: signal.Signals) -> None:
-        """Note what the signal asks for, and do it if the state allows that now (`lifecycle`)."""
+        """Record what the signal requests, and carry it out if the state allows that now (`lifecycle`)."""
         requests = self._requests
         if signum == signal.SIGHUP and not self._manager.hangup_stops:
             requests.reload = True
@@ -193,7 +192,7 @@ class Supervisor:
             self._reload()
 
     def _reload(self) -> None:
-        """Read the configuration and serve by it, or log why not.  Whatever happens, clients are served."""
+        """Read the configuration and serve by it, or log why not.  No error ends the service."""
         self._lifecycle.on(Event.RELOAD)
         self._manager.notifier.reloading()
         try:
@@ -203,7 +202,7 @@ class Supervisor:
             for problem in error.problems:
                 self._events.reload_refused(problem=problem)
             self._refused = failure(error.problems)
-        except Exception as error:  # noqa: BLE001  a bug in reading a file must not end those who are served
+        except Exception as error:  # noqa: BLE001  a bug in reading a file must not end the connections
             self._events.bug_of(error)
             self._refused = "a bug in echod: see the journal"
         else:
@@ -218,7 +217,7 @@ class Supervisor:
         self._report_ready()
 
     def _apply(self, change: Change) -> Event:
-        """Have the workers serve by this change; what can't be changed in them is changed by another pool.
+        """Make the workers serve by this change; another pool replaces them if they cannot change in that way.
 
         Raises `ConfigError` or `CannotListen`, and then nothing has changed.
         """
@@ -236,22 +235,22 @@ class Supervisor:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"the new configuration needs more memory or descriptors than there are: {error.strerror}; "
-                "free some, and reload again"
+                f"not enough memory or descriptors for the new configuration: {error.strerror}; "
+                "free some, then reload again"
             ) from error
         sockets.commit(planned, terms.socket_options)
         self._events.change(terms.log_options)
         return begun
 
     def _replace_pool(self, change: Change, listeners: Sequence[Listener]) -> None:
-        """Have another pool take over.  Raises `ConfigError` or OSError if that is not possible now."""
+        """Make another pool take over.  Raises `ConfigError` or OSError if that is not possible now."""
         clients = self._pool.counters.clients_now()
         room = handover.room(len(listeners), len(self._pool) + change.workers)
         if clients > room:
             raise ConfigError(
-                f"{', '.join(change.changed)} cannot change now: handing over {clients} clients takes more descriptors "
-                f"than this process may open, which is enough for {room}; raise LimitNOFILE= (ulimit -n), or reload "
-                "again with fewer clients"
+                f"{', '.join(change.changed)} cannot change now: there are {clients} connections to hand over, but the "
+                f"descriptor limit of this process allows {room}; raise LimitNOFILE= (ulimit -n), or reload again with "
+                "fewer connections"
             )
         # Until the new pool has counted them, the old one may accept as many clients as its limit allows.
         clients = max(clients, self._pool.terms.max_connections)
@@ -294,11 +293,11 @@ class Supervisor:
     def _open_handover_queue(self) -> socket.socket | None:
         queue = handover.open_queue(self._manager.store)
         if queue is None:
-            self._events.handover_impossible(problem="systemd keeps no descriptors for this service")
+            self._events.handover_impossible(problem="systemd does not store descriptors for this service")
         return queue
 
     def _end_handover(self) -> None:
-        """Report that all workers have handed over; clients for whom there was no room are drained."""
+        """Report that all workers have handed over; connections for which there was no room are drained."""
         assert self._handover_queue is not None
         self._lifecycle.on(Event.HANDED_OVER)
         with self._handover_queue as queue:
@@ -308,7 +307,7 @@ class Supervisor:
         self._events.handed_over(count=count, left=self._pool.counters.clients_now())
 
     def _close(self) -> None:
-        """Leave nothing behind, whatever made `run` end."""
+        """Close everything, for whatever reason `run` ends."""
         if self._replacement is not None:
             self._replacement.close()
         self._pool.close()
@@ -319,10 +318,10 @@ class Supervisor:
         self._signals.close()
         self._loop.close()
 
-    # What both need
+    # Used by both
 
     def _new_pool(self, change: Change, listeners: Sequence[Listener], *, clients: int) -> WorkerPool:
-        """A pool with room for as many clients as its terms allow, and as `clients`, which may be more."""
+        """A pool with room for the maximum of its terms, and for at least `clients` connections."""
         context = ParentContext(self._loop, self._signals, self._events, self)
         return WorkerPool(change.workers, listeners, change.terms, context, clients=clients)
 
@@ -339,10 +338,10 @@ class Supervisor:
         )
 
     def _on_beat(self, now: float) -> None:
-        """See whether every worker's loop turns, and send systemd what is due."""
+        """Check that every worker's loop runs, and send systemd what is due."""
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
-        # Half a tick after the workers, which tick at multiples of it: so their counters are at most that old.
+        # Half a tick after the workers, which tick at multiples of a tick: so their counters are at most that old.
         tick = self._pool.terms.tick
         self._loop.call_later(1.5 * tick - now % tick, self._on_beat)
 

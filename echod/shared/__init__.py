@@ -1,10 +1,10 @@
-"""What the parent and its workers both know.
+"""What the parent and its workers both use.
 
     terms     the terms by which workers serve
     counters  counters in shared memory, one row per worker
-    limits    who may connect, counted over all workers
-    messages  every message between the two
-    memory    all that the workers of a pool share
+    limits    limits on connections, counted over all workers
+    messages  every message between the parent and a worker
+    memory    everything that the workers of a pool share
 
 No code here waits, forks or knows which process it runs in.
 """

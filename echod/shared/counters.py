@@ -23,10 +23,10 @@ class Totals:
 
 
 class WorkerCounters(ctypes.Structure):
-    """One worker's counters, which it alone writes and every process of the pool reads."""
+    """One worker's counters: only that worker writes them, and every process of the pool reads them."""
 
     clients_now: int
-    """Connections that hold a place, the one being accepted included."""
+    """Connections that hold a place, including one that is being accepted."""
     clients_total: int
     clients_refused: int
     bytes_echoed: int
@@ -36,11 +36,11 @@ class WorkerCounters(ctypes.Structure):
     handed_over: int
     """Connections that the worker has handed over."""
     ticks: int
-    """Turns of the worker's loop that were ticks: it is alive if this rises."""
+    """Ticks of the worker's loop so far: while this rises, the loop runs."""
     accepting: int
-    """1 while the worker waits for connections, else 0."""
+    """1 while the worker watches its listening sockets, else 0."""
     available: int
-    """1 if the worker would accept if it were woken; 0 if it is dead, in a pause or at its end."""
+    """1 if the worker would accept if it were woken; 0 if it is dead, paused or stopping."""
 
     _fields_ = (
         ("clients_now", ctypes.c_uint64),
@@ -60,7 +60,7 @@ class WorkerCounters(ctypes.Structure):
 
 
 class Counters:
-    """A row for each of `workers` workers, in anonymous shared memory; to be made before the fork."""
+    """A row for each of `workers` workers, in anonymous shared memory; create it before the fork."""
 
     def __init__(self, workers: int) -> None:
         self.before = Totals(0, 0, 0, 0)

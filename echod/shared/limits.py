@@ -1,11 +1,11 @@
-"""Admission: how many clients may connect, counted over all workers together.
+"""Limits on the number of clients, in total and per source, counted over all workers together.
 
-The total is the sum of the workers' rows.  A worker takes a place before it accepts, and gives it back if that makes
-one too many; so there are never more clients than the limit, even if other workers accept at the same moment.
+The total is the sum of the workers' rows.  A worker takes a place before it accepts, and gives it back if the total
+then exceeds the limit; so there are never more clients than the limit, even if other workers accept at the same time.
 
-The count per source is a table in shared memory, one for each worker, so wiping a dead worker's table forgets its
-clients.  The tables are read and changed under a kernel lock, because a limit that two workers can exceed together is
-not a limit; fcntl(2) releases the lock when its holder dies, which no lock in memory would.
+Each worker has a table in shared memory that counts its clients per source, so clearing a dead worker's table removes
+its clients.  The tables are read and changed under a kernel lock, because otherwise two workers together could exceed
+the limit; fcntl(2) releases the lock when its holder dies, which a lock in memory would not.
 
 When limits change, the parent makes new tables and sends their descriptor to the workers, and each counts its clients
 again there.  Until the last worker has done so, a source may get more connections than the limit; afterwards none is
@@ -42,13 +42,13 @@ class SourceTable:
         return self._counts[self._find(key)]
 
     def add(self, key: int) -> None:
-        """One client more."""
+        """Count one client more."""
         place = self._find(key)
         self._keys[place] = key
         self._counts[place] += 1
 
     def remove(self, key: int) -> None:
-        """One client fewer; a source without clients takes no cell."""
+        """Count one client fewer; a source without clients takes no cell."""
         hole = self._find(key)
         self._counts[hole] -= 1
         if self._counts[hole]:
@@ -64,7 +64,7 @@ class SourceTable:
             place = (place + 1) & self._mask
 
     def clear(self) -> None:
-        """Forget every source."""
+        """Remove all sources."""
         for cells in (self._keys, self._counts):
             cells.cast("B")[:] = bytes(cells.nbytes)
 
@@ -79,10 +79,10 @@ class SourceTable:
 
 
 class Limits:
-    """The clients that all workers together may have; to be made before the fork.
+    """The limits on the clients of all workers together; create them before the fork.
 
-    `max_connections` limits all clients, and `max_per_source` those of one source (see `address.source`), 0 for no
-    limit.  The pool may begin with `initial` connections, whatever the limit.
+    `max_connections` limits all clients, and `max_per_source` those of one source (see `address.source`); 0 disables
+    the limit per source.  The pool may begin with `initial` connections, whatever the limit.
     """
 
     def __init__(self, counters: Counters, max_connections: int, max_per_source: int, initial: int = 0) -> None:
@@ -95,14 +95,14 @@ class Limits:
 
     @property
     def counts_sources(self) -> bool:
-        """Whether there is a limit per source at all."""
+        """Whether there is a limit per source."""
         return bool(self._tables)
 
     def change(self, max_connections: int, max_per_source: int) -> Sequence[int]:
         """In the parent: set new limits, and return the descriptors that the workers need to `follow`.
 
-        This object keeps the descriptors.  Raises OSError if there is no memory or no descriptor for the tables, and
-        changes nothing then.
+        This object owns the descriptors.  Raises OSError if there is no memory or no descriptor for the tables, and
+        then changes nothing.
         """
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return []
@@ -132,7 +132,7 @@ class Limits:
     ) -> None:
         """In a worker: set the limits that the parent has changed, and count the sources of all its clients again.
 
-        `fds` are the worker's copies of the parent's descriptors, and are this object's from now on.
+        `fds` are the worker's copies of the parent's descriptors; this object owns them from now on.
         """
         if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
             return
@@ -140,9 +140,9 @@ class Limits:
         self.count(worker, sources)
 
     def count(self, worker: int, sources: Iterable[int | None]) -> None:
-        """Count one more client of each of `sources`, already accepted, and so without regard to the limit.
+        """Count one more client of each of `sources`, even above the limit, since they are accepted already.
 
-        Without the lock, like `vacate`: the worker does not run yet, or is the only writer of its new table.
+        Takes no lock, like `vacate`: the worker does not run yet, or is the only writer of its new table.
         """
         if self._tables:
             for source in sources:
@@ -170,17 +170,17 @@ class Limits:
         return [SourceTable(memory[start : start + cells], memory[-1] | 1) for start in starts]
 
     def vacate(self, worker: int) -> None:
-        """Free the places of a dead worker, for its successor.
+        """Free the places of a dead worker for its successor.
 
-        Without the lock: the parent does this, and must not wait for a worker that hangs while it holds the lock.  A
-        worker that reads the table meanwhile may or may not count clients that are gone.
+        Takes no lock: the parent calls this, and must not wait for a worker that hangs while it holds the lock.  A
+        worker that reads the table meanwhile may still count clients that are gone.
         """
         self._counters.rows[worker].vacate()
         if self._tables:
             self._tables[worker].clear()
 
     def take_place(self, worker: int) -> bool:
-        """Take a place among all clients; False, and nothing taken, if all are taken."""
+        """Take one of the `max_connections` places; if none is free, take nothing and return False."""
         self._counters.rows[worker].clients_now += 1
         if self._counters.clients_now() <= self._max_connections:
             return True
@@ -192,7 +192,7 @@ class Limits:
         self._counters.rows[worker].clients_now -= 1
 
     def admit(self, worker: int, source: int | None) -> bool:
-        """Count one more client of `source`; False, and nothing counted, if it has reached the limit."""
+        """Count one more client of `source`; if it has reached the limit, count nothing and return False."""
         if source is None:
             return True
         with self._locked():
@@ -202,7 +202,7 @@ class Limits:
             return True
 
     def dismiss(self, worker: int, source: int | None) -> None:
-        """Count one client of `source` fewer, after `admit` or `count`."""
+        """Count one client fewer of `source`, after `admit` or `count`."""
         if source is not None:
             with self._locked():
                 self._tables[worker].remove(source)

@@ -1,4 +1,4 @@
-"""The memory and the descriptors that all workers of a pool have in common, made before the first of them is forked."""
+"""The memory and the descriptors that all workers of a pool share, created before the first worker is forked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from echod.shared.limits import Limits
 
 @dataclass(frozen=True, slots=True)
 class PoolMemory:
-    """What the workers of one pool share.
+    """Everything that the workers of one pool share.
 
-    `wakeups` has a descriptor for each worker, by its number (eventfd(2), non-blocking), which wakes that worker.
+    `wakeups[n]` is the descriptor (eventfd(2), non-blocking) that wakes worker n.
     """
 
     counters: Counters

@@ -6,36 +6,37 @@ They travel over two pairs of sockets (SOCK_SEQPACKET, unix(7)), so a message ar
                          worker to parent: READY once, then ADOPTED or HANDED_OVER in answer to a command
     the copy socket      worker to parent only: which copies of connections to keep and to close (`handover.copies`)
 
-A message on the copy socket is lines.  `+`, a number and JSON: keep a copy of the connection that has this number in
-the worker; the state is the JSON, and the descriptor comes with the message.  `-` and a number: close the copy.
+A message on the copy socket consists of lines.  A line of `+`, a number and JSON means: keep a copy of the connection
+whose descriptor has this number in the worker; the JSON is its state, and the descriptor comes with the message.  A
+line of `-` and a number means: close that copy.
 
-End of file on the command socket ends the other side: the worker stops when its parent is gone.  Whether a worker is
-alive is not a message; its loop ticks in shared memory (`shared.counters`).
+At end of file on the command socket the worker stops, because its parent has died.  No message shows that a worker is
+alive; its loop ticks in shared memory instead (`shared.counters`).
 """
 
 import contextlib
 from collections.abc import Iterable, Iterator
 
 BEGIN = b"begin"
-"""The parent can watch the worker's process, which may start."""
+"""The worker may start: the parent can watch its process now."""
 
 READY = b"ready"
 """The worker accepts connections."""
 
 DRAIN = b"drain"
-"""Echo what has arrived, then end.  Connections in the kernel's queues are accepted first, since no process follows."""
+"""Echo what has arrived, then exit.  First accept the connections in the kernel's queues, since no successor will."""
 
 DRAIN_ONLY_CLIENTS = b"drain only clients"
-"""The same, but connections in the kernel's queues wait for a successor, which gets the listening sockets."""
+"""As DRAIN, but leave the connections in the kernel's queues to a successor, which gets the listening sockets."""
 
 ADOPTED = b"adopted"
-"""The worker serves by the terms that it was sent: `ServiceTerms.encode`, and the limits' tables."""
+"""The worker serves by the new terms (`ServiceTerms.encode`, with the descriptor of the limits' tables)."""
 
 HANDED_OVER = b"handed over"
 """The worker has sent its connections to the queue, and drains those for which there was no room."""
 
 COMMAND_MAX = 4096
-"""Bytes of a command, terms included."""
+"""Bytes of a command, including terms."""
 REPLY_MAX = 64
 """Bytes of a reply."""
 
@@ -52,7 +53,7 @@ _FORGET = b"-"
 
 
 def hand_over(room: int) -> bytes:
-    """The command to send at most `room` connections to the queue whose descriptor comes with it, and to end."""
+    """The command to send at most `room` connections to the queue whose descriptor comes with it, and then to exit."""
     return _HAND_OVER + b"%d" % room
 
 
@@ -79,7 +80,7 @@ def copy_message(lines: Iterable[bytes]) -> bytes:
 def copy_lines(message: bytes) -> Iterator[tuple[int, bytes | None]]:
     """The number and the state of each line of a message; no state for a copy to close.
 
-    Skips lines that are neither, since the message comes from a process that serves the whole world.
+    Skips invalid lines, since the message comes from a process that is exposed to the network.
     """
     for line in message.split(b"\n"):
         kind, (number, _, state) = line[:1], line[1:].partition(b" ")

@@ -1,6 +1,6 @@
-"""On what terms clients are served: all that may change while they are, and its way from the parent to the workers.
+"""The terms by which workers serve: everything that a reload can change in a running worker, and its form as a message.
 
-As JSON, one message of the socket between the two: nothing that comes from there can be more than values.
+The message is JSON, so it can contain only values.
 """
 
 import json
@@ -13,7 +13,7 @@ from echod.net.sockopts import SocketOptions
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, or infinity: quiet before `idle`, nothing taken before `stalled`, and how long to linger."""
+    """Seconds, or infinity: inactivity before `idle`, no acknowledgement before `stalled`, and the time to linger."""
 
     idle: float
     stall: float
@@ -22,11 +22,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTerms:
-    """Bytes of a chunk; how connections are timed out and tuned; seconds to drain in, and between two ticks.
+    """The terms; `chunk_size` is in bytes, `drain` (time for draining) and `tick` (between two ticks) in seconds.
 
-    `tunes_accepted` says that some may come out of the kernel's queue that are tuned otherwise, or not at all: they
-    came before the listening socket was.  `max_connections` and `max_per_source` are those of `limits.Limits`, and
-    `handover` is whether a restart keeps connections.
+    With `sets_accepted_options` a worker sets the socket options on each accepted connection, since it may have arrived
+    in the kernel's queue before the listening socket had these options.  `max_connections` and `max_per_source` are
+    those of `limits.Limits`; `handover` is whether a restart keeps connections.
     """
 
     chunk_size: int
@@ -46,7 +46,7 @@ class ServiceTerms:
 
     @classmethod
     def decode(cls, message: bytes) -> Self:
-        """From what `encode` has made."""
+        """The terms that `encode` has encoded."""
         values = json.loads(message)
         parts = {
             "timeouts": Timeouts(**values["timeouts"]),

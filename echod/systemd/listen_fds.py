@@ -1,6 +1,6 @@
 """The descriptors that systemd passes to a process at its start (sd_listen_fds(3)).
 
-They come from a .socket unit, or from the descriptor store, where an echod that ran before has put them (`fdstore`).
+They come from a .socket unit, or from the descriptor store, where an earlier echod has stored them (`fdstore`).
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _FIRST_FD = 3
 
 
 class PassedFd(NamedTuple):
-    """A descriptor and its name: the one of its .socket unit, or the one that it was stored under."""
+    """A descriptor and its name, which comes from its .socket unit or from the store."""
 
     fd: int
     name: str
@@ -28,18 +28,18 @@ class PassedFds:
         self.fds = fds
 
     def named(self, name: str) -> list[int]:
-        """The descriptors that another echod has stored under `name`."""
+        """The descriptors that an earlier echod has stored under `name`."""
         return [passed.fd for passed in self.fds if passed.name == name]
 
     def from_socket_unit(self) -> list[int]:
-        """The descriptors that no echod has stored: their names do not begin as echod's names do."""
+        """The descriptors that no echod has stored: their names do not begin with `OURS`."""
         return [passed.fd for passed in self.fds if not passed.name.startswith(OURS)]
 
 
 def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
-    """The descriptors that were passed to this process; none of them is inheritable any more.
+    """The descriptors that were passed to this process, made non-inheritable.
 
-    The variables are removed from `environ`, so that no child takes the descriptors for its own.
+    The variables are removed from `environ`, so that no child process uses the descriptors.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -50,9 +50,9 @@ def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
         names = [""] * len(fds)
     passed = []
     for fd, name in zip(fds, names, strict=True):
-        with contextlib.suppress(OSError):  # A descriptor that is not open: adopting it raises the error.
+        with contextlib.suppress(OSError):  # If the descriptor is not open, adopting it raises the error.
             os.set_inheritable(fd, False)
-            if name == PROBE:  # The process that tested the store was killed before it had the answer.
+            if name == PROBE:  # A process that tested the store was killed before it had the answer.
                 os.close(fd)
         if name != PROBE:
             passed.append(PassedFd(fd, name))

@@ -16,15 +16,14 @@ SEND_WAIT = 1.0
 """Seconds to wait for room in systemd's queue for a message that cannot be sent later."""
 
 _LATE_MAX = 3
-"""Messages that wait for room: the beginning and the end of the last reload, and STOPPING=1.  Older ones are outdated.
-"""
+"""Messages that may wait for room: the start and end of the last reload, and STOPPING=1.  Older ones are outdated."""
 
 
 class Notifier:
-    """The notification socket, if there is one.  Everything that is sent to systemd goes through it.
+    """The notification socket, if there is one.  All messages to systemd go through it.
 
-    sdnotify swallows errors unless it is asked to raise them, which this class does.  But a message that does not
-    arrive must not end the service, so `failed` keeps the first error.
+    sdnotify hides errors unless `debug` is set, as it is here.  But a message that cannot be sent must not end the
+    service, so `failed` keeps the first error.
 
     Only `send_fds` may block.  While systemd's queue is full, the messages that announce a state (READY=1, RELOADING=1,
     STOPPING=1) wait for `send_late`, and no other message is sent before them.
@@ -58,7 +57,7 @@ class Notifier:
         return self.send_late() and self._notify(_status(status))
 
     def watchdog(self) -> bool:
-        """Send WATCHDOG=1: all is well; False if there is no room for it now."""
+        """Send WATCHDOG=1: the service is alive; False if there is no room for it now."""
         return self.send_late() and self._notify("WATCHDOG=1")
 
     def stopping(self, status: str, seconds: float) -> None:
@@ -66,15 +65,15 @@ class Notifier:
         self._keep(f"STOPPING=1\n{_status(status)}\nEXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def send_late(self) -> bool:
-        """Send the messages that wait for room; False if there is still none for some of them."""
+        """Send the messages that wait for room; False if some of them still have to wait."""
         while self._late and self._notify(self._late[0]):
             self._late.popleft()
         return not self._late
 
     def send_fds(self, message: str, fds: Sequence[int]) -> bool:
-        """Send a message that cannot wait for `send_late`, with descriptors, which sdnotify cannot send.
+        """Send a message with descriptors, which sdnotify cannot send, and which cannot wait for `send_late`.
 
-        False if it was not sent.  Blocks for up to `SEND_WAIT` seconds while systemd's queue is full.
+        Returns False if it was not sent.  Blocks for up to `SEND_WAIT` seconds while systemd's queue is full.
         """
         if self._notifier is None:
             return False
@@ -88,7 +87,7 @@ class Notifier:
         return True
 
     def close(self) -> None:
-        """Close the socket, and send nothing any more; a worker does this first of all."""
+        """Close the socket, and send nothing from now on; a worker does this right after the fork."""
         if self._notifier is not None:
             self._notifier.socket.close()
             self._notifier = None
@@ -98,11 +97,11 @@ class Notifier:
         self.send_late()
 
     def _notify(self, message: str) -> bool:
-        """Send a message; False if there is no room for it now, True also if it can never be sent."""
+        """Send a message; False if there is no room for it now, but True if it can never be sent."""
         if self._notifier is None:
             return True
         try:
-            # sdnotify encodes as Latin-1; with this the bytes that leave are UTF-8.
+            # sdnotify encodes as Latin-1; this makes it send UTF-8.
             self._notifier.notify(message.encode(errors="surrogateescape").decode("latin-1"))
         except BlockingIOError:
             return False
@@ -112,7 +111,7 @@ class Notifier:
 
 
 def is_ready(fd: int, event: int, seconds: float) -> bool:
-    """Wait up to `seconds` for `event` or a hang-up.  With poll(2), as select(2) takes no descriptor above 1023."""
+    """Wait up to `seconds` for `event` or a hang-up.  Uses poll(2), as select(2) accepts no descriptor above 1023."""
     poll = select.poll()
     poll.register(fd, event)
     return bool(poll.poll(seconds * 1000))
@@ -127,5 +126,5 @@ def watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:
 
 
 def _status(sentence: str) -> str:
-    """A STATUS= assignment in one line: text behind a line break would be another assignment, of the text's choice."""
+    """A STATUS= assignment in one line: text after a line break would be another assignment."""
     return f"STATUS={sentence}".replace("\n", " ")

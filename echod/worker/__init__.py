@@ -1,6 +1,6 @@
 """A worker process: one loop that accepts connections and echoes what they send.
 
-    process   the worker: its commands, its counters, its end
+    process   the worker: commands, counters, draining and exit
     acceptor  which connections to accept, and when to pause
     balance   which worker accepts next
     session   one connection, from accept(2) to close(2)

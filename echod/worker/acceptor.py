@@ -1,9 +1,10 @@
 """Accepting connections: how many at a time, how many in total, and when to pause.
 
 Overload is a state, not an error.  A worker that has reached a limit, or has no descriptor or memory left, stops
-watching its listening sockets: the kernel queues the clients, and nothing spins.  It tries again when one of its own
-clients leaves, and after `RETRY` seconds.  One event says that accepting pauses, and one that it has resumed, logged
-only once it has gone on for a while: under pressure a worker pauses and resumes a thousand times a second.
+watching its listening sockets: the kernel queues the connections, and nothing spins.  It retries when one of its own
+connections closes, and after `RETRY` seconds.  One event says that accepting has paused.  Another says that it has
+resumed, but only after `CALM` seconds without a pause: under load a worker pauses and resumes a thousand times a
+second.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from echod.shared.memory import PoolMemory
 from echod.worker.balance import Balance
 
 BUDGET = 32
-"""Connections accepted in one go, before the connections already accepted are served again."""
+"""Connections accepted in one turn, before the connections already accepted are served again."""
 RETRY = 0.1
 """Seconds until a pause ends by itself."""
 CALM = 2.0
@@ -31,9 +32,9 @@ REFUSALS_EVERY = 10.0
 """Seconds between two events about refused clients."""
 
 NO_CAPACITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""accept(2): no descriptor or no memory.  Trying again at once would fail again at once."""
+"""accept(2): no descriptor or no memory.  Another attempt would fail at once."""
 EMPTY = {errno.EAGAIN, errno.EINVAL}
-"""accept(2): the queue is empty, or was shut down by another worker that stops too."""
+"""accept(2): the queue is empty, or another worker that stops has shut it down."""
 GONE = {
     errno.ECONNABORTED,
     errno.EPERM,
@@ -46,14 +47,14 @@ GONE = {
     errno.EOPNOTSUPP,
     errno.ENETUNREACH,
 }
-"""accept(2): this client is gone already, or a firewall forbids it; the next one may be fine."""
+"""accept(2): this connection has ended already, or a firewall rejects it; the next one may succeed."""
 
 
 class Acceptor:
-    """Accepts for the worker of that `number`, and passes each client to `on_accepted(sock, sockaddr)`.
+    """Accepts for the worker with this `number`, and passes each client to `on_accepted(sock, sockaddr)`.
 
-    Both the listening sockets and the accepted ones are non-blocking.  An accepted client has taken a place in the
-    limits, which `on_left` gives back.
+    Both the listening sockets and the accepted ones are non-blocking.  An accepted client takes a place in the limits,
+    which `on_left` gives back.
     """
 
     def __init__(
@@ -97,12 +98,12 @@ class Acceptor:
             self._watch()
 
     def on_tick(self) -> None:
-        """About once a second, see which workers still run, and whether this one should accept now."""
+        """About once a second, check which workers still run, and whether this one should accept now."""
         self._balance.tick()
         self.open()
 
     def look_again(self) -> None:
-        """Another worker was woken for a client and could not take it: see whether it is still there.
+        """Check for a client that is still queued because the worker that was woken for it could not accept it.
 
         EPOLLEXCLUSIVE woke no other worker for it, and epoll does not report it for a socket that is watched already.
         """
@@ -113,10 +114,10 @@ class Acceptor:
             self.open()
 
     def close(self, *, has_successor: bool) -> None:
-        """Stop accepting.  With a successor, clients in the queues wait for it, and the listening sockets live on.
+        """Stop accepting.  With a successor, the listening sockets stay open, and clients in the queues wait for it.
 
-        Without one they are accepted first, from sockets that end with this daemon; in the queue of an adopted socket
-        they wait for its next owner.
+        Without a successor, this first accepts the clients in the queues of sockets that end with this daemon; clients
+        in the queue of an adopted socket wait for its next owner.
         """
         self._row.available = False
         self._unwatch()
@@ -134,8 +135,8 @@ class Acceptor:
                 timer.cancel()
 
     def on_left(self, family: int, sockaddr: Any) -> None:
-        """An accepted client has left."""
-        # In this order: the next client may have the same source, and must not find all its places taken.
+        """An accepted client has left: give its place back."""
+        # In this order: the next client may have the same source, and must not find the limit of its source reached.
         if self._limits.counts_sources:
             self._limits.dismiss(self._number, address.source(family, sockaddr))
         self._limits.give_place(self._number)
@@ -145,7 +146,7 @@ class Acceptor:
             self.open()
 
     def _empty_retiring(self) -> None:
-        """Empty the queues of the listeners that retire, and shut them down; in a pause they wait, too."""
+        """Empty the queues of the listeners that retire, and shut them down; during a pause this waits as well."""
         while self._retiring and self._retry is None:
             self._accept_queued(self._retiring[-1].sock)
             if self._retry is None:
@@ -157,7 +158,7 @@ class Acceptor:
                 break
 
     def _shut_down(self, listener: socket.socket) -> None:
-        # Closing alone is not enough: other processes may have copies, in whose queue clients would wait in vain.
+        # Closing alone is not enough: other processes may have copies, and clients would wait in the queue for ever.
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -182,7 +183,7 @@ class Acceptor:
                 return
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Accept one client; False if another attempt now would be useless."""
+        """Accept one client; False if another attempt now would fail."""
         if not self._limits.take_place(self._number):
             self._pause("max_connections")
             return False
@@ -241,7 +242,7 @@ class Acceptor:
             self._log_refusals(self._loop.now)
 
     def _log_refusals(self, now: float) -> None:
-        """Log the first refusal of a series at once, and the later ones of each ten seconds in one event."""
+        """Log the first refusal of a series at once, and later ones in one event every `REFUSALS_EVERY` seconds."""
         self._refusals = None
         if self._refused:
             self._events.client_refused(peer=self._refused_last, count=self._refused)

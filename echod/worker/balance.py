@@ -1,8 +1,8 @@
 """Which worker accepts next: never one with more clients than another worker that is waiting for them.
 
 All workers wait on the same listening sockets, and the kernel wakes any of them: measured, one of two workers got 63 of
-64 clients.  So a worker that is ahead of another steps back and stops accepting.  One worker is always accepting: a
-worker steps back only for a better one that accepts, and wakes that one if it does not.
+64 clients.  So a worker with more clients than another one steps back, which means that it stops accepting.  One worker
+is always accepting: a worker steps back only for a better one, and wakes that one if it does not accept yet.
 """
 
 import os
@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from echod.shared.counters import Counters
 
 SLACK = 1
-"""Clients by which a worker may be ahead of one that was woken but does not accept yet.
+"""The number of clients by which a worker may exceed another one that was woken but does not accept yet.
 
-With more it waits for that one: otherwise, while the other gets no processor, it takes all clients (measured, 63 of
-64).
+Above this the worker waits for the other: otherwise it takes all clients while the other gets no processor (measured,
+63 of 64).
 """
 SILENT = 2
-"""Consecutive looks at a worker without a tick, after which it is left out of the balance.
+"""Consecutive checks of a worker without a tick after which the balance leaves it out.
 
 Not 1: both workers tick once a second, and the order of the two may change.
 """
@@ -26,7 +26,7 @@ Not 1: both workers tick once a second, and the order of the two may change.
 class Balance:
     """One worker's view of the others.
 
-    `wakeups` has a descriptor for each worker (`open_wakeup`), by which another worker makes it look at its sockets.
+    `wakeups` has a descriptor for each worker (`open_wakeup`), by which another worker makes it check its sockets.
     """
 
     def __init__(self, counters: Counters, worker: int, wakeups: Sequence[int]) -> None:
@@ -37,7 +37,7 @@ class Balance:
         self._alive = list(self._others)
 
     def steps_back(self) -> bool:
-        """Whether the next client should be another worker's; wakes that worker if no better one is accepting."""
+        """Whether another worker should accept the next client; wakes the best one if no better one is accepting."""
         own = self._own.clients_now
         better = [(row, wakeup) for row, wakeup in self._alive if row.available and row.clients_now < own]
         if not better or any(row.accepting for row, _ in better):
@@ -47,12 +47,12 @@ class Balance:
         return own - best.clients_now > SLACK
 
     def wake_all(self) -> None:
-        """Wake every other worker: this one cannot accept at all."""
+        """Wake every other worker, because this one cannot accept."""
         for _, wakeup in self._others:
             wake(wakeup)
 
     def tick(self) -> None:
-        """About once a second, see which workers have ticked since; those that have stopped are left out."""
+        """About once a second, check which workers have ticked since, and leave out those that have not."""
         ticks = [row.ticks for row, _ in self._others]
         looks = zip(self._silent, self._ticks, ticks, strict=True)
         self._silent = [silent + 1 if old == new else 0 for silent, old, new in looks]
@@ -66,7 +66,7 @@ def open_wakeup() -> int:
 
 
 def wake(wakeup: int) -> None:
-    """Wake the process that watches `wakeup`; several times before it looks count as one."""
+    """Wake the process that watches `wakeup`; several calls before it wakes count as one."""
     os.eventfd_write(wakeup, 1)
 
 

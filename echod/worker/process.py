@@ -30,10 +30,10 @@ from echod.worker.balance import on_wakeup
 from echod.worker.session import Session
 
 _TABLES = 2
-"""Descriptors that the tables of `limits` take: the memory's, and the copy of it that Python's mmap keeps.
+"""Descriptors that the tables of `limits` need: that of the memory, and the copy of it that Python's mmap keeps.
 
-A command may bring such tables while the old ones are in use, or where there were none.  So descriptors for both are
-kept in reserve: clients may have all the others, and the remedy for that is a command, to allow fewer clients.
+A command may bring new tables while the old ones are in use, or the first ones.  So descriptors for them are kept in
+reserve: clients may use all others, and a command that lowers the limit must still be possible then.
 """
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -41,10 +41,10 @@ _PR_SET_NAME = 15
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one worker is to do: its number in the pool, where it accepts, and the terms by which it serves.
+    """The task of one worker: its number in the pool, its listeners, and the terms by which it serves.
 
-    `connections` are those that it begins with, and hold their places already.  The parent may have copies of the first
-    `copied` of them.
+    It begins with `connections`, which already hold their places.  The parent may have copies of the first `copied` of
+    them.
     """
 
     number: int
@@ -86,7 +86,7 @@ class Worker:
         self._adopt(assignment.connections, assignment.copied)
 
     def run(self) -> None:
-        """Serve; returns when drained, or when the parent is gone."""
+        """Serve; returns when drained, or when the parent has died."""
         loop = self._loop
         self._events.queue.attach(loop)
         loop.watch(self._commands.fileno(), READ, self._on_command)
@@ -103,7 +103,7 @@ class Worker:
             set_options(sock, self._terms.socket_options)
             session = self._serve(sock, state if state.name else state._replace(name=self._new_name()))
             session.copied = index < copied
-            self._echoed_before -= session.bytes_echoed  # which the previous owner has counted
+            self._echoed_before -= session.bytes_echoed  # the previous owner has counted these
             self._row.bytes_live += session.counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
@@ -128,7 +128,7 @@ class Worker:
         del self._sessions[session.fd]
         self._copies.on_closed(session)
         self._echoed_before += session.bytes_echoed
-        # At once, so that the parent does not see a connection gone whose last bytes are not counted.
+        # At once, so that the parent never sees a closed connection whose last bytes are not counted yet.
         self._row.bytes_echoed += session.bytes_echoed - session.counted
         self._row.bytes_live -= session.counted
         self._acceptor.on_left(session.sock.family, session.sockaddr)
@@ -160,7 +160,7 @@ class Worker:
             os.close(self._reserve.pop())
 
     def _serve_by(self, terms: ServiceTerms, fds: Sequence[int]) -> None:
-        """Serve by new terms from now on, the connections already accepted included."""
+        """Serve by new terms from now on, including the connections already accepted."""
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
         self._events.change(terms.log_options)
@@ -205,12 +205,12 @@ class Worker:
         self._row.ticks += 1
         self._acceptor.on_tick()
         self._copies.look()
-        # At multiples of a tick, since the parent looks at the counters half a tick later; never twice in a row.
+        # At multiples of a tick, since the parent reads the counters half a tick later; never twice at the same one.
         tick = self._terms.tick
         self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
 
     def _count(self) -> None:
-        """Sessions count their own bytes, because a shared counter would cost every echo; this adds them up."""
+        """Add up the bytes that the sessions count themselves, since a shared counter would cost time in every echo."""
         live = 0
         for session in self._sessions.values():
             session.counted = session.bytes_echoed
@@ -228,9 +228,9 @@ class Worker:
 
 
 def enter(parent: int, number: int) -> None:
-    """Turn a process that was just forked by `parent` into one that can be the worker of that `number`.
+    """Prepare a process that `parent` has just forked to be the worker with this `number`.
 
-    To be called with signals blocked.
+    Call this with signals blocked.
     """
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)

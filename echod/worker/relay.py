@@ -1,12 +1,12 @@
-"""Moving a client's bytes back to it.
+"""Sending a client's bytes back to it.
 
 Lock-step: a relay reads only while nothing is pending, and sends at once what it has read.  Bytes that the socket does
-not take become pending, and the relay reads no more until they are sent.  The rest follows: memory never holds more
-than one chunk of a client; a client that does not read is not read from; and the end of input is seen only when
-everything before it has been sent, so a half-close needs no special case (RFC 862: "any data received is sent back").
+not accept become pending, and the relay reads no more until they are sent.  So memory never holds more than one chunk
+per client; a relay does not read from a client that does not read; and it sees the end of input only after it has sent
+everything before it, so a half-close needs no special case (RFC 862: "any data received is sent back").
 
-A relay waits for one thing at a time: input while `pending` is empty, else room.  It owns no socket and knows no loop;
-it calls its owner when it must wait for something else, or has come to an end.
+A relay waits for one thing at a time: input while `pending` is empty, else room.  It neither owns the socket nor knows
+the loop; it calls its owner when it must wait for something else, or when the connection has ended.
 """
 
 from typing import Protocol
@@ -20,10 +20,10 @@ class Socket(Protocol):
     """The part of a connected, non-blocking socket that a relay needs."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Read what has arrived, at most as much as `buffer` holds; 0 is the end of input."""
+        """Read what has arrived, at most as much as fits into `buffer`; 0 means the end of input."""
 
     def send(self, data: memoryview, /) -> int:
-        """Send as much of `data` as the kernel takes now."""
+        """Send as much of `data` as the kernel accepts now."""
 
 
 class Clock(Protocol):
@@ -36,13 +36,13 @@ class Owner(Protocol):
     """The object that watches the socket for a relay."""
 
     def on_blocked(self) -> None:
-        """The socket takes no more bytes: wait for room, then call `on_writable`."""
+        """The socket accepts no more bytes: wait for room, then call `on_writable`."""
 
     def on_flushed(self) -> None:
         """The pending bytes are sent: wait for input, then call `on_readable`."""
 
     def on_eof(self) -> None:
-        """The client has ended its side, and all its bytes have been sent back."""
+        """The client has closed its side, and all its bytes have been sent back."""
 
     def on_broken(self, error: OSError) -> None:
         """The connection has failed."""
@@ -52,7 +52,7 @@ class Relay:
     """Sends the bytes that arrive on `sock` back, through `buffer`, whose size is the chunk size.
 
     All relays of a loop may share the buffer: it holds nothing between two calls.  `recv_into` costs the same at any
-    chunk size, while `recv` allocates that many bytes each time, which is expensive from 128 KiB up.
+    chunk size, while `recv` allocates a whole chunk each time, which is expensive from 128 KiB up.
     """
 
     __slots__ = ("_buffer", "_clock", "_count", "_owner", "_sock", "_window", "active", "chunks", "pending", "received")
@@ -68,7 +68,7 @@ class Relay:
         self._count = -1
         self._window = buffer
         self.pending = _NOTHING
-        """Bytes that were received and that the socket has not taken back yet."""
+        """Bytes that were received and that the socket has not accepted back yet."""
         self.received = 0
         """Bytes received."""
         self.chunks = 0
@@ -78,30 +78,30 @@ class Relay:
 
     @property
     def sent(self) -> int:
-        """Bytes that the socket has taken back."""
+        """Bytes that the socket has accepted back."""
         return self.received - len(self.pending)
 
     def resume(self, state: ConnectionState) -> None:
-        """Continue a connection where another process stopped."""
+        """Continue a connection from the state in which another process left it."""
         self.received, self.chunks, self.active = state.received, state.chunks, state.active
         self.pending = memoryview(state.pending) if state.pending else _NOTHING
 
     def renew(self, sock: Socket, buffer: memoryview) -> None:
         """Use this socket and this buffer from the next call on; pending bytes are a copy, and lie in no buffer.
 
-        The window goes with the buffer that it is a part of.  If it stayed, the next chunk of the same size would be
-        answered with the contents of the old buffer.
+        The window is replaced with the buffer that it is a part of.  If it stayed, the next chunk of the same size
+        would be answered with the contents of the old buffer.
         """
         self._sock = sock
         self._buffer = self._window = buffer
         self._count = -1
 
     def touch(self) -> None:
-        """Count the client as active now, although no bytes moved here: its kernel has acknowledged some."""
+        """Count the client as active now: no bytes moved here, but its kernel has acknowledged some."""
         self.active = self._clock.now
 
     def on_readable(self) -> None:
-        """Read one chunk and send it back.  This is the hot path: each line of it costs every echo."""
+        """Read one chunk and send it back.  This is the hot path: each line of it adds to the cost of every echo."""
         try:
             count = self._sock.recv_into(self._buffer)
         except BlockingIOError:
@@ -131,7 +131,7 @@ class Relay:
             self._owner.on_blocked()
 
     def on_writable(self) -> None:
-        """Send as much of the pending bytes as the socket takes."""
+        """Send as many of the pending bytes as the socket accepts."""
         try:
             sent = self._sock.send(self.pending)
         except BlockingIOError:

@@ -1,14 +1,15 @@
-"""One connection: its socket, its relay, and the way it ends.
+"""One connection: its socket, its relay, and how it ends.
 
 A session is in one of four states.  `State` says what it waits for in each, and `TRANSITIONS` which states may follow
 and why.  Every end has a reason, which is logged:
 
-- `eof`: the client ended its side and has everything back.  Closed at once: nothing is unread, so no reset follows.
+- `eof`: the client closed its side, and the whole echo was sent.  The session closes at once: nothing is unread, so the
+  kernel sends no reset.
 - `reset`, `timed_out`, `unreachable`, `error`: the connection failed.
-- `idle`, `drained`: the server's decision.  A socket that is closed with unread input sends a reset, which destroys
-  bytes still on their way to the client (RFC 1122 section 4.2.2.13); so the session is LINGERING first.
-- `stalled`, `cut`, `bug`: the client cannot be given all that it is owed.  Reset: an echo that ends short must not
-  look complete.
+- `idle`, `drained`: the server closes.  A socket that is closed with unread input sends a reset, which destroys bytes
+  still on their way to the client (RFC 1122 section 4.2.2.13); so the session is LINGERING first.
+- `stalled`, `cut`, `bug`: bytes of the echo cannot be sent.  The session resets the connection, because an incomplete
+  echo must not look complete.
 """
 
 import contextlib
@@ -46,18 +47,18 @@ class State(Enum):
 
     READING = "input"
     WRITING = "room in the socket for the pending bytes"
-    LINGERING = "the client's end; our side has ended, and input is discarded"
+    LINGERING = "the end of the client's side; our side has ended, and input is discarded"
     CLOSED = "nothing"
 
 
 TRANSITIONS = {
     State.READING: {
-        State.WRITING: "the socket took only a part of a chunk",
+        State.WRITING: "the socket accepted only a part of a chunk",
         State.LINGERING: "idle, or drained: our side has ended, the client's has not",
         State.CLOSED: "the client ended its side or failed, or the session was aborted or handed over",
     },
     State.WRITING: {
-        State.READING: "the socket took the last pending byte",
+        State.READING: "the socket accepted the last pending byte",
         State.CLOSED: "the client failed, stalled or was idle, or the session was aborted or handed over",
     },
     State.LINGERING: {
@@ -67,16 +68,17 @@ TRANSITIONS = {
 }
 """The states that may follow each state, and why.
 
-A session begins in any of the first three, since another process may have begun the connection.  No code looks here at
-run time: a look at each change would cost, and the tests watch every change that any of them makes.
+A session may begin in any of the first three states, since another process may have served the connection before.  No
+code reads this table at run time, because checking each change would cost time; the tests check every change that
+happens in any of them.
 """
 
 
 class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
-    It continues where the state of `connection` says, which also names the connection in the events.  `buffer` is one
-    chunk long, and may be shared by all sessions of a loop.  `on_closed(session)` is called exactly once.
+    It continues from the state of `connection`, which also has the connection's name for the events.  `buffer` is one
+    chunk long, and all sessions of a loop may share it.  `on_closed(session)` is called exactly once.
     """
 
     __slots__ = (
@@ -139,7 +141,7 @@ class Session:
             self._state = State.READING
             loop.watch(self.fd, READ, relay.on_readable if self._opened_logged else self._on_first)
         self.counted = relay.sent
-        """Those of `bytes_echoed` that the worker's counters contain."""
+        """The part of `bytes_echoed` that the worker's counters already include."""
         self._timer = self._close_later() if past.lingers else self._look_later()
 
     @property
@@ -161,7 +163,7 @@ class Session:
             self._read_until_drained()
 
     def on_eof(self) -> None:
-        """The client has ended its side, and has everything back."""
+        """The client has closed its side, and the whole echo was sent."""
         self._close("eof")
 
     def on_broken(self, error: OSError) -> None:
@@ -169,19 +171,19 @@ class Session:
         self._close(_REASONS.get(error.errno or 0, "error"))
 
     def renew(self, buffer: memoryview, timeouts: Timeouts) -> None:
-        """Use this buffer and these time-outs from now on, and log chunks as the events' options now ask.
+        """Use this buffer and these time-outs from now on, and log chunks if the events' options now require it.
 
-        The connection itself is not touched.
+        This does not change the connection itself.
         """
         before, self._timeouts = self._timeouts, timeouts
         self._relay.renew(self._traced(), buffer)
-        # Only if they differ: otherwise frequent reloads would put off the next look for ever.
+        # Only if they differ: otherwise frequent reloads would postpone the next check for ever.
         if timeouts != before and self._state in (State.READING, State.WRITING):
             self._timer.cancel()
             self._timer = self._look_later()
 
     def drain(self) -> None:
-        """Echo the bytes that have arrived by now, then end our side and linger."""
+        """Echo the bytes that have arrived by now, then close our side and linger."""
         if self._state in (State.READING, State.WRITING):
             self._drain_until = self._relay.received + tcpinfo.unread(self.fd)
             if self._state is State.READING:
@@ -203,9 +205,9 @@ class Session:
         )
 
     def hand_over(self) -> None:
-        """Give the connection to the process that was sent a descriptor of it; nothing is logged here.
+        """Give the connection up to the process to which its descriptor was sent; nothing is logged here.
 
-        If no process ever takes it, the client gets a reset in place of the pending bytes.
+        If no process takes it over, the client gets a reset instead of the pending bytes.
         """
         reset_on_close(self.sock, resets=bool(self._relay.pending))
         self._release()
@@ -213,7 +215,7 @@ class Session:
         self._on_closed(self)
 
     def abort(self, reason: str) -> None:
-        """Close at once; with a reset, unless everything that the client is owed is on its way."""
+        """Close at once; with a reset, unless the whole echo has been sent."""
         self._close(reason, resets=self._state is not State.LINGERING)
 
     def names(self) -> dict[str, str]:
@@ -270,7 +272,7 @@ class Session:
             self._close(self._lingers)
 
     def _look_later(self) -> Timer:
-        """Look at the client when it may have become idle, and often enough to see a stall in time."""
+        """Check the client when it may have become idle, and often enough to notice a stall in time."""
         idle_in = self._relay.active + self._timeouts.idle - self._loop.now
         return self._loop.call_later(max(0.0, min(idle_in, self._timeouts.stall / 4)), self._on_look)
 

@@ -1,7 +1,7 @@
-"""Whether a client has stopped acknowledging the bytes that it is owed.
+"""Whether a client has stopped acknowledging the bytes that are due to it.
 
-The bytes sent less those still queued are the bytes that the client has acknowledged: tcpi_bytes_acked, to the byte.
-This tells a slow client from one that takes nothing; the progress of send(2) does not.
+The bytes sent minus those still queued are the bytes that the client has acknowledged, exactly tcpi_bytes_acked.  This
+distinguishes a slow client from one that acknowledges nothing, which the progress of send(2) does not.
 """
 
 from echod.net import tcpinfo
@@ -22,9 +22,9 @@ class Stall:
         self._acked_at = now
 
     def observe(self, now: float) -> None:
-        """Ask the kernel how much the client has acknowledged; to be called several times within a time-out.
+        """Ask the kernel how much the client has acknowledged; call this several times within a time-out.
 
-        A client that acknowledges is active, by the relay's stamp too.
+        A client that acknowledges bytes also counts as active in the relay.
         """
         queued = tcpinfo.unacknowledged(self._fd)
         acked = self._relay.sent - queued
@@ -37,5 +37,5 @@ class Stall:
         self._acked_at = now
 
     def is_over(self, timeout: float, now: float) -> bool:
-        """Whether, as far as observed, the client is owed bytes and has acknowledged none for `timeout` seconds."""
+        """Whether bytes are due and, as far as observed, the client has acknowledged none for `timeout` seconds."""
         return self._acked != _NOTHING_OWED and now - self._acked_at >= timeout

@@ -7,7 +7,7 @@ from echod.log.events import EventLog
 
 
 class TracedSocket:
-    """A socket that logs each chunk, after a call of `before`.  Only at debug: the hot path uses the socket itself."""
+    """A socket that calls `before` and logs each chunk.  Used only at debug; the hot path uses the socket itself."""
 
     def __init__(self, sock: socket.socket, name: str, events: EventLog, before: Callable[[], None]) -> None:
         self._sock = sock
@@ -16,7 +16,7 @@ class TracedSocket:
         self._before = before
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """As the socket's own method."""
+        """Like the socket's own method."""
         count = self._sock.recv_into(buffer)
         if count:
             self._before()
@@ -24,7 +24,7 @@ class TracedSocket:
         return count
 
     def send(self, data: memoryview, /) -> int:
-        """As the socket's own method."""
+        """Like the socket's own method."""
         count = self._sock.send(data)
         self._events.chunk_sent(connection=self._name, bytes=count, **self._events.show(data[:count]))
         return count

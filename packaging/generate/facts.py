@@ -13,7 +13,7 @@ from echod.shared.counters import Totals
 
 # Statuses for which errors.py has no exception; one that is missing here raises KeyError.
 STATUS_WITHOUT_ERROR = {
-    errors.EX_OK: "Stopped by SIGTERM, SIGINT or, at a terminal, SIGHUP; or printed what was asked for.",
+    errors.EX_OK: "Stopped by SIGTERM, SIGINT or, at a terminal, SIGHUP; or printed the requested output.",
     errors.EX_SOFTWARE: "A bug; the event `bug` has its traceback.",
     errors.EX_INTERRUPTED: "Interrupted by SIGINT during the start.",
 }

@@ -168,7 +168,7 @@ def test_privileged_port() -> None:
     [
         ("192.0.2.77", "cannot listen on 192.0.2.77:0: this machine does not have that address"),
         ("2001:db8::77", "cannot listen on [2001:db8::77]:0: this machine does not have that address"),
-        ("unix:/nonexistent/echo", "cannot listen on unix:/nonexistent/echo: its directory does not exist"),
+        ("unix:/nonexistent/echo", "cannot listen on unix:/nonexistent/echo: the directory does not exist"),
         ("unix:relative", "host 'unix:relative' is not a unix socket"),
         (f"unix:/{'x' * 107}", f"host 'unix:/{'x' * 107}' is too long for a unix socket"),
     ],

@@ -191,7 +191,7 @@ def test_full_output(argument: str) -> None:
             timeout=60,
             cwd=Path(__file__).parents[2],
         )
-    expected = b"echod: cannot write to standard output: No space left on device; send it elsewhere\n"
+    expected = b"echod: cannot write to standard output: No space left on device; redirect it elsewhere\n"
     assert (done.returncode, done.stderr) == (os.EX_IOERR, expected)
 
 

@@ -283,8 +283,8 @@ class TestRefused:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
             assert echod.wait_for("reload_refused")["problem"] == (
-                "the new configuration needs more memory or descriptors than there are: Too many open files; "
-                "free some, and reload again"
+                "not enough memory or descriptors for the new configuration: Too many open files; "
+                "free some, then reload again"
             )
             send_and_get(client, b"still there")
             assert descriptors(echod.pid) == before
@@ -311,8 +311,8 @@ class TestRefused:
                 send_and_get(client, b"before")
             echod.hang_up_on("host = '127.0.0.1'\nworkers = 2")
             assert echod.wait_for("reload_refused")["problem"] == (
-                "workers cannot change now: handing over 6 clients takes more descriptors than this process may open, "
-                "which is enough for 5; raise LimitNOFILE= (ulimit -n), or reload again with fewer clients"
+                "workers cannot change now: there are 6 connections to hand over, but the descriptor limit of this "
+                "process allows 5; raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
             )
             for client in clients:
                 send_and_get(client, b"after")

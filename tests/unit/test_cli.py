@@ -380,4 +380,4 @@ def test_descriptors(run: Echod, monkeypatch: pytest.MonkeyPatch, soft: int, har
     assert len(warnings) == warned
     if warned:
         assert "limits.max_connections is 10000" in json.loads(warnings[0])["message"]
-        assert "allow only 960;" in json.loads(warnings[0])["message"]
+        assert "allows only 960;" in json.loads(warnings[0])["message"]

@@ -57,9 +57,9 @@ def make_parser(verb: str = "check") -> Parser:
         description=f"Send {_SIZE} random bytes to an echo service and report in one line whether they came back, as a "
         "plugin of Nagios or Icinga, or a container's exec probe.",
         epilog=f"""RANGE, in seconds, is {FORMS}.  Exit codes: 0 OK; 1 WARNING and 2 CRITICAL, by -w and -c; also 2
-        when there is no connection, or the echo is wrong or lost; 3 UNKNOWN: usage, a name that cannot be resolved, or
-        a fault of this machine; also 3 for --help and --version, which check nothing.  An exec probe treats every code
-        but 0 as a failure, including WARNING: leave out -w there.""",
+        when there is no connection, or the echo is wrong or incomplete; 3 UNKNOWN: usage, a name that cannot be
+        resolved, or a fault of this machine; also 3 for --help and --version, which check nothing.  An exec probe
+        treats every code but 0 as a failure, including 1 for WARNING, so do not use -w there.""",
     )
     parser.add_argument("-H", "--hostname", metavar="HOST", help="the same as HOST")
     parser.add_argument("-p", "--port", dest="service", metavar="PORT", help="the same as PORT")
@@ -82,13 +82,14 @@ def make_parser(verb: str = "check") -> Parser:
     parser.add_argument(
         "--no-half-close",
         action="store_true",
-        help="keep our side of the connection open, for servers and proxies that stop answering at a half-close",
+        help="keep the sending direction open, for servers and proxies that stop answering after a half-close",
     )
     parser.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        help="after the first line, print each address tried, and the connection's family, type, protocol and ends",
+        help="after the first line, print each address tried, and the connection's family, type, protocol and two "
+        "addresses",
     )
     parser.add_argument("-V", action="version", version=f"echoc {__version__}", help="the same as --version")
     add_common_arguments(parser)

@@ -44,19 +44,19 @@ def make_parser(verb: str = "load") -> Parser:
         description="Load an echo service from many connections, compare every byte, and print rate, latencies and "
         "errors.",
         epilog="""In a closed loop (without --rate) each connection sends its next message when the previous one has
-        come back.  In an open loop (with --rate) messages are due at fixed times, and latency is counted from then, so
-        that a server that stalls cannot hide it; about 0.1 ms of it is echoc's own wake-up.  "busy" is the fraction of
-        time in which echoc itself was not waiting: near 100 % rate and latency show its limit, not the server's; use
-        more --processes.  Connections that break are counted and opened again.  Ctrl-C ends the load early, with its
-        result.  Exit codes: 0 everything came back identical; 1 something was wrong or lost; 2 there is no result:
-        usage, or no connection at all.""",
+        come back.  In an open loop (with --rate) messages are due at fixed times, and latency is measured from these
+        times, so that it includes every stall of the server, and about 0.1 ms for waking echoc up.  "busy" is the
+        fraction of the time in which echoc itself was working.  Near 100 %, rate and latency show the limit of echoc
+        instead of the server's: use more --processes.  A connection that breaks is counted, and opened again.  Ctrl-C
+        ends the load early and prints the result.  Exit codes: 0 everything came back identical; 1 something was wrong
+        or lost; 2 there is no result: usage, or no connection at all.""",
     )
     parser.add_argument(
         "--mode",
         choices=("message", "stream", "churn"),
         default="message",
         help="message: one message after another on each connection; stream: as many bytes as possible, in both "
-        "directions at once; churn: a connection for each message (default: %(default)s)",
+        "directions at once; churn: a new connection for each message (default: %(default)s)",
     )
     parser.add_argument(
         "--connections",
@@ -76,7 +76,7 @@ def make_parser(verb: str = "load") -> Parser:
         metavar="SECONDS",
         type=seconds,
         default=_DURATION,
-        help="length of the load (default: %(default)g)",
+        help="how long to send (default: %(default)g)",
     )
     parser.add_argument(
         "--rate",
@@ -96,7 +96,7 @@ def make_parser(verb: str = "load") -> Parser:
         metavar="SECONDS",
         type=_interval,
         default=1.0,
-        help="report progress this often, on a terminal in one line, with --json as objects; at least "
+        help="time between reports of progress, which are one line on a terminal, or objects with --json; at least "
         f"{_SHORTEST:g} (default: %(default)g)",
     )
     parser.add_argument(

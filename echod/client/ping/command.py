@@ -41,16 +41,20 @@ def make_parser(verb: str = "ping") -> Parser:
     """The parser of `echoc ping`."""
     parser = Parser(
         verb,
-        description="Send one small message after another to an echo service and print how long each takes to come "
-        "back.  Ctrl-C ends the run with a summary, and Ctrl-\\ prints an intermediate result.  After a loss the next "
-        "message is sent over a new connection; the first echo after it ends the outage, whose length is printed and "
-        "may be too long by one interval.",
+        description="Send one small message after another to an echo service and print the round-trip time of each.  "
+        "Ctrl-C ends the run with a summary, and Ctrl-\\ prints a summary of the messages so far.  After a loss, the "
+        "next message is sent over a new connection.  The next echo ends the outage, whose printed length may be too "
+        "long by up to one interval.",
         epilog="""Exit codes: 0 all messages came back identical, or the connection survived the silence; 1 a message
         was lost or wrong, or the connection ended; 2 there is no result: usage, no first connection, or the first
         silence was interrupted.""",
     )
     parser.add_argument(
-        "-c", "--count", metavar="COUNT", type=whole_number(1, 10**15), help="stop after this many messages or silences"
+        "-c",
+        "--count",
+        metavar="COUNT",
+        type=whole_number(1, 10**15),
+        help="stop after this number of messages, or of silences with --idle",
     )
     parser.add_argument(
         "-i",
@@ -58,7 +62,7 @@ def make_parser(verb: str = "ping") -> Parser:
         metavar="SECONDS",
         type=seconds_or_zero,
         help="time from sending one message to sending the next, which always waits for the previous echo; 0 adds no "
-        f"wait (default: {_INTERVAL:g})",
+        f"delay (default: {_INTERVAL:g})",
     )
     parser.add_argument(
         "-s",
@@ -81,24 +85,25 @@ def make_parser(verb: str = "ping") -> Parser:
         metavar="SECONDS",
         type=seconds,
         default=DEFAULT_TIMEOUT,
-        help="time allowed for an echo, after which it is lost and a new connection is made (default: %(default)g)",
+        help="time allowed for an echo; after it the message counts as lost, and a new connection is opened "
+        "(default: %(default)g)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the first line and the summary")
     parser.add_argument(
         "-D", dest="timestamps", action="store_true", help="print the time before each line, in seconds since 1970"
     )
-    parser.add_argument("-n", dest="numeric", action="store_true", help="print only the address in each line")
+    parser.add_argument("-n", dest="numeric", action="store_true", help="print addresses without names")
     parser.add_argument(
-        "--reconnect", action="store_true", help="open a connection for each message, and print how long that took"
+        "--reconnect", action="store_true", help="open a new connection for each message, and print the time to connect"
     )
     parser.add_argument(
         "--idle",
         metavar="SECONDS",
         type=seconds,
-        help="test whether a connection survives this much silence, since NATs, firewalls and load balancers may drop "
-        "it; if it does not, find out by halving how much it survives.  A server that sends keepalives breaks the "
-        "silence, which is reported: by default echod does so after 7200 s, and closes an idle connection after "
-        "10800 s",
+        help="test whether a connection survives this much silence, after which a NAT, firewall or load balancer may "
+        "drop it; if it is lost, search by halving for the longest silence that a connection survives.  A keepalive "
+        "from the server breaks the silence, and is reported: by default echod sends the first after 7200 s, and "
+        "closes an idle connection after 10800 s",
     )
     add_common_arguments(parser)
     return parser

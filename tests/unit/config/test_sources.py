@@ -189,7 +189,7 @@ class TestWhichFile:
         drop_ins.mkdir(mode=0)
         with unprivileged():
             assert problems(file) == [
-                f"{drop_ins}: cannot be read: Permission denied; make it readable by this user",
+                f"{drop_ins}: cannot be read: Permission denied; make the directory readable by this user",
                 f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
         drop_ins.chmod(0o700)
@@ -201,7 +201,7 @@ class TestWhichFile:
         open_directory.chmod(0o700)
         with unprivileged():
             assert problems() == [
-                f"{file}.d: cannot be read: Permission denied; make it readable by this user",
+                f"{file}.d: cannot be read: Permission denied; make the directory readable by this user",
                 f"{file}: cannot be read: Permission denied; name a file that exists and is readable by this user",
             ]
 
@@ -225,7 +225,7 @@ class TestBadFile:
         file.write_text(text)
         (problem,) = problems(file)
         assert problem.startswith(f"{file}{sentence}")
-        assert problem.endswith("; this is not TOML")
+        assert problem.endswith("; correct the TOML syntax")
 
     def test_invalid_utf_8(self, file: Path) -> None:
         """The sentence has the offset of the byte."""
@@ -297,7 +297,7 @@ class TestBadFile:
         assert read(file).settings == Settings()
         file.write_text("#" * (sources.FILE_MAX + 1))
         for named in (file, "/dev/zero"):
-            assert problems(named) == [f"{named}: is longer than 1048576 bytes; name a configuration file"]
+            assert problems(named) == [f"{named}: is longer than 1048576 bytes; check that it is a configuration file"]
 
     @pytest.mark.parametrize("begin", ["k", "_"])
     def test_many_problems(self, file: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> None:
@@ -312,7 +312,7 @@ class TestBadFile:
         file.write_text("".join(f"{begin}{number} = 0\n" for number in range(1000)))
         unknown = [f"{file}: unknown key '{begin}{number}'" for number in range(20)]
         assert sorted(problems(file, {"port": "x"})) == sorted(
-            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more like these; fix them all"]
+            [f"--port is 'x', but must be {PORT}", *unknown, f"{file}: 980 more problems of this kind, not shown"]
         )
         assert len(looked) == 20
 
@@ -430,7 +430,7 @@ class TestKubernetes:
         loaded = read(ECHOD_WORKERS="2", **environ)
         assert (loaded.settings.port, loaded.settings.workers) == (10000, 2)
         assert loaded.warnings == [
-            f"{', '.join(sorted(environ))}: ignored, because Kubernetes sets these variables for a service named echod"
+            f"{', '.join(sorted(environ))}: ignored; Kubernetes sets such variables for a service named echod"
         ]
         assert set(loaded.origins) == {("workers",)}
 
@@ -464,7 +464,7 @@ class TestAgain:
         os.write(writes, b"port = 1")
         os.close(writes)
         assert load(f"/dev/fd/{reads}", {}, {}).settings.port == 1
-        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: is not a regular file, so it cannot be read again; "):
+        with pytest.raises(ConfigError, match=f"/dev/fd/{reads}: cannot be read again: it is not a regular file; "):
             load(f"/dev/fd/{reads}", {}, {}, again=True)
         os.close(reads)
 

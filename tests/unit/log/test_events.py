@@ -438,12 +438,12 @@ def test_options_that_change() -> None:
             {"signal": "SIGINT", "clients": 2000, "timeout": 3600.0},
             "Stopping on SIGINT: draining 2,000 connections for up to 1 h.",
         ),
-        ("draining", {"signal": "SIGTERM", "clients": 0}, "Stopping on SIGTERM: no connection to drain."),
+        ("draining", {"signal": "SIGTERM", "clients": 0}, "Stopping on SIGTERM: no connections to drain."),
         ("handed_over", {"count": 1, "left": 0}, "Handed over 1 connection to the next echod."),
         (
             "handed_over",
             {"count": 70000, "left": 5},
-            "Handed over 70,000 connections to the next echod; draining 5 more for lack of room.",
+            "Handed over 70,000 connections to the next echod; draining 5 more, for which there was no room.",
         ),
         (
             "handover_impossible",
@@ -484,7 +484,7 @@ def test_options_that_change() -> None:
         (
             "client_refused",
             {"peer": "192.0.2.1:5", "count": 1},
-            "Refused 1 connection over the limit per source, most recently from 192.0.2.1:5.",
+            "Refused 1 connection above the limit per source, most recently from 192.0.2.1:5.",
         ),
         ("log_dropped", {"count": 1}, "Dropped 1 event: standard error could not keep up."),
         ("bug", {"error": "ValueError()"}, "Bug in echod: ValueError()"),

@@ -208,7 +208,7 @@ for sock in taken:
             pytest.skip("this kernel keeps no port for root")
         assert refusal("127.0.0.1", port=7) == (
             "cannot listen on 127.0.0.1:7: port 7 is privileged; "
-            "choose one from 1024 up, or give CAP_NET_BIND_SERVICE or a systemd socket"
+            "choose a port from 1024 up, grant CAP_NET_BIND_SERVICE, or let systemd open the socket"
         )
 
     def test_an_address_of_another_machine(self) -> None:
@@ -254,7 +254,8 @@ print(check_endpoints(endpoints(["", "localhost"]), 7007), len(check_endpoints(e
         with listening("localhost") as listeners:
             assert [listener.sock.family for listener in listeners] == [socket.AF_INET]
         assert refusal("::1") == (
-            "cannot listen on [::1]:0: this kernel lacks that address family; choose an address of another"
+            "cannot listen on [::1]:0: this kernel does not support that address family; "
+            "choose an address of another family"
         )
 
 
@@ -326,7 +327,8 @@ class TestUnix:
                 Path(path).symlink_to(f"{path}-dead" if kind == "link to a socket" else "nothing")
         before = os.lstat(path)
         expected = (
-            f"cannot listen on unix:{path}: a file that is not a socket is there; move it away or choose another path"
+            f"cannot listen on unix:{path}: that path is in use by a file that is not a socket; "
+            "move the file or choose another path"
         )
         assert refusal(f"unix:{path}") == expected
         assert check_endpoints(endpoints([f"unix:{path}"]), 0) == [expected]
@@ -339,14 +341,16 @@ class TestUnix:
         if beneath:
             Path(path).write_text("")
         where = f"unix:{path}{beneath or '-missing'}/sock"
-        expected = f"cannot listen on {where}: its directory does not exist; create it first"
+        expected = f"cannot listen on {where}: the directory does not exist; create it first"
         assert refusal(where) == expected
         assert check_endpoints(endpoints([where]), 0) == [expected]
 
     @pytest.mark.usefixtures("unprivileged")
     def test_a_directory_without_write_permission(self) -> None:
         """The sentence says that permission is denied; so does a mere check."""
-        expected = "cannot listen on unix:/usr/sock: permission denied; choose a directory that this user may write to"
+        expected = (
+            "cannot listen on unix:/usr/sock: permission denied; choose a directory in which this user may create files"
+        )
         assert refusal("unix:/usr/sock") == expected
         assert check_endpoints(endpoints(["unix:/usr/sock"]), 0) == [expected]
 
