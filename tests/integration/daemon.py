@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.integration.faults import Fault, dump
 
 DEADLINE = 20.0
 """Seconds within which whatever is waited for must have happened; nothing takes so long unless it never happens."""
@@ -21,17 +23,6 @@ DEADLINE = 20.0
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
 """How the variables begin that a daemon goes by."""
 
-SLOW_START = """
-import os
-import echod.worker.process
-real, parent = echod.worker.process.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        os.read({gate}, 1)
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-"""A `patch` for a Daemon: its workers make their loops only when a byte comes to the descriptor `gate`."""
 
 Event = dict[str, Any]
 
@@ -40,9 +31,9 @@ class Daemon:
     """A daemon on a port of the kernel's choice, and its events.
 
     `arguments` are added to the command line, `environment` to this process's without what is for a daemon; `prefix`
-    is a command to run it under, such as `strace` or `prlimit`; `patch` is Python to run in it first, to break it on
-    purpose. `stderr` is a descriptor to write events to, in place of a pipe to this process; then `stderr_read` is the
-    one to read them from, if there is any. Both stay the caller's. With `group` it leads a process group of its own.
+    is a command to run it under, such as `strace` or `prlimit`; `faults` are what goes wrong in it. `stderr` is a
+    descriptor to write events to, in place of a pipe to this process; then `stderr_read` is the one to read them from,
+    if there is any. Both stay the caller's. With `group` it leads a process group of its own.
     """
 
     def __init__(
@@ -52,14 +43,14 @@ class Daemon:
         prefix: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
         wait: bool = True,
-        patch: str = "",
+        faults: Sequence[Fault] = (),
         stderr: int | None = None,
         stderr_read: int | None = None,
         group: bool = False,
     ) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
         environ |= {"ECHOD_CONFIG": os.devnull} | dict(environment or {})
-        program = ["-c", f"{patch}\nfrom echod.cli import main\nmain()"] if patch else ["-m", "echod"]
+        program = ["-m", "tests.integration.faulty", dump(faults)] if faults else ["-m", "echod"]
         self.process = subprocess.Popen(
             [*prefix, sys.executable, *program, "--port", "0", *arguments],
             stdin=subprocess.DEVNULL,
@@ -232,7 +223,7 @@ class Configured(Daemon):
 
 
 class Gate:
-    """A pipe by which a daemon is held up: patched code in it reads from `fd` and waits until the gate opens."""
+    """A pipe by which a daemon is held up: a fault in it reads from `fd` and waits until the gate opens."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe()

@@ -6,11 +6,12 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.integration.daemon import DEADLINE, Daemon
+from tests.integration.faults import Fault, patient_with_systemd
 
 PASSING = """
 import fcntl, os, sys
@@ -23,10 +24,6 @@ for number, fd in enumerate(fds, 3):
 os.environ |= {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid())}
 os.execv(command[0], command)
 """
-
-
-PATIENT = f"from echod.systemd import fdstore, notify\nnotify.SEND_WAIT = fdstore.ANSWER_WAIT = {DEADLINE}\n"
-"""A daemon waits for this systemd as long as the tests do, which may themselves have to wait for a processor."""
 
 
 class Store:
@@ -62,8 +59,13 @@ class Store:
         with self._changed:
             assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
 
-    def daemon(self, *arguments: str, wait: bool = True, patch: str = "", pass_fds: tuple[int, ...] = ()) -> Daemon:
-        """Start a daemon with what is kept."""
+    def daemon(
+        self, *arguments: str, wait: bool = True, faults: Sequence[Fault] = (), pass_fds: tuple[int, ...] = ()
+    ) -> Daemon:
+        """Start a daemon with what is kept.
+
+        It waits for this systemd as long as the tests do, which may themselves have to wait for a processor.
+        """
         self._settle()
         with self._changed:
             passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
@@ -76,7 +78,7 @@ class Store:
             pass_fds=(*fds, *pass_fds),
             environment=environment,
             wait=wait,
-            patch=PATIENT + patch,
+            faults=[patient_with_systemd(DEADLINE), *faults],
         )
 
     def close(self) -> None:

@@ -13,16 +13,10 @@ from types import MappingProxyType
 import pytest
 
 import echod
+from tests.integration import faults
 from tests.integration.daemon import DEADLINE, FOR_DAEMONS, Daemon, send_and_get, until_gone
 
 COMMAND = [sys.executable, "-m", "echod"]
-NO_PERMISSION = """
-import errno, os, socket
-class Socket(socket.socket):
-    def bind(self, address):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-socket.socket = Socket
-"""
 CLOSED = {"standard input": "0<&-", "standard output": "1>&-", "standard error": "2>&-", "all": "0<&- 1>&- 2>&-"}
 
 
@@ -117,7 +111,7 @@ def test_unix_socket_in_use(tmp_path: Path) -> None:
 
 def test_privileged_port() -> None:
     """Who may not listen on a port is told so, and what would help."""
-    with Daemon("--port", "7", patch=NO_PERMISSION, wait=False) as daemon:
+    with Daemon("--port", "7", faults=[faults.ports_are_forbidden()], wait=False) as daemon:
         assert sentence(daemon, os.EX_UNAVAILABLE).startswith(
             "echod: cannot listen on 127.0.0.1:7: port 7 is privileged; "
         )

@@ -6,12 +6,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
     Configured,
@@ -22,95 +23,13 @@ from tests.integration.daemon import (
     send_and_get,
     stuff,
 )
+from tests.integration.faults import COPYING, TICKING_FAST, Fault
 from tests.integration.peers import about, descriptors, reset
 
-NEVER = "import echod.handover.copies\nechod.handover.copies.AGE = 3600.0\n"
-"""No copies, however long a test lasts."""
-OFTEN = {"WATCHDOG_USEC": "1000000"}
-"""Ten looks a second;"""
-PATIENT = (
-    "import echod.worker.balance, echod.parent.slot\nechod.worker.balance.SILENT = echod.parent.slot.HUNG = 1000\n"
-)
-"""a worker may miss any number of them, since it may be the test, or the machine, that keeps it waiting;"""
-SOON = PATIENT + "import echod.handover.copies\nechod.handover.copies.AGE = 0\n"
-"""and copies at the first, not of what has lived for a second."""
-LINGERING = "import echod.parent.reload\nechod.parent.reload.LINGER = 3600.0\n"
-"""A client that the server is done with may take any time to end its side."""
-POISON = """
-import os, signal
-from echod.worker.relay import Relay
-real = Relay.on_readable
-def on_readable(self):
-    if self._owner.sock.recv(1, 2) == b"!":  # MSG_PEEK
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self)
-Relay.on_readable = on_readable
-"""
-"""A byte that kills whoever is to read it."""
-NO_MORE_COPIES = """
-from echod.handover.copies import CopySender
-from echod.parent.pool import WorkerPool
-real, starts = WorkerPool._start, []
-def start(self, slot):
-    if starts:
-        CopySender.look = lambda self: None
-    starts.append(slot)
-    real(self, slot)
-WorkerPool._start = start
-"""
-"""Of what a worker has, if it is not the first."""
-FIRST_WORKER = """
-import os, signal, socket
-from echod.worker.process import Worker
-from echod.parent.pool import WorkerPool
-start, run, starts = WorkerPool._start, Worker.run, []
-def counting_start(self, slot):
-    starts.append(slot)
-    start(self, slot)
-def first_run(self):
-    if len(starts) == 1:
-        {does}
-    run(self)
-WorkerPool._start, Worker.run = counting_start, first_run
-"""
-PATIENCE = """
-from echod.handover.copies import CopyHolder
-receive, asked = CopyHolder._receive, iter(range(1000))
-def limited(self):
-    next(asked)
-    return receive(self)
-CopyHolder._receive = limited
-"""
-"""A parent that asks without end fails."""
-CHATTER = """
-        if not os.fork():
-            signal.alarm(20)
-            self._copies._sock.setblocking(True)
-            while True:
-                self._copies._sock.send(b"\\n".join([b"-1"] * 20000))
-"""
-NO_PROCESS_FOR_A_WHILE = """
-import errno, os
-real, calls = os.fork, iter(range(100))
-def fork():
-    if 1 <= next(calls) <= 3:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return real()
-os.fork = fork
-"""
-DIES_FORGETTING = """
-import os, signal
-from echod.handover.copies import CopySender
-CopySender._on_turn = lambda self, now: os.kill(os.getpid(), signal.SIGKILL)
-"""
-HASTE = "import echod.parent.slot\nechod.parent.slot.DELAYS = (0.0,)\n"
-"""No successor is waited for."""
 
-
-def daemon(*arguments: str, patch: str = "", **options: object) -> Daemon:
-    """One that soon has copies."""
-    environment = OFTEN
-    return Daemon(*arguments, patch=SOON + patch, environment=environment, **options)  # type: ignore[arg-type]
+def daemon(*arguments: str, faults: Sequence[Fault] = (), prefix: tuple[str, ...] = ()) -> Daemon:
+    """A daemon that soon has copies, with these faults besides."""
+    return Daemon(*arguments, faults=[*COPYING, *faults], environment=TICKING_FAST, prefix=prefix)
 
 
 @contextmanager
@@ -196,7 +115,10 @@ def test_what_owes_bytes_is_reset() -> None:
 
 def test_one_after_the_other() -> None:
     """What a worker has inherited is safe from its first moment: there is a copy before it can give one."""
-    with daemon("--workers", "1", patch=NO_MORE_COPIES) as echod, copied(echod, 3) as clients:
+    with (
+        daemon("--workers", "1", faults=[faults.only_the_first_worker_sends_copies()]) as echod,
+        copied(echod, 3) as clients,
+    ):
         for _ in range(3):
             assert kill(echod)["kept"] == 3
         for client in clients:
@@ -205,7 +127,7 @@ def test_one_after_the_other() -> None:
 
 def test_young_ones_are_reset() -> None:
     """No copy was made of them; they are counted."""
-    with Daemon(patch=NEVER) as echod, echod.connect() as client:
+    with Daemon(faults=[faults.no_copies()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
         exited = kill(echod)
         assert (exited["clients"], exited["kept"]) == (1, 0)
@@ -224,9 +146,9 @@ def test_unix_sockets_end(tmp_path: Path) -> None:
 
 def test_one_that_lingers(tmp_path: Path) -> None:
     """It is given its time by the successor; the client sees the end that it has already."""
-    patch = SOON + LINGERING
+    lingering = [*COPYING, faults.lingers_long()]
     with (
-        Configured(tmp_path / "echod.toml", "", patch=patch, environment=OFTEN) as echod,
+        Configured(tmp_path / "echod.toml", "", faults=lingering, environment=TICKING_FAST) as echod,
         copied(echod, 1) as (client,),
     ):
         echod.reload("limits.idle_timeout = '1ms'")
@@ -263,7 +185,7 @@ class TestEnds:
     def test_stalled(self, tmp_path: Path) -> None:
         """The server's is one."""
         with (
-            Configured(tmp_path / "echod.toml", "", patch=SOON, environment=OFTEN) as echod,
+            Configured(tmp_path / "echod.toml", "", faults=COPYING, environment=TICKING_FAST) as echod,
             copied(echod, 1) as (client,),
         ):
             stuff(client, echod.workers[0])
@@ -328,7 +250,10 @@ def test_a_parent_without_descriptors() -> None:
 
 def test_a_connection_that_kills() -> None:
     """It goes through the hands of a few workers, which all die, and of no more: then all that they had are reset."""
-    with daemon(patch=POISON + HASTE) as echod, copied(echod, 2) as (client, other):
+    with (
+        daemon(faults=[faults.exclamation_mark_kills(), faults.replaced_after(0)]) as echod,
+        copied(echod, 2) as (client, other),
+    ):
         client.sendall(b"!")
         last = echod.wait_for("worker_exited", 4)
         assert [event["kept"] for event in echod.of("worker_exited")] == [2, 2, 2, 0]
@@ -343,14 +268,15 @@ def test_a_connection_that_kills() -> None:
 
 def test_one_that_has_grown_up() -> None:
     """It has not died young, however many have before: what it had goes on."""
-    with daemon(patch=HASTE + "echod.parent.slot.STABLE_AFTER = 0.0\n") as echod, copied(echod, 2):
+    with daemon(faults=[faults.replaced_after(0), faults.no_death_is_early()]) as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
 
 
 def test_workers_that_could_not_be_forked() -> None:
     """They have not died young: none of their connections can be why."""
-    with daemon(patch=HASTE + NO_PROCESS_FOR_A_WHILE) as echod, copied(echod, 2):
+    without_processes = faults.forks_fail_at("os.fork", "EAGAIN", [1, 2, 3])
+    with daemon(faults=[faults.replaced_after(0), without_processes]) as echod, copied(echod, 2):
         for _ in range(2):
             assert kill(echod)["kept"] == 2
         assert len(echod.of("worker_exited")) == 5
@@ -358,9 +284,8 @@ def test_workers_that_could_not_be_forked() -> None:
 
 def test_sources_are_counted() -> None:
     """Those of connections that wait for a worker, too: nobody else from there is let in by another worker."""
-    patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
     limit = ("--limits-max-connections-per-source", "2")
-    with daemon("--workers", "2", *limit, patch=patch) as echod, copied(echod, 2):
+    with daemon("--workers", "2", *limit, faults=[faults.replaced_after(3600)]) as echod, copied(echod, 2):
         os.kill(echod.workers[0], signal.SIGKILL)
         assert echod.wait_for("worker_exited")["kept"] == 1
         with echod.connect() as third:
@@ -369,7 +294,7 @@ def test_sources_are_counted() -> None:
 
 def test_bytes_are_counted() -> None:
     """Those since the last look of a worker that died, too."""
-    with Daemon(patch=SOON) as echod, copied(echod, 1) as (client,):
+    with Daemon(faults=COPYING) as echod, copied(echod, 1) as (client,):
         for _ in range(20):
             send_and_get(client, bytes(100_000))
         kill(echod)
@@ -382,7 +307,7 @@ def test_bytes_are_counted() -> None:
 
 def test_closed_and_not_forgotten() -> None:
     """A worker that dies just then has told it, and the client gets what is on its way, and its end."""
-    with daemon(patch=DIES_FORGETTING) as echod, copied(echod, 1) as (client,):
+    with daemon(faults=[faults.worker_dies_forgetting()]) as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])
         client.sendall(bytes(50_000))
         client.shutdown(socket.SHUT_WR)
@@ -458,7 +383,7 @@ def _pour(client: socket.socket, data: bytes, broken: list[OSError]) -> None:
 def test_killed_at_random() -> None:
     """No byte is wrong, no echo is cut short in silence; whoever is reset is told of, one by one."""
     pieces = random.Random(0)
-    with daemon("--workers", "2", patch=HASTE) as echod, copied(echod, 20) as clients:
+    with daemon("--workers", "2", faults=[faults.replaced_after(0)]) as echod, copied(echod, 20) as clients:
         over = threading.Event()
         names = {client: "{}:{}".format(*client.getsockname()) for client in clients}
         ends: dict[str, str] = {}
@@ -501,8 +426,8 @@ class TestHostile:
 
     def test_it_hangs_up(self) -> None:
         """The parent does not spin; of this one there are no copies, and of the next there are."""
-        patch = FIRST_WORKER.format(does="self._copies._sock.shutdown(socket.SHUT_RDWR)") + PATIENCE
-        with daemon(patch=patch) as echod, echod.connect() as client:
+        broken = [faults.first_worker_hangs_up(), faults.parent_asks_no_more_than(1000)]
+        with daemon(faults=broken) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             assert kill(echod)["kept"] == 0
             with copied(echod, 2):
@@ -510,32 +435,21 @@ class TestHostile:
 
     def test_it_never_ends_to_talk(self) -> None:
         """Its death is its end, whoever it has left behind to talk on."""
-        patch = FIRST_WORKER.format(does=CHATTER)
-        with daemon(patch=patch) as echod:
+        with daemon(faults=[faults.first_worker_leaves_a_chatterer()]) as echod:
             kill(echod)
             with echod.connect() as client:
                 send_and_get(client, b"served")
 
-    @pytest.mark.parametrize(
-        "what",
-        [
-            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]",
-            "socket.socket(socket.AF_INET6)",
-            "socket.create_server(('127.0.0.1', 0))",
-            "open('/dev/zero')",
-        ],
-    )
+    @pytest.mark.parametrize("what", faults.NO_CONNECTIONS)
     def test_it_gives_something_else(self, what: str) -> None:
         """What is no connection is closed when it comes to that."""
-        does = f"socket.send_fds(self._copies._sock, [b'+1 [[[\\n-\\n?\\n\\xff'], [{what}.fileno()])"
-        with daemon(patch=FIRST_WORKER.format(does=does)) as echod:
+        with daemon(faults=[faults.first_worker_gives(what)]) as echod:
             assert kill(echod)["kept"] == 0
-            assert echod.of("connection_closed") == []
+            assert echod.of("connection_closed") == echod.of("bug") == []
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
         """That one goes on as if it was new."""
-        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda state: {'name': 7}\n"
-        with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
+        with daemon(faults=[faults.copies_come_with_nonsense()]) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()
             closed = echod.wait_for("connection_closed")

@@ -7,48 +7,20 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, until_gone
+from tests.integration.faults import COPYING, Fault
 from tests.integration.peers import about
 from tests.integration.store import Store, storing
-from tests.integration.test_copies import LINGERING, SOON, copied
+from tests.integration.test_copies import copied
 
 HANDOVER = "echod-handover"
-NO_PROCESS_AT_FIRST = """
-import errno, os
-real, refused = os.fork, []
-def fork():
-    if not refused:
-        refused.append(True)
-        raise OSError(errno.EAGAIN, "no process")
-    return real()
-os.fork = fork
-"""
-
-STOPPED_AS_IT_TAKES_OVER = """
-import os, signal
-from echod.handover import queue as handover
-real = handover.take_over
-def take_over(*arguments, **options):
-    taken = real(*arguments, **options)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return taken
-handover.take_over = take_over
-"""
-STOPPED_AS_ITS_WORKERS_START = """
-import os, signal
-from echod.parent.pool import WorkerPool
-real = WorkerPool.start
-def start(self, *arguments):
-    os.kill(os.getpid(), signal.SIGTERM)
-    real(self, *arguments)
-WorkerPool.start = start
-"""
 
 
 @pytest.fixture
@@ -208,13 +180,13 @@ def test_one_that_was_ended(store: Store, tmp_path: Path) -> None:
     """A client whose connection the server has ended, and which has not ended it yet, is waited for as before."""
     file = tmp_path / "echod.toml"
     file.write_text("")
-    with store.daemon("--config", str(file), patch=LINGERING) as first, first.connect() as client:
+    with store.daemon("--config", str(file), faults=[faults.lingers_long()]) as first, first.connect() as client:
         send_and_get(client, b"served")
         file.write_text("limits.idle_timeout = '1ms'")
         first.process.send_signal(signal.SIGHUP)
         assert receive_all(client) == b""
         assert leave(first)["count"] == 1
-        with store.daemon(patch=LINGERING) as second:
+        with store.daemon(faults=[faults.lingers_long()]) as second:
             client.sendall(b"too late")
             client.shutdown(socket.SHUT_WR)
             assert closed(second, client)["reason"] == "idle"
@@ -288,7 +260,8 @@ def test_a_worker_that_comes_late(store: Store) -> None:
         for each in (client, other):
             send_and_get(each, b"before")
         leave(first)
-        with store.daemon("--workers", "2", patch=NO_PROCESS_AT_FIRST) as second:
+        no_process_at_first = faults.forks_fail_at("os.fork", "EAGAIN", [0])
+        with store.daemon("--workers", "2", faults=[no_process_at_first]) as second:
             assert "fork failed" in second.of("worker_exited")[0]["reason"]
             for each in (client, other):
                 send_and_get(each, b"after")
@@ -318,9 +291,9 @@ def test_a_start_that_fails_keeps_them(store: Store) -> None:
             client.close()
 
 
-@pytest.mark.parametrize("patch", [STOPPED_AS_IT_TAKES_OVER, STOPPED_AS_ITS_WORKERS_START])
+@pytest.mark.parametrize("stops", [faults.parent_stops_as_it_takes_over, faults.parent_stops_as_workers_start])
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> None:
+def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[], Fault]) -> None:
     """Whoever is to stop before it is ready hands on what it was handed: systemd runs no ExecStop= for it, which would
     have announced the next."""
     with ExitStack() as clients:
@@ -330,7 +303,7 @@ def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> Non
                 connections.append(clients.enter_context(first.connect()))
                 send_and_get(connections[-1], b"before")
             leave(first)
-        with store.daemon("--workers", workers, wait=False, patch=patch) as hasty:
+        with store.daemon("--workers", workers, wait=False, faults=[stops()]) as hasty:
             assert hasty.read_to_end() == os.EX_OK
             assert taken_over(hasty) == (10, 0, 0)
             assert [event["count"] for event in hasty.of("handed_over")] == [10]
@@ -366,7 +339,7 @@ def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> N
 
 def test_stopped_early_without_a_store() -> None:
     """Where nobody keeps anything, a signal that comes before it is ready is no restart, and nothing is said of one."""
-    with Daemon(wait=False, patch=STOPPED_AS_ITS_WORKERS_START) as daemon:
+    with Daemon(wait=False, faults=[faults.parent_stops_as_workers_start()]) as daemon:
         assert daemon.read_to_end() == os.EX_OK
         assert daemon.of("draining")
         assert not daemon.of("handover_impossible")
@@ -449,7 +422,7 @@ def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
 
 def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
     """What it had goes on in the next echod all the same, where it is certain that nothing is missing."""
-    with store.daemon("--workers", "2", patch=SOON) as first, ExitStack() as stack:
+    with store.daemon("--workers", "2", faults=COPYING) as first, ExitStack() as stack:
         clients = stack.enter_context(copied(first, 6))
         first.wait_for("connection_opened", 6)
         of_worker = {about(first, client, "connection_opened")["worker"]: client for client in clients}

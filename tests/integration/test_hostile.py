@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.daemon import Configured, Daemon, freeze, receive_all
+from tests.integration.faults import never_hung
 from tests.integration.peers import (
     about,
     clients,
@@ -21,7 +22,6 @@ from tests.integration.peers import (
     reset,
     send_until_blocked,
 )
-from tests.integration.test_copies import PATIENT
 
 BATCH = 250
 """Clients between two looks at the events, lest these wait for the tests and are dropped."""
@@ -31,7 +31,7 @@ BATCH = 250
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]:
     """The victim of all tests."""
     file = tmp_path_factory.mktemp("hostile") / "echod.toml"
-    with Configured(file, "", "--host", "127.0.0.1", "--log-level", "debug", patch=PATIENT) as daemon:
+    with Configured(file, "", "--host", "127.0.0.1", "--log-level", "debug", faults=[never_hung()]) as daemon:
         yield daemon
         assert daemon.stop() == 0
         assert daemon.of("draining")[0]["clients"] == 0

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Configured,
     Daemon,
     Gate,
@@ -24,65 +24,10 @@ from tests.integration.daemon import (
     stuff,
     wait_for_state,
 )
+from tests.integration.faults import COPYING, TICKING_FAST
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
-from tests.integration.test_copies import NEVER, OFTEN, PATIENT, SOON, copied
-
-NOTHING_LEFT = """
-import errno, os, socket
-from echod.parent.supervisor import Supervisor
-real, change = {function}, Supervisor._apply
-def refusing_change(self, new):
-    calls = iter(range(1000))
-    def refuse(*words):
-        if next(calls) == {number}:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return real(*words)
-    {function} = refuse
-    try:
-        return change(self, new)
-    finally:
-        {function} = real
-Supervisor._apply = refusing_change
-"""
-"""One of the descriptors that a reload takes is not to be had."""
-
-
-DIES_HANDING_OVER = """
-import os, signal
-from echod.handover import queue as handover
-real, parent = handover.hand_over, os.getpid()
-def hand_over(queue, batch):
-    if os.getpid() == parent:
-        return real(queue, batch)
-    if {number}:
-        real(queue, batch)
-    os.kill(os.getpid(), signal.SIGKILL)
-handover.hand_over = hand_over
-"""
-NOT_SENT = """
-import errno, os, socket
-real = socket.send_fds
-def send_fds(sock, buffers, fds):
-    if buffers[0].startswith(b"hand over"):
-        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-    return real(sock, buffers, fds)
-socket.send_fds = send_fds
-"""
-
-
-NO_UNLINK = """
-import errno, os
-def unlink(path):
-    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-os.unlink = unlink
-"""
-LATE = """
-from echod.handover import queue as handover
-real = handover.take_over
-handover.take_over = lambda fds, now, **words: real(fds, now - 1, **words)
-"""
-"""As if the connections were sent after the moment that the parent takes for now."""
+from tests.integration.test_copies import copied
 
 
 @pytest.fixture
@@ -171,7 +116,7 @@ def test_who_waits_at_an_address_that_goes(file: Path) -> None:
     """Is let in before it does, with all bytes, as is whoever waits at one that stays."""
     with ExitStack() as stack:
         text = "host = ['127.0.0.1', '127.0.0.2']"
-        echod = stack.enter_context(Configured(file, text, patch=PATIENT, environment=OFTEN))
+        echod = stack.enter_context(Configured(file, text, faults=[faults.never_hung()], environment=TICKING_FAST))
         freeze(echod.workers[0])
         waiting = [stack.enter_context(echod.connect(address)) for address in echod.addresses * 5]
         for client in waiting:
@@ -212,7 +157,7 @@ def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
 
 def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
     """That of a unix socket which goes: it stays, and so does everybody."""
-    with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", patch=NO_UNLINK) as echod:
+    with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", faults=[faults.files_stay()]) as echod:
         with echod.connect() as client:
             send_and_get(client, b"before")
             echod.reload("host = '127.0.0.1'")
@@ -255,7 +200,7 @@ class TestRefused:
 
     def test_address_of_nobody(self, file: Path) -> None:
         """All is closed again that was opened."""
-        with Configured(file, "host = '127.0.0.1'", patch=NEVER) as echod, echod.connect() as client:
+        with Configured(file, "host = '127.0.0.1'", faults=[faults.no_copies()]) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             before = descriptors(echod.pid)
             echod.hang_up_on("host = ['127.0.0.2', '192.0.2.1']\nworkers = 2")
@@ -278,8 +223,8 @@ class TestRefused:
     @pytest.mark.parametrize(("function", "number"), [("socket.socketpair", 0), ("os.eventfd", 0), ("os.eventfd", 2)])
     def test_no_descriptors_for_it(self, file: Path, function: str, number: int) -> None:
         """The old crew goes on where it was, at the sockets that are as they were."""
-        patch = NEVER + NOTHING_LEFT.format(function=function, number=number)
-        with Configured(file, "host = '127.0.0.1'", patch=patch) as echod, echod.connect() as client:
+        broken = [faults.no_copies(), faults.reload_fails_at(function, number)]
+        with Configured(file, "host = '127.0.0.1'", faults=broken) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
             assert echod.wait_for("reload_refused")["problem"] == (
@@ -294,8 +239,8 @@ class TestRefused:
 
     def test_the_sockets_are_as_they_were(self, file: Path) -> None:
         """Also in what their connections inherit."""
-        patch = NOTHING_LEFT.format(function="socket.socketpair", number=0)
-        with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", patch=patch) as echod:
+        broken = [faults.reload_fails_at("socket.socketpair", 0)]
+        with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", faults=broken) as echod:
             echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']\nlimits.keepalive = '10s'")
             echod.wait_for("reload_refused")
             with echod.connect() as client:
@@ -342,7 +287,7 @@ class TestWhen:
         """Before it has handed over: what it had goes on by the copies, beside what the others hand over."""
         text = "host = '127.0.0.1'\nworkers = "
         with ExitStack() as stack:
-            echod = stack.enter_context(Configured(file, text + "2", patch=SOON, environment=OFTEN))
+            echod = stack.enter_context(Configured(file, text + "2", faults=COPYING, environment=TICKING_FAST))
             clients = stack.enter_context(copied(echod, 6))
             freeze(echod.workers[1])
             echod.hang_up_on(text + "3")
@@ -353,12 +298,15 @@ class TestWhen:
                 send_and_get(client, b"after")
             assert echod.of("connection_closed") == []
 
-    @pytest.mark.parametrize("number", [0, 1])
-    def test_a_worker_that_dies_handing_over(self, file: Path, number: int) -> None:
+    @pytest.mark.parametrize("after", [False, True])
+    def test_a_worker_that_dies_handing_over(self, file: Path, *, after: bool) -> None:
         """Each connection goes on once, whether it was sent already or not."""
         text = "host = '127.0.0.1'\nworkers = "
-        patch = SOON + DIES_HANDING_OVER.format(number=number)
-        with Configured(file, text + "1", patch=patch, environment=OFTEN) as echod, copied(echod, 6) as clients:
+        broken = [*COPYING, faults.worker_dies_handing_over(after=after)]
+        with (
+            Configured(file, text + "1", faults=broken, environment=TICKING_FAST) as echod,
+            copied(echod, 6) as clients,
+        ):
             echod.reload(text + "2")
             for client in clients:
                 send_and_get(client, b"12345678" * 50_000)
@@ -373,8 +321,9 @@ class TestWhen:
     def test_an_order_that_cannot_be_sent(self, file: Path) -> None:
         """The worker is ended in its place, and its connections go on by the copies."""
         text = "host = '127.0.0.1'\nworkers = "
+        broken = [*COPYING, faults.orders_to_hand_over_cannot_be_sent()]
         with (
-            Configured(file, text + "1", patch=SOON + NOT_SENT, environment=OFTEN) as echod,
+            Configured(file, text + "1", faults=broken, environment=TICKING_FAST) as echod,
             copied(echod, 2) as clients,
         ):
             echod.reload(text + "2")
@@ -385,8 +334,7 @@ class TestWhen:
     def test_while_nobody_is_there(self, file: Path) -> None:
         """The only worker is dead, and its successor is not to come yet: the new crew comes."""
         text = "host = '127.0.0.1'\nworkers = "
-        patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
-        with Configured(file, text + "1", patch=patch) as echod:
+        with Configured(file, text + "1", faults=[faults.replaced_after(3600)]) as echod:
             os.kill(echod.workers[0], signal.SIGKILL)
             echod.wait_for("worker_exited")
             echod.reload(text + "2")
@@ -407,7 +355,7 @@ class TestWhen:
 
     def test_a_worker_that_hangs(self, file: Path) -> None:
         """It is killed in the end, and does not keep the others from coming."""
-        with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=OFTEN) as echod:
+        with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=TICKING_FAST) as echod:
             freeze(echod.workers[1])
             assert echod.reload("host = '127.0.0.1'\nworkers = 1")["changed"] == ["workers"]
             with echod.connect() as client:
@@ -431,7 +379,9 @@ def test_as_many_as_a_process_can_have(file: Path) -> None:
     with ExitStack() as stack:
         text = "host = '127.0.0.1'\nworkers = "
         limit = ("prlimit", "--nofile=500")
-        echod = stack.enter_context(Configured(file, text + "1", patch=SOON, environment=OFTEN, prefix=limit))
+        echod = stack.enter_context(
+            Configured(file, text + "1", faults=COPYING, environment=TICKING_FAST, prefix=limit)
+        )
         clients = stack.enter_context(copied(echod, 300))
         echod.reload(text + "2")
         for client in clients:
@@ -442,7 +392,7 @@ def test_as_many_as_a_process_can_have(file: Path) -> None:
 def test_no_time_has_passed(file: Path) -> None:
     """What was active after the parent looked at its clock goes on as what it is."""
     text = "host = '127.0.0.1'\nworkers = "
-    with Configured(file, text + "1", patch=LATE) as echod, echod.connect() as client:
+    with Configured(file, text + "1", faults=[faults.parents_clock_is_late()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
         opened = echod.wait_for("connection_opened")
         echod.reload(text + "2")
@@ -491,7 +441,7 @@ def test_nobody_is_refused(file: Path) -> None:
 def test_nothing_leaks(file: Path) -> None:
     """However often crews change, the parent holds no more descriptors than before, and a worker none."""
     text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 5\nworkers = "
-    with Configured(file, text + "1", patch=SOON, environment=OFTEN) as echod, copied(echod, 1) as (client,):
+    with Configured(file, text + "1", faults=COPYING, environment=TICKING_FAST) as echod, copied(echod, 1) as (client,):
         parent, worker = descriptors(echod.pid), descriptors(echod.workers[0])
         for workers in (2, 3, 2, 1):
             echod.reload(text + str(workers))
@@ -552,8 +502,8 @@ def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
             first.process.send_signal(signal.SIGUSR2)
             assert first.stop() == os.EX_OK
         file.write_text("host = '127.0.0.2'")
-        patch = SLOW_START.format(gate=gate.fd)
-        with store.daemon("--config", str(file), patch=patch, pass_fds=(gate.fd,), wait=False) as second:
+        broken = [faults.worker_start_waits(gate.fd)]
+        with store.daemon("--config", str(file), faults=broken, pass_fds=(gate.fd,), wait=False) as second:
             second.wait_for("listening")
             store.wait_for("echod-listener", "echod-listener")
             wait_for_state(second.pid, "S")

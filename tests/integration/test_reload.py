@@ -5,15 +5,15 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Configured,
     Daemon,
     Gate,
@@ -24,38 +24,12 @@ from tests.integration.daemon import (
     stuff,
     wait_for_state,
 )
+from tests.integration.faults import Fault
 from tests.integration.peers import clients, connect, exchange_all, send_until_blocked
-from tests.integration.test_copies import NEVER
 
 HERE = ("--host", "127.0.0.1")
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """A hung worker is found in 1 s, not in 5."""
-
-
-SLOW_NAME = """
-import os
-import echod.parent.reload
-real = echod.parent.reload.endpoints
-def endpoints(hosts):
-    os.read({gate}, 1)
-    return real(hosts)
-echod.parent.reload.endpoints = endpoints
-"""
-NO_MEMORY = """
-import errno, os
-def memfd_create(*words):
-    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-os.memfd_create = memfd_create
-"""
-BUG_IN_READING = """
-import echod.parent.reload
-def too_few(*words):
-    if echod.parent.reload.started:
-        raise RuntimeError("this can not be")
-    echod.parent.reload.started = True
-    return []
-echod.parent.reload.started, echod.parent.reload._too_few = False, too_few
-"""
 
 
 def configured(file: Path, text: str, *arguments: str, **options: object) -> Configured:
@@ -188,7 +162,7 @@ class TestEffect:
     def test_keepalive_of_who_waits(self, file: Path, dies: bool) -> None:
         """Whoever is in the kernel's queue meanwhile gets what is set now, from a worker made later too."""
         text = "limits.keepalive = 0\nlimits.max_connections = 1"
-        with configured(file, text, patch=NEVER) as daemon, ExitStack() as stack:
+        with configured(file, text, faults=[faults.no_copies()]) as daemon, ExitStack() as stack:
             first = stack.enter_context(daemon.connect())
             send_and_get(first, b"the only one")
             waiting = stack.enter_context(daemon.connect())
@@ -315,7 +289,7 @@ class TestRefused:
 
     def test_no_memory_for_the_limits(self, file: Path) -> None:
         """What the system refuses is told as what is wrong, and everything stays until it can be had."""
-        with configured(file, "", patch=NO_MEMORY) as daemon, daemon.connect() as client:
+        with configured(file, "", faults=[faults.no_memory_files()]) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4\nlimits.max_connections_per_source = 1")
             assert "Cannot allocate memory" in daemon.wait_for("reload_refused")["problem"]
@@ -326,7 +300,7 @@ class TestRefused:
 
     def test_bug(self, file: Path) -> None:
         """What echod does not expect when it reads again is told as a bug, which no client notices."""
-        with configured(file, "", patch=BUG_IN_READING) as daemon, daemon.connect() as client:
+        with configured(file, "", faults=[faults.reload_is_a_bug()]) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4")
             assert daemon.wait_for("bug")["error"] == "RuntimeError('this can not be')"
@@ -356,12 +330,15 @@ class TestRefused:
 class TestWhen:
     """A signal at an awkward moment."""
 
-    @pytest.mark.parametrize(("patch", "event"), [(SLOW_NAME, "starting"), (SLOW_START, "listening")])
-    def test_before_it_is_ready(self, file: Path, patch: str, event: str) -> None:
+    @pytest.mark.parametrize(
+        ("waits", "event"),
+        [(faults.name_resolution_waits, "starting"), (faults.worker_start_waits, "listening")],
+    )
+    def test_before_it_is_ready(self, file: Path, waits: Callable[[int], Fault], event: str) -> None:
         """The start goes on, and what was changed meanwhile is read after it."""
         with (
             Gate() as gate,
-            configured(file, "", patch=patch.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+            configured(file, "", faults=[waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
         ):
             daemon.wait_for(event)
             daemon.hang_up_on("chunk_size = 2")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Daemon,
     Gate,
     freeze,
@@ -24,41 +24,6 @@ from tests.integration.daemon import (
     stuff,
     until_gone,
 )
-from tests.integration.test_copies import LINGERING
-
-NEVER_STARTS = """
-import os
-import echod.worker.process
-real, parent = echod.worker.process.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        raise RuntimeError("not today")
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-DIES_AT_THE_SIGNAL = """
-import os, signal
-from echod.parent.supervisor import Supervisor
-real = Supervisor._handle_signal
-def handle(self, signum):
-    for slot in self._pool._slots:
-        os.kill(slot.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, slot.pid, os.WEXITED | os.WNOWAIT)
-    real(self, signum)
-Supervisor._handle_signal = handle
-"""
-SLOW_FLUSH = """
-import os
-from echod.log.output import LogQueue
-real, parent = LogQueue.finish, os.getpid()
-def finish(self, seconds):
-    if os.getpid() == parent:
-        os.read({gate}, 1)
-    real(self, seconds)
-LogQueue.finish = finish
-"""
-PATIENT = f"import echod.parent.supervisor\nechod.parent.supervisor.GRACE = {DEADLINE}\n"
-"""The parent waits long for workers that end by themselves."""
 
 
 def wait_until_arrived(sock: socket.socket) -> None:
@@ -173,7 +138,7 @@ def test_accept_queue_is_served() -> None:
 
 def test_idle_client_is_closed_properly() -> None:
     """A client that owes nothing sees the end, may go on sending without a reset, and nobody new is let in."""
-    with Daemon(patch=LINGERING) as daemon, daemon.connect() as client:
+    with Daemon(faults=[faults.lingers_long()]) as daemon, daemon.connect() as client:
         send_and_get(client, b"all of it")
         daemon.process.send_signal(signal.SIGTERM)
         assert client.recv(1) == b""
@@ -243,7 +208,7 @@ def test_second_signal() -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_after_the_last_event(signum: signal.Signals) -> None:
     """One that comes while the last events wait to be written takes them from nobody, and the status stays 0."""
-    with Gate() as gate, Daemon(patch=SLOW_FLUSH.format(gate=gate.fd), pass_fds=(gate.fd,)) as daemon:
+    with Gate() as gate, Daemon(faults=[faults.last_events_wait(gate.fd)], pass_fds=(gate.fd,)) as daemon:
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopped")
         daemon.process.send_signal(signum)
@@ -254,10 +219,11 @@ def test_signal_after_the_last_event(signum: signal.Signals) -> None:
 def test_worker_whose_events_are_not_read() -> None:
     """It ends by itself: after the time for draining it has some to end, and then some to have them written."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
+    patient = faults.patient_with_stopping_workers(DEADLINE)
     with (
         open(reads, "rb"),
         open(writes, "wb"),
-        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads, patch=PATIENT) as daemon,
+        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads, faults=[patient]) as daemon,
         daemon.connect() as client,
     ):
         worker = daemon.workers[0]
@@ -302,7 +268,7 @@ def test_worker_that_dies_while_draining() -> None:
 
 def test_worker_that_dies_at_the_signal() -> None:
     """A worker that dies in the instant in which it is to be told to stop does no harm to the parent."""
-    with Daemon("--workers", "2", patch=DIES_AT_THE_SIGNAL) as daemon:
+    with Daemon("--workers", "2", faults=[faults.workers_die_at_a_signal()]) as daemon:
         assert daemon.stop() == os.EX_OK
         assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
 
@@ -323,7 +289,7 @@ def test_signal_while_starting() -> None:
     """A signal before the workers have come up stops the daemon, which then never was ready."""
     with (
         Gate() as gate,
-        Daemon(patch=SLOW_START.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+        Daemon(faults=[faults.worker_start_waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
     ):
         daemon.wait_for("listening", 2)
         while not children(daemon.pid):
@@ -339,7 +305,7 @@ def test_signal_while_starting() -> None:
 
 def test_signal_while_no_worker_lives() -> None:
     """A signal while the next attempt to start a worker is waited for stops the daemon without one."""
-    with Daemon(patch=NEVER_STARTS, wait=False) as daemon:
+    with Daemon(faults=[faults.worker_start_is_a_bug()], wait=False) as daemon:
         daemon.wait_for("worker_exited", 3)
         assert daemon.stop() == os.EX_OK
         assert daemon.of("ready") == []

@@ -10,79 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
-from tests.integration.test_copies import NEVER
 
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
-
-FAILING_FORKS = """
-import errno, os, socket
-from echod.parent.slot import WorkerSlot
-real, parent, calls, fork = {function}, os.getpid(), iter(range(1000)), WorkerSlot.fork
-def call(*words):
-    if os.getpid() == parent and next(calls) in {numbers}:
-        raise OSError(errno.{error}, os.strerror(errno.{error}))
-    return real(*words)
-def failing_fork(self):
-    {function} = call
-    try:
-        return fork(self)
-    finally:
-        {function} = real
-WorkerSlot.fork = failing_fork
-"""
-UNWATCHED = """
-import errno, os, pathlib
-real, calls = os.pidfd_open, iter(range(1000))
-def pidfd_open(pid):
-    if next(calls) == 1:
-        stat = pathlib.Path(f"/proc/{pid}/stat")
-        while ") S " not in stat.read_text():
-            os.sched_yield()
-        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
-    return real(pid)
-os.pidfd_open = pidfd_open
-"""
-"""A successor, the second process that is forked, gets as far as it can before the parent has no descriptor for it."""
-FAILING_START = """
-import errno, os, pathlib
-import echod.worker.process
-real, parent, once = echod.worker.process.Loop, os.getpid(), pathlib.Path({once!r})
-def loop(on_bug):
-    if os.getpid() != parent and once.exists():
-        once.unlink()
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-BUG_IN_A_SESSION = """
-import socket
-from echod.worker.relay import Relay
-real = Relay.on_readable
-def on_readable(self):
-    if self._owner.sock.recv(1, socket.MSG_PEEK) == b"!":
-        raise RuntimeError("the magic byte")
-    real(self)
-Relay.on_readable = on_readable
-"""
-BUG_IN_A_WORKER = """
-import pathlib
-from echod.worker.acceptor import Acceptor
-real, once = Acceptor._accept, pathlib.Path({once!r})
-def accept(self, listener):
-    if once.exists():
-        once.unlink()
-        raise RuntimeError("accepting is too hard")
-    return real(self, listener)
-Acceptor._accept = accept
-"""
-BUG_IN_THE_PARENT = """
-from echod.parent.pool import WorkerPool
-def on_exit(self, slot):
-    raise RuntimeError("the parent is at a loss")
-WorkerPool._on_exit = on_exit
-"""
 
 
 @contextmanager
@@ -169,7 +101,7 @@ def test_parent_killed() -> None:
 
 def test_worker_killed_beside_another() -> None:
     """The clients of one worker do not notice that another is killed; only those of the dead one are not counted."""
-    with Daemon("--workers", "2", patch=NEVER) as daemon, one_client_each(daemon) as clients:
+    with Daemon("--workers", "2", faults=[faults.no_copies()]) as daemon, one_client_each(daemon) as clients:
         os.kill(daemon.workers[1], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
         send_and_get(clients[0], b"still there")
@@ -182,7 +114,7 @@ def test_worker_that_fails_to_start(tmp_path: Path) -> None:
     """A worker that can't start, here for lack of descriptors, says why and is tried again; then echod is ready."""
     once = tmp_path / "once"
     once.touch()
-    with Daemon(patch=FAILING_START.format(once=str(once))) as daemon:
+    with Daemon(faults=[faults.worker_start_lacks_descriptors(str(once))]) as daemon:
         assert [event["event"] for event in daemon.events if event["event"] != "listening"] == (
             ["starting", "bug", "worker_exited", "worker_started", "ready"]
         )
@@ -192,14 +124,13 @@ def test_worker_that_fails_to_start(tmp_path: Path) -> None:
         assert daemon.of("worker_exited")[0]["reason"] == "exit status 70"
 
 
-@pytest.mark.parametrize("numbers", [{0}, {1, 2}], ids=["at the start", "for a successor"])
+@pytest.mark.parametrize("numbers", [[0], [1, 2]], ids=["at the start", "for a successor"])
 @pytest.mark.parametrize(
     ("function", "error"), [("os.fork", "EAGAIN"), ("socket.socketpair", "EMFILE"), ("os.pidfd_open", "ENFILE")]
 )
-def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
+def test_fork_fails(function: str, error: str, numbers: list[int]) -> None:
     """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
-    patch = FAILING_FORKS.format(function=function, error=error, numbers=numbers)
-    with Daemon("--workers", "1", patch=patch) as daemon:
+    with Daemon("--workers", "1", faults=[faults.forks_fail_at(function, error, numbers)]) as daemon:
         reason = f"fork failed: {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_exited", len(numbers), lambda event: event["reason"] == reason)
@@ -211,7 +142,7 @@ def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
 
 def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
     """However far it got before the parent ended it, it left no trace among those who accept; the next one does."""
-    with Daemon("--workers", "1", patch=UNWATCHED) as daemon:
+    with Daemon("--workers", "1", faults=[faults.second_worker_cannot_be_watched()]) as daemon:
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 2)
         with daemon.connect() as client:
@@ -220,7 +151,11 @@ def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
 
 def test_bug_in_a_session() -> None:
     """A bug that one client brings to light ends that client, by a reset, and is told with its traceback."""
-    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as other, daemon.connect() as victim:
+    with (
+        Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon,
+        daemon.connect() as other,
+        daemon.connect() as victim,
+    ):
         send_and_get(other, b"one")
         victim.sendall(b"!")
         assert_reset(victim)
@@ -235,7 +170,7 @@ def test_bug_in_a_session() -> None:
 
 def test_bug_in_a_session_after_its_first_bytes() -> None:
     """The same in the middle of a connection, of which the events then tell how far it got."""
-    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as victim:
+    with Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon, daemon.connect() as victim:
         send_and_get(victim, b"fine")
         victim.sendall(b"!")
         assert_reset(victim)
@@ -246,7 +181,7 @@ def test_bug_in_a_session_after_its_first_bytes() -> None:
 def test_bug_in_a_worker(tmp_path: Path) -> None:
     """A bug that is no client's ends the worker with status 70; its successor serves who was waiting."""
     once = tmp_path / "once"
-    with Daemon(patch=BUG_IN_A_WORKER.format(once=str(once))) as daemon:
+    with Daemon(faults=[faults.accepting_is_a_bug(str(once))]) as daemon:
         once.touch()
         with daemon.connect() as client:
             send_and_get(client, b"again")
@@ -257,7 +192,7 @@ def test_bug_in_a_worker(tmp_path: Path) -> None:
 def test_bug_in_the_parent() -> None:
     """A bug in the parent is told, ends it with status 70, and every worker with it."""
     with (
-        Daemon("--workers", "2", patch=BUG_IN_THE_PARENT) as daemon,
+        Daemon("--workers", "2", faults=[faults.parent_is_at_a_loss()]) as daemon,
         until_gone(*daemon.workers.values()),
     ):
         os.kill(daemon.workers[0], signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
     Daemon,
@@ -36,16 +37,6 @@ os.environ["LISTEN_FDNAMES"] = ":".join(["echod"] * len(fds))
 os.execv(words[int(count)], words[int(count):])
 """
 """Passes descriptors as systemd does: from 3 up, and with the process's own number in a variable."""
-SLOW_SECOND_WORKER = """
-import os
-from echod.parent.pool import WorkerPool
-real = WorkerPool._become_worker
-def become_worker(self, number, *words):
-    if number == 1:
-        os.read({gate}, 1)
-    real(self, number, *words)
-WorkerPool._become_worker = become_worker
-"""
 OWN_PID = (
     sys.executable,
     "-c",
@@ -145,7 +136,7 @@ def test_ready(systemd: Systemd) -> None:
             "--workers",
             "2",
             environment=systemd.environment,
-            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            faults=[faults.worker_start_waits(gate.fd, number=1)],
             pass_fds=(gate.fd,),
             wait=False,
         ) as daemon,
@@ -277,7 +268,7 @@ def test_reload_before_it_is_ready(systemd: Systemd) -> None:
             "--workers",
             "2",
             environment=systemd.environment,
-            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            faults=[faults.worker_start_waits(gate.fd, number=1)],
             pass_fds=(gate.fd,),
             wait=False,
         ) as daemon,

@@ -13,8 +13,8 @@ from typing import NoReturn
 import pytest
 
 from tests.integration.daemon import DEADLINE, Configured, Daemon, freeze, receive_all
+from tests.integration.faults import never_hung
 from tests.integration.peers import about, connect, exchange, send_until_blocked
-from tests.integration.test_copies import PATIENT
 
 SMALL = 2048
 """A receive buffer that is soon full."""
@@ -24,7 +24,7 @@ SMALL = 2048
 def impatient() -> Iterator[Daemon]:
     """A daemon that closes quiet clients soon."""
     with Daemon(
-        "--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug", patch=PATIENT
+        "--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug", faults=[never_hung()]
     ) as daemon:
         yield daemon
 
