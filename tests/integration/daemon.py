@@ -18,10 +18,10 @@ from typing import Any, Self
 from tests.integration.faults import Fault, dump
 
 DEADLINE = 20.0
-"""Seconds within which whatever is waited for must have happened; nothing takes so long unless it never happens."""
+"""Seconds to wait for anything; only what never happens takes that long."""
 
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
-"""How the variables begin that a daemon goes by."""
+"""The prefixes of the environment variables that a daemon reads."""
 
 
 Event = dict[str, Any]
@@ -64,7 +64,7 @@ class Daemon:
         self._stderr = stderr_read if self.process.stderr is None else self.process.stderr.fileno()
         self.events: list[Event] = []
         self.words: list[str] = []
-        """Lines that are no events: what is said to people."""
+        """Lines that are no events: sentences for people."""
         self._rest = b""
         if wait:
             try:
@@ -100,7 +100,7 @@ class Daemon:
 
     @property
     def addresses(self) -> list[str]:
-        """What it listens on, as its events say."""
+        """The addresses on which it listens, as its events say."""
         return [event["address"] for event in self.events if event["event"] == "listening"]
 
     @property
@@ -131,7 +131,7 @@ class Daemon:
         return socket.create_connection((host.strip("[]"), int(port)), DEADLINE)
 
     def of(self, name: str) -> list[Event]:
-        """The events of that name, so far read."""
+        """The events of that name that have been read."""
         return [event for event in self.events if event["event"] == name]
 
     def wait_for(self, name: str, count: int = 1, where: Callable[[Event], bool] = lambda event: True) -> Event:
@@ -171,7 +171,7 @@ class Daemon:
             wait_for_state(pid, "S")
 
     def hang_up(self) -> None:
-        """Read no more events, and let whoever writes them find that out."""
+        """Close the pipe, so that the daemon's next event cannot be written."""
         assert self.process.stderr is not None
         self.process.stderr.close()
         self._stderr = None
@@ -262,7 +262,7 @@ def receive_all(sock: socket.socket) -> bytes:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process, and wait until it has stopped, of which nobody but its parent is told."""
+    """Stop a process, and wait until it has stopped, which only its parent could be notified of."""
     os.kill(pid, signal.SIGSTOP)
     wait_for_state(pid, "T")
 

@@ -27,7 +27,7 @@ os.execv(command[0], command)
 
 
 class Store:
-    """Keeps descriptors by their names, in the order in which they came; with no `room` it keeps none."""
+    """Keeps descriptors by their names, in the order of their arrival; without `room` it keeps none."""
 
     def __init__(self, directory: Path, *, room: bool = True) -> None:
         self.kept: dict[str, list[int]] = {}
@@ -43,13 +43,13 @@ class Store:
         self._thread.start()
 
     def names(self) -> list[str]:
-        """The names under which sockets are kept, each as often as one is; the settings are there anyway."""
+        """The names of the kept sockets, one for each; the settings, which are always kept, are left out."""
         self._settle()
         with self._changed:
             return self._names()
 
     def said(self) -> list[str]:
-        """What else was said."""
+        """The other messages."""
         self._settle()
         with self._changed:
             return list(self._said)
@@ -82,7 +82,7 @@ class Store:
         )
 
     def close(self) -> None:
-        """Keep nothing any more, and end."""
+        """Close everything, and end the thread."""
         os.close(self._end)
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
@@ -93,7 +93,7 @@ class Store:
                 os.close(fd)
 
     def _settle(self) -> None:
-        """Wait until the thread has taken all that was sent so far; who sent it may be gone already."""
+        """Wait until the thread has received all that was sent so far, even by processes that have exited."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(DEADLINE)
             sock.sendto(b"SETTLE=1", self._path)
@@ -133,7 +133,7 @@ class Store:
 
 @contextmanager
 def storing(directory: Path, *, room: bool = True) -> Iterator[Store]:
-    """A store that is closed again."""
+    """A store that is closed after the block."""
     store = Store(directory, room=room)
     try:
         yield store

@@ -34,7 +34,7 @@ def daemon(*arguments: str, faults: Sequence[Fault] = (), prefix: tuple[str, ...
 
 @contextmanager
 def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socket.socket]]:
-    """So many clients more, which have been served and of which there are copies."""
+    """Connect `count` more clients; each has been served, and the parent has a copy of its connection."""
     before = descriptors(daemon.pid)
     with ExitStack() as stack:
         clients = [stack.enter_context(daemon.connect(address)) for _ in range(count)]
@@ -45,7 +45,7 @@ def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socke
 
 
 def wait_for_descriptors(pid: int, count: int) -> None:
-    """Wait until the process has so many."""
+    """Wait until the process has `count` descriptors."""
     deadline = time.monotonic() + DEADLINE
     while descriptors(pid) != count:
         assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
@@ -53,7 +53,7 @@ def wait_for_descriptors(pid: int, count: int) -> None:
 
 
 def kill(daemon: Daemon, worker: int = 0) -> Event:
-    """Kill a worker, and wait for its successor; what is told of its end."""
+    """Kill a worker, wait for its successor, and return the event of its exit."""
     pid, count = daemon.workers[worker], len(daemon.of("worker_started"))
     os.kill(pid, signal.SIGKILL)
     daemon.wait_for("worker_started", count + 1)
@@ -62,7 +62,7 @@ def kill(daemon: Daemon, worker: int = 0) -> Event:
 
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_what_owes_nothing_goes_on(workers: str) -> None:
-    """In the successor, by its name, with its counters and its place; nothing is told but that it was kept."""
+    """A connection continues in the successor with its name, counters and place; only `kept` shows the change."""
     with daemon("--workers", workers, "--limits-max-connections-per-source", "7") as echod, copied(echod, 6) as clients:
         echod.wait_for("connection_opened", 6)
         victim = echod.of("connection_opened")[0]
@@ -88,7 +88,7 @@ def test_what_owes_nothing_goes_on(workers: str) -> None:
 
 
 def test_bytes_that_nobody_had_read() -> None:
-    """They are echoed by the successor, and so is the end of a client that has ended its side."""
+    """The successor echoes bytes that the dead worker had not read, and answers the end of a client's side."""
     with daemon() as echod, copied(echod, 2) as (client, other):
         freeze(echod.workers[0])
         client.sendall(b"unread")
@@ -100,7 +100,7 @@ def test_bytes_that_nobody_had_read() -> None:
 
 
 def test_what_owes_bytes_is_reset() -> None:
-    """And told: what was read and sent of it, by the kernel's count, and why it is over."""
+    """A connection that is owed bytes is reset; its event has the reason and the bytes, as the kernel counts them."""
     with daemon() as echod, copied(echod, 2) as (client, other):
         stuff(client, echod.workers[0])
         exited = kill(echod)
@@ -114,7 +114,7 @@ def test_what_owes_bytes_is_reset() -> None:
 
 
 def test_one_after_the_other() -> None:
-    """What a worker has inherited is safe from its first moment: there is a copy before it can give one."""
+    """A worker's inherited connections have copies from the start, before it has sent any."""
     with (
         daemon("--workers", "1", faults=[faults.only_the_first_worker_sends_copies()]) as echod,
         copied(echod, 3) as clients,
@@ -126,7 +126,7 @@ def test_one_after_the_other() -> None:
 
 
 def test_young_ones_are_reset() -> None:
-    """No copy was made of them; they are counted."""
+    """Connections too young for a copy are reset when the worker dies, and counted."""
     with Daemon(faults=[faults.no_copies()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
         exited = kill(echod)
@@ -136,7 +136,7 @@ def test_young_ones_are_reset() -> None:
 
 
 def test_unix_sockets_end(tmp_path: Path) -> None:
-    """The kernel does not count their bytes; each is told."""
+    """The kernel does not count the bytes of unix sockets, so these connections are closed, and each is logged."""
     with daemon("--host", f"unix:{tmp_path}/echo") as echod, copied(echod, 1) as (client,):
         exited = kill(echod)
         assert (exited["clients"], exited["kept"]) == (1, 0)
@@ -145,7 +145,7 @@ def test_unix_sockets_end(tmp_path: Path) -> None:
 
 
 def test_one_that_lingers(tmp_path: Path) -> None:
-    """It is given its time by the successor; the client sees the end that it has already."""
+    """The successor waits for a client whose connection the server has already closed, and logs the first reason."""
     lingering = [*COPYING, faults.lingers_long()]
     with (
         Configured(tmp_path / "echod.toml", "", faults=lingering, environment=TICKING_FAST) as echod,
@@ -163,7 +163,7 @@ class TestEnds:
     """A copy does not keep a connection alive, nor a descriptor."""
 
     def test_eof(self) -> None:
-        """The client has its end at once, also from a parent that has no time."""
+        """The client sees the end of its connection at once, even if the parent is stopped."""
         with daemon() as echod:
             before = descriptors(echod.pid)
             with copied(echod, 1) as (client,):
@@ -174,7 +174,7 @@ class TestEnds:
                 wait_for_descriptors(echod.pid, before)
 
     def test_reset(self) -> None:
-        """The client's own is noticed."""
+        """A client's reset is noticed, and the copy closed."""
         with daemon() as echod:
             before = descriptors(echod.pid)
             with copied(echod, 1) as (client,):
@@ -183,7 +183,7 @@ class TestEnds:
                 wait_for_descriptors(echod.pid, before)
 
     def test_stalled(self, tmp_path: Path) -> None:
-        """The server's is one."""
+        """A reset by the server reaches the client although there is a copy."""
         with (
             Configured(tmp_path / "echod.toml", "", faults=COPYING, environment=TICKING_FAST) as echod,
             copied(echod, 1) as (client,),
@@ -195,7 +195,7 @@ class TestEnds:
                 receive_all(client)
 
     def test_stop(self) -> None:
-        """Everybody has his bytes and his end."""
+        """At a stop each client sees the end of its connection, and each is logged as drained."""
         with daemon("--workers", "2") as echod, copied(echod, 4) as clients:
             echod.process.send_signal(signal.SIGTERM)
             for client in clients:
@@ -205,7 +205,7 @@ class TestEnds:
             assert [event["reason"] for event in echod.of("connection_closed")] == ["drained"] * 4
 
     def test_cut(self) -> None:
-        """The last thing that a worker does is not taken for its death."""
+        """Connections that are cut as the worker exits are logged once, as cut and not as those of a dead worker."""
         with daemon("--limits-drain-timeout", "0.2s") as echod, copied(echod, 1) as (client,):
             stuff(client, echod.workers[0])
             assert echod.stop() == os.EX_OK
@@ -213,7 +213,7 @@ class TestEnds:
 
 
 def test_a_number_that_is_used_again() -> None:
-    """A worker's descriptors have the numbers of those before; each copy is of the one that is there now."""
+    """A worker uses descriptor numbers again; each copy is of the connection that has the number now."""
     with daemon() as echod:
         before = descriptors(echod.pid)
         for _ in range(3):
@@ -227,7 +227,7 @@ def test_a_number_that_is_used_again() -> None:
 
 
 def test_a_parent_without_descriptors() -> None:
-    """It keeps as many copies as it may have besides what it needs; nobody is harmed by that."""
+    """A parent keeps as many copies as its descriptors allow; only connections without a copy are lost."""
     with daemon(prefix=("prlimit", "--nofile=145")) as echod:
         before = descriptors(echod.pid)
         with ExitStack() as stack:
@@ -249,7 +249,7 @@ def test_a_parent_without_descriptors() -> None:
 
 
 def test_a_connection_that_kills() -> None:
-    """It goes through the hands of a few workers, which all die, and of no more: then all that they had are reset."""
+    """A connection that kills a few workers in a row kills no more: then it and the others of the worker are reset."""
     with (
         daemon(faults=[faults.exclamation_mark_kills(), faults.replaced_after(0)]) as echod,
         copied(echod, 2) as (client, other),
@@ -267,14 +267,14 @@ def test_a_connection_that_kills() -> None:
 
 
 def test_one_that_has_grown_up() -> None:
-    """It has not died young, however many have before: what it had goes on."""
+    """The connections of a worker that has lived long continue, however many workers have died before."""
     with daemon(faults=[faults.replaced_after(0), faults.no_death_is_early()]) as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
 
 
 def test_workers_that_could_not_be_forked() -> None:
-    """They have not died young: none of their connections can be why."""
+    """Workers that could not be forked do not count as early deaths: no connection can be the cause."""
     without_processes = faults.forks_fail_at("os.fork", "EAGAIN", [1, 2, 3])
     with daemon(faults=[faults.replaced_after(0), without_processes]) as echod, copied(echod, 2):
         for _ in range(2):
@@ -283,7 +283,7 @@ def test_workers_that_could_not_be_forked() -> None:
 
 
 def test_sources_are_counted() -> None:
-    """Those of connections that wait for a worker, too: nobody else from there is let in by another worker."""
+    """Connections that wait for a worker count for their source: another worker accepts no more than the limit."""
     limit = ("--limits-max-connections-per-source", "2")
     with daemon("--workers", "2", *limit, faults=[faults.replaced_after(3600)]) as echod, copied(echod, 2):
         os.kill(echod.workers[0], signal.SIGKILL)
@@ -293,7 +293,7 @@ def test_sources_are_counted() -> None:
 
 
 def test_bytes_are_counted() -> None:
-    """Those since the last look of a worker that died, too."""
+    """The bytes that a worker echoed after its last tick are counted, although it died."""
     with Daemon(faults=COPYING) as echod, copied(echod, 1) as (client,):
         for _ in range(20):
             send_and_get(client, bytes(100_000))
@@ -306,7 +306,7 @@ def test_bytes_are_counted() -> None:
 
 
 def test_closed_and_not_forgotten() -> None:
-    """A worker that dies just then has told it, and the client gets what is on its way, and its end."""
+    """A worker dies after it has closed a connection, but not the copy: the client gets all bytes and the end."""
     with daemon(faults=[faults.worker_dies_forgetting()]) as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])
         client.sendall(bytes(50_000))
@@ -319,7 +319,7 @@ def test_closed_and_not_forgotten() -> None:
 
 
 def test_a_worker_that_dies_while_others_drain() -> None:
-    """Its connections do not wait for theirs to end."""
+    """The connections of a worker that dies are reset at once, while others still drain."""
     with daemon("--workers", "2", "--limits-drain-timeout", "1h") as echod, copied(echod, 6) as clients:
         echod.wait_for("connection_opened", 6)
         workers = {about(echod, client, "connection_opened")["worker"]: client for client in clients}
@@ -335,7 +335,7 @@ def test_a_worker_that_dies_while_others_drain() -> None:
 
 
 def test_a_worker_that_dies_while_stopping() -> None:
-    """There is no successor: its connections are ended, and told."""
+    """A worker that dies at a stop has no successor: its connections are reset, and logged."""
     with daemon("--limits-drain-timeout", "1h") as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])
         echod.process.send_signal(signal.SIGTERM)
@@ -348,7 +348,7 @@ def test_a_worker_that_dies_while_stopping() -> None:
 
 
 def talk(client: socket.socket, over: threading.Event, seed: int) -> str:
-    """Exchange messages of all sizes until it is over; what the client has seen of the end: nothing, or a reset."""
+    """Exchange messages of all sizes until `over` is set; returns what went wrong, or an empty string."""
     pieces = random.Random(seed)
     with client:
         while not over.is_set():
@@ -381,7 +381,7 @@ def _pour(client: socket.socket, data: bytes, broken: list[OSError]) -> None:
 
 
 def test_killed_at_random() -> None:
-    """No byte is wrong, no echo is cut short in silence; whoever is reset is told of, one by one."""
+    """No byte is wrong and no echo cut short without an error; each connection that is reset is logged."""
     pieces = random.Random(0)
     with daemon("--workers", "2", faults=[faults.replaced_after(0)]) as echod, copied(echod, 20) as clients:
         over = threading.Event()
@@ -408,7 +408,7 @@ def test_killed_at_random() -> None:
 
 
 def test_nothing_leaks() -> None:
-    """However many workers have died with clients, parent and worker have no more descriptors than at first."""
+    """After several deaths of a worker with clients, parent and worker have as many descriptors as before."""
     with daemon() as echod:
         parent = descriptors(echod.pid)
         with copied(echod, 5):
@@ -422,10 +422,10 @@ def test_nothing_leaks() -> None:
 
 
 class TestHostile:
-    """A worker that is not what it was can harm neither the parent nor its successors."""
+    """A worker that an attacker controls can harm neither the parent nor its successors."""
 
     def test_it_hangs_up(self) -> None:
-        """The parent does not spin; of this one there are no copies, and of the next there are."""
+        """A worker that shuts its copy socket down does not make the parent spin; its successor has copies again."""
         broken = [faults.first_worker_hangs_up(), faults.parent_asks_no_more_than(1000)]
         with daemon(faults=broken) as echod, echod.connect() as client:
             send_and_get(client, b"before")
@@ -434,7 +434,7 @@ class TestHostile:
                 assert kill(echod)["kept"] == 2
 
     def test_it_never_ends_to_talk(self) -> None:
-        """Its death is its end, whoever it has left behind to talk on."""
+        """A worker is replaced when it dies, even if a process that it has left behind goes on sending."""
         with daemon(faults=[faults.first_worker_leaves_a_chatterer()]) as echod:
             kill(echod)
             with echod.connect() as client:
@@ -442,13 +442,13 @@ class TestHostile:
 
     @pytest.mark.parametrize("what", faults.NO_CONNECTIONS)
     def test_it_gives_something_else(self, what: str) -> None:
-        """What is no connection is closed when it comes to that."""
+        """A descriptor that is no connection is closed when the worker dies."""
         with daemon(faults=[faults.first_worker_gives(what)]) as echod:
             assert kill(echod)["kept"] == 0
             assert echod.of("connection_closed") == echod.of("bug") == []
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
-        """That one goes on as if it was new."""
+        """A connection whose state makes no sense continues as a new one."""
         with daemon(faults=[faults.copies_come_with_nonsense()]) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()

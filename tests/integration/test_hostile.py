@@ -1,4 +1,4 @@
-"""Clients that mean harm, or know no better: whatever they do, the others are served and nothing is left behind."""
+"""Clients that misbehave: whatever they do, the others are served and nothing is left behind."""
 
 import contextlib
 import os
@@ -85,7 +85,7 @@ def test_never_read(victim: Configured) -> None:
 
 
 def test_thousands_that_send_nothing(victim: Daemon) -> None:
-    """3,000 clients that connect and send nothing keep nobody else from being served."""
+    """3,000 clients that connect and send nothing do not prevent others from being served."""
     with many_descriptors(3100), contextlib.ExitStack() as stack:
         for _ in range(3000 // BATCH):
             count = len(victim.of("connection_accepted"))
@@ -175,7 +175,7 @@ def test_gone_when_echod_stops() -> None:
 
 @contextlib.contextmanager
 def many_descriptors(count: int) -> Iterator[None]:
-    """Let this process have so many descriptors."""
+    """Allow this process `count` descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         pytest.skip(f"this process may have no more than {hard} descriptors (ulimit -Hn)")

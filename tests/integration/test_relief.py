@@ -1,4 +1,4 @@
-"""A reload that changes where echod listens, or how many workers it has: connections stay, and nobody is refused."""
+"""A reload that changes where echod listens, or how many workers it has: connections stay, and none is refused."""
 
 import os
 import signal
@@ -37,14 +37,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def refused(daemon: Daemon, host: str = "127.0.0.1") -> bool:
-    """Whether nobody listens there."""
+    """Whether a connection to that host is refused."""
     with socket.socket() as sock:
         return sock.connect_ex((host, daemon.port)) != 0
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 3)])
 def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
-    """The connections are dealt out to them anew, with their names, counters, pending bytes and places."""
+    """The new workers share the connections equally, with their names, counters, pending bytes and places."""
     limits = "limits.max_connections_per_source = 9\n"
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, f"host = '127.0.0.1'\nworkers = {before}\n{limits}"))
@@ -85,7 +85,7 @@ def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
     [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.1")],
 )
 def test_another_host(file: Path, before: str, after: str) -> None:
-    """It is listened on, at the same port, and not where it was; who is connected by the old one stays."""
+    """echod listens on the new host, at the same port, and no longer on the old one, whose connections stay."""
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, f"host = '{before}'"))
         client = stack.enter_context(echod.connect(f"{before.replace('0.0.0.0', '127.0.0.1')}:{echod.port}"))
@@ -99,7 +99,7 @@ def test_another_host(file: Path, before: str, after: str) -> None:
 
 
 def test_one_of_several(file: Path, tmp_path: Path) -> None:
-    """Those that stay are not touched; the file of a unix socket that goes is gone."""
+    """Listeners that stay are left alone; the file of a unix socket that is closed is removed."""
     path = tmp_path / "echo"
     with Configured(file, f"host = ['127.0.0.1', 'unix:{path}']") as echod, echod.connect(f"unix:{path}") as client:
         send_and_get(client, b"before")
@@ -113,7 +113,7 @@ def test_one_of_several(file: Path, tmp_path: Path) -> None:
 
 
 def test_who_waits_at_an_address_that_goes(file: Path) -> None:
-    """Is let in before it does, with all bytes, as is whoever waits at one that stays."""
+    """Clients in the queue of a listener that is to close are accepted first, and lose no byte; so are all others."""
     with ExitStack() as stack:
         text = "host = ['127.0.0.1', '127.0.0.2']"
         echod = stack.enter_context(Configured(file, text, faults=[faults.never_hung()], environment=TICKING_FAST))
@@ -132,7 +132,7 @@ def test_who_waits_at_an_address_that_goes(file: Path) -> None:
 
 
 def test_the_last_of_several_goes(file: Path) -> None:
-    """Nobody is let in there any more; and if it comes again, whoever dies meanwhile, everybody."""
+    """A listener that is closed accepts no client; when it is configured again it does, even if a worker dies then."""
     with Configured(file, "host = ['127.0.0.1', '127.0.0.2']") as echod:
         echod.reload("host = '127.0.0.1'")
         assert refused(echod, "127.0.0.2")
@@ -143,7 +143,7 @@ def test_the_last_of_several_goes(file: Path) -> None:
 
 
 def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
-    """Waits for one."""
+    """A client that waits at a listener that closes is served once the connection limit allows."""
     text = "limits.max_connections = 1\nhost = "
     with Configured(file, text + "['127.0.0.1', '127.0.0.2']") as echod, echod.connect() as client:
         send_and_get(client, b"before")
@@ -156,7 +156,7 @@ def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
 
 
 def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
-    """That of a unix socket which goes: it stays, and so does everybody."""
+    """If the file of a unix socket that is closed cannot be removed, it stays, and so do all connections."""
     with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", faults=[faults.files_stay()]) as echod:
         with echod.connect() as client:
             send_and_get(client, b"before")
@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
 
 
 def test_together_with_terms(file: Path) -> None:
-    """All that changes takes effect, in the journal too."""
+    """A reload that changes workers and terms together applies all of them, to the log too."""
     with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
         send_and_get(client, b"before")
         changed = echod.reload("host = '127.0.0.1'\nworkers = 2\nchunk_size = 4\nlog.level = 'debug'")["changed"]
@@ -178,7 +178,7 @@ def test_together_with_terms(file: Path) -> None:
 
 
 def test_more_clients_than_there_may_be_from_now_on(file: Path) -> None:
-    """They stay, each from a source of its own, and are counted; nobody else is let in until there are fewer."""
+    """Connections above new limits stay, and are counted; no other client is accepted until there are fewer."""
     text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 1\n"
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, text))
@@ -196,10 +196,10 @@ def test_more_clients_than_there_may_be_from_now_on(file: Path) -> None:
 
 
 class TestRefused:
-    """Nothing has changed, and nobody notices."""
+    """A reload that fails changes nothing, and clients notice nothing."""
 
     def test_address_of_nobody(self, file: Path) -> None:
-        """All is closed again that was opened."""
+        """Everything that was opened for an address that cannot be had is closed again."""
         with Configured(file, "host = '127.0.0.1'", faults=[faults.no_copies()]) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             before = descriptors(echod.pid)
@@ -213,7 +213,7 @@ class TestRefused:
             assert echod.reload("host = '127.0.0.2'")["changed"] == ["host"]
 
     def test_address_of_another(self, file: Path) -> None:
-        """That of another program, on the same port."""
+        """An address on which another program listens, at the same port, is refused."""
         with Configured(file, "host = '127.0.0.1'") as echod, socket.create_server(("127.0.0.2", echod.port)):
             echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']")
             assert "in use by another program" in echod.wait_for("reload_refused")["problem"]
@@ -222,7 +222,7 @@ class TestRefused:
 
     @pytest.mark.parametrize(("function", "number"), [("socket.socketpair", 0), ("os.eventfd", 0), ("os.eventfd", 2)])
     def test_no_descriptors_for_it(self, file: Path, function: str, number: int) -> None:
-        """The old crew goes on where it was, at the sockets that are as they were."""
+        """Without descriptors for the new workers, the old ones continue on the unchanged listeners."""
         broken = [faults.no_copies(), faults.reload_fails_at(function, number)]
         with Configured(file, "host = '127.0.0.1'", faults=broken) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
@@ -238,7 +238,7 @@ class TestRefused:
             assert echod.reload("host = '127.0.0.1'\nchunk_size = 4")["changed"] == ["chunk_size"]
 
     def test_the_sockets_are_as_they_were(self, file: Path) -> None:
-        """Also in what their connections inherit."""
+        """After a reload that failed, new connections inherit the old options of the listener."""
         broken = [faults.reload_fails_at("socket.socketpair", 0)]
         with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", faults=broken) as echod:
             echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']\nlimits.keepalive = '10s'")
@@ -248,7 +248,7 @@ class TestRefused:
                 assert not is_probed(client)
 
     def test_more_than_a_process_can_have(self, file: Path) -> None:
-        """The connections could not be handed on."""
+        """A reload is refused if there are too many connections to hand over to the new workers."""
         with ExitStack() as stack:
             echod = stack.enter_context(Configured(file, "host = '127.0.0.1'", prefix=("prlimit", "--nofile=152")))
             clients = [stack.enter_context(echod.connect()) for _ in range(6)]
@@ -267,7 +267,7 @@ class TestWhen:
     """Something else happens at the same time."""
 
     def test_stopping_meanwhile(self, file: Path) -> None:
-        """The new crew comes, and drains."""
+        """A stop during the reload drains: what a client has sent is echoed."""
         with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
             send_and_get(client, b"before")
             freeze(echod.workers[0])
@@ -284,7 +284,7 @@ class TestWhen:
             assert echod.of("reloaded") == []
 
     def test_a_worker_that_dies(self, file: Path) -> None:
-        """Before it has handed over: what it had goes on by the copies, beside what the others hand over."""
+        """The connections of a worker that dies before it hands over continue from the copies."""
         text = "host = '127.0.0.1'\nworkers = "
         with ExitStack() as stack:
             echod = stack.enter_context(Configured(file, text + "2", faults=COPYING, environment=TICKING_FAST))
@@ -300,7 +300,7 @@ class TestWhen:
 
     @pytest.mark.parametrize("after", [False, True])
     def test_a_worker_that_dies_handing_over(self, file: Path, *, after: bool) -> None:
-        """Each connection goes on once, whether it was sent already or not."""
+        """A connection continues once, whether its worker dies before or after it has sent it."""
         text = "host = '127.0.0.1'\nworkers = "
         broken = [*COPYING, faults.worker_dies_handing_over(after=after)]
         with (
@@ -319,7 +319,7 @@ class TestWhen:
             assert echod.of("stopped")[0]["clients_total"] == 6
 
     def test_an_order_that_cannot_be_sent(self, file: Path) -> None:
-        """The worker is ended in its place, and its connections go on by the copies."""
+        """A worker that cannot be sent the order is killed, and its connections continue from the copies."""
         text = "host = '127.0.0.1'\nworkers = "
         broken = [*COPYING, faults.orders_to_hand_over_cannot_be_sent()]
         with (
@@ -332,7 +332,7 @@ class TestWhen:
             assert echod.of("worker_exited")[0]["kept"] == 2
 
     def test_while_nobody_is_there(self, file: Path) -> None:
-        """The only worker is dead, and its successor is not to come yet: the new crew comes."""
+        """The new workers start even if the only old one is dead and its successor has not started yet."""
         text = "host = '127.0.0.1'\nworkers = "
         with Configured(file, text + "1", faults=[faults.replaced_after(3600)]) as echod:
             os.kill(echod.workers[0], signal.SIGKILL)
@@ -342,7 +342,7 @@ class TestWhen:
                 send_and_get(client, b"served")
 
     def test_a_second_signal(self, file: Path) -> None:
-        """It ends everything that is there, and what comes then."""
+        """A second signal during the reload kills the old workers and the new ones."""
         text = "host = '127.0.0.1'\nlimits.drain_timeout = '1h'\nworkers = "
         with Configured(file, text + "1") as echod, echod.connect() as client:
             stuff(client, echod.workers[0])
@@ -354,7 +354,7 @@ class TestWhen:
             assert echod.read_to_end() == os.EX_OK
 
     def test_a_worker_that_hangs(self, file: Path) -> None:
-        """It is killed in the end, and does not keep the others from coming."""
+        """A worker that hangs is killed, and does not prevent the reload."""
         with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=TICKING_FAST) as echod:
             freeze(echod.workers[1])
             assert echod.reload("host = '127.0.0.1'\nworkers = 1")["changed"] == ["workers"]
@@ -362,7 +362,7 @@ class TestWhen:
                 send_and_get(client, b"served")
 
     def test_twice(self, file: Path) -> None:
-        """The second is served after the first, by what the file says then."""
+        """A reload requested during another follows it, and reads the file then."""
         with Configured(file, "host = '127.0.0.1'\nworkers = 2") as echod, echod.connect() as client:
             freeze(echod.workers[1])
             for workers in (3, 4, 1):
@@ -375,7 +375,7 @@ class TestWhen:
 
 
 def test_as_many_as_a_process_can_have(file: Path) -> None:
-    """All of them are handed on by a parent that has a copy of each, and room for few more."""
+    """A parent with a copy of each connection, and few descriptors besides, hands all of them over."""
     with ExitStack() as stack:
         text = "host = '127.0.0.1'\nworkers = "
         limit = ("prlimit", "--nofile=500")
@@ -390,7 +390,7 @@ def test_as_many_as_a_process_can_have(file: Path) -> None:
 
 
 def test_no_time_has_passed(file: Path) -> None:
-    """What was active after the parent looked at its clock goes on as what it is."""
+    """A connection that was active after the parent read its clock keeps its state."""
     text = "host = '127.0.0.1'\nworkers = "
     with Configured(file, text + "1", faults=[faults.parents_clock_is_late()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
@@ -403,7 +403,7 @@ def test_no_time_has_passed(file: Path) -> None:
 
 @contextmanager
 def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
-    """Clients that connect, exchange and leave, one after the other; what they have seen."""
+    """Connect clients one after the other, each for one exchange; yields how often each result was seen."""
     seen: Counter[str] = Counter()
     over = threading.Event()
 
@@ -430,7 +430,7 @@ def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
 
 
 def test_nobody_is_refused(file: Path) -> None:
-    """Whoever connects while listening sockets move on the same port, and crews change, is served."""
+    """Each client that connects while listeners move on the same port, and workers change, is served."""
     with Configured(file, "host = '127.0.0.1'") as echod, coming_and_going(echod) as seen:
         for host in ("0.0.0.0", "127.0.0.1", "0.0.0.0"):
             for workers in (2, 1):
@@ -439,7 +439,7 @@ def test_nobody_is_refused(file: Path) -> None:
 
 
 def test_nothing_leaks(file: Path) -> None:
-    """However often crews change, the parent holds no more descriptors than before, and a worker none."""
+    """After several changes of workers, parent and worker have as many descriptors as before."""
     text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 5\nworkers = "
     with Configured(file, text + "1", faults=COPYING, environment=TICKING_FAST) as echod, copied(echod, 1) as (client,):
         parent, worker = descriptors(echod.pid), descriptors(echod.workers[0])
@@ -450,7 +450,7 @@ def test_nothing_leaks(file: Path) -> None:
 
 
 def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
-    """Nobody is refused after it where echod listens then: the store has the sockets."""
+    """After a restart in the middle of a reload no client is refused: the store has the listening sockets."""
     with storing(tmp_path) as store:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first, first.connect() as client:
@@ -473,7 +473,7 @@ def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
 
 
 def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
-    """A unix socket that was to go, and is there again: the one that was shut down is not taken for it."""
+    """A unix socket that a reload was closing, and the next echod wants: the one that was shut down is not used."""
     both = f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']"
     with storing(tmp_path) as store:
         file.write_text(both)
@@ -494,7 +494,7 @@ def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
 
 
 def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
-    """The same where the sockets of an echod before are not those that are wanted."""
+    """The same before the new echod is ready, if its predecessor's listeners are not those that it wants."""
     with storing(tmp_path) as store, Gate() as gate:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first:
@@ -516,7 +516,7 @@ def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
 
 
 def test_the_store_follows(tmp_path: Path, file: Path) -> None:
-    """systemd keeps the sockets that are listened on now, and no others; a restart goes on by the new settings."""
+    """systemd keeps exactly the current listening sockets, and a restart continues with the new settings."""
     with storing(tmp_path) as store:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first, first.connect() as client:

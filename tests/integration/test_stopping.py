@@ -1,4 +1,4 @@
-"""How a daemon stops: what has arrived is echoed, nobody new is let in, and nothing is left."""
+"""How a daemon stops: what has arrived is echoed, no new connection is accepted, and nothing is left."""
 
 import contextlib
 import fcntl
@@ -35,7 +35,7 @@ def wait_until_arrived(sock: socket.socket) -> None:
 
 
 def fill(fd: int) -> None:
-    """Leave no room in a pipe that does not block, not even for one byte; what it is filled with are empty lines."""
+    """Fill a non-blocking pipe with empty lines until there is not room for one byte."""
     for size in (4096, 1):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -48,7 +48,7 @@ def children(pid: int) -> str:
 
 
 def assert_cut(sock: socket.socket) -> None:
-    """What there is to read ends with a reset, so that nobody takes it for the whole echo."""
+    """The connection ends with a reset, so that the echo does not look complete."""
     with pytest.raises(ConnectionResetError):
         receive_all(sock)
 
@@ -120,7 +120,7 @@ def test_pending_echo_is_finished() -> None:
 
 
 def test_accept_queue_is_served() -> None:
-    """Whoever was waiting to be accepted is served, and what it had sent is echoed."""
+    """Clients in the accept queue are accepted, and what they had sent is echoed."""
     with Daemon() as daemon, ExitStack() as stack:
         freeze(daemon.workers[0])
         clients = [stack.enter_context(daemon.connect(address)) for address in daemon.addresses for _ in range(50)]
@@ -137,7 +137,7 @@ def test_accept_queue_is_served() -> None:
 
 
 def test_idle_client_is_closed_properly() -> None:
-    """A client that owes nothing sees the end, may go on sending without a reset, and nobody new is let in."""
+    """An idle client sees the end, may go on sending without a reset, and no new connection is accepted."""
     with Daemon(faults=[faults.lingers_long()]) as daemon, daemon.connect() as client:
         send_and_get(client, b"all of it")
         daemon.process.send_signal(signal.SIGTERM)
@@ -153,7 +153,7 @@ def test_idle_client_is_closed_properly() -> None:
 
 
 def test_client_that_stays_after_the_end() -> None:
-    """A client that does not close its side is not waited for until `drain_timeout` is over."""
+    """echod does not wait the whole `drain_timeout` for a client to close its side."""
     with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
         send_and_get(client, b"I will stay")
         assert daemon.stop() == os.EX_OK
@@ -194,7 +194,7 @@ def test_all_workers_drain() -> None:
 
 
 def test_second_signal() -> None:
-    """A second signal ends the daemon at once, with status 0, whoever still waits for bytes."""
+    """A second signal ends the daemon at once, with status 0, even if clients still wait for bytes."""
     with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
         stuff(client, daemon.workers[0])
         daemon.process.send_signal(signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_second_signal() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_after_the_last_event(signum: signal.Signals) -> None:
-    """One that comes while the last events wait to be written takes them from nobody, and the status stays 0."""
+    """A signal while the last events wait to be written loses none of them, and the status stays 0."""
     with Gate() as gate, Daemon(faults=[faults.last_events_wait(gate.fd)], pass_fds=(gate.fd,)) as daemon:
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopped")
@@ -217,7 +217,7 @@ def test_signal_after_the_last_event(signum: signal.Signals) -> None:
 
 
 def test_worker_whose_events_are_not_read() -> None:
-    """It ends by itself: after the time for draining it has some to end, and then some to have them written."""
+    """A worker whose events are not read exits by itself: there is time for that, and for writing them."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
     patient = faults.patient_with_stopping_workers(DEADLINE)
     with (
@@ -237,7 +237,7 @@ def test_worker_whose_events_are_not_read() -> None:
 
 
 def test_second_signal_while_a_worker_hangs() -> None:
-    """The same with a worker that never saw the order to drain."""
+    """A second signal kills a worker that hangs and never read the order to drain."""
     with Daemon("--limits-drain-timeout", "1h") as daemon:
         freeze(daemon.workers[0])
         daemon.process.send_signal(signal.SIGTERM)
@@ -247,7 +247,7 @@ def test_second_signal_while_a_worker_hangs() -> None:
 
 
 def test_worker_that_hangs_while_draining() -> None:
-    """A worker that does not even drain is ended soon after `drain_timeout`."""
+    """A worker that hangs while draining is killed soon after `drain_timeout`."""
     with Daemon("--limits-drain-timeout", "0") as daemon:
         freeze(daemon.workers[0])
         assert daemon.stop() == os.EX_OK
@@ -255,7 +255,7 @@ def test_worker_that_hangs_while_draining() -> None:
 
 
 def test_worker_that_dies_while_draining() -> None:
-    """A worker that dies while stopping, its orders unread, is told of and not replaced."""
+    """A worker that dies while stopping, its commands unread, is logged and not replaced."""
     with Daemon("--workers", "2", "--limits-drain-timeout", "1h") as daemon:
         freeze(daemon.workers[1])
         daemon.process.send_signal(signal.SIGTERM)
@@ -267,7 +267,7 @@ def test_worker_that_dies_while_draining() -> None:
 
 
 def test_worker_that_dies_at_the_signal() -> None:
-    """A worker that dies in the instant in which it is to be told to stop does no harm to the parent."""
+    """Workers that die just before the parent sends them the command to stop do not disturb it."""
     with Daemon("--workers", "2", faults=[faults.workers_die_at_a_signal()]) as daemon:
         assert daemon.stop() == os.EX_OK
         assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
@@ -286,7 +286,7 @@ def test_signal_to_the_group() -> None:
 
 
 def test_signal_while_starting() -> None:
-    """A signal before the workers have come up stops the daemon, which then never was ready."""
+    """A signal before the workers have started stops the daemon, which is never ready."""
     with (
         Gate() as gate,
         Daemon(faults=[faults.worker_start_waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
@@ -304,7 +304,7 @@ def test_signal_while_starting() -> None:
 
 
 def test_signal_while_no_worker_lives() -> None:
-    """A signal while the next attempt to start a worker is waited for stops the daemon without one."""
+    """A signal during the delay before the next start of a worker stops the daemon."""
     with Daemon(faults=[faults.worker_start_is_a_bug()], wait=False) as daemon:
         daemon.wait_for("worker_exited", 3)
         assert daemon.stop() == os.EX_OK

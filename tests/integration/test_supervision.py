@@ -1,4 +1,4 @@
-"""The parent and its workers: who dies, who notices, and what a client sees of it."""
+"""The parent and its workers: how a death is noticed, and what a client sees of it."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ WATCHED = {"WATCHDOG_USEC": "2000000"}
 
 @contextmanager
 def one_client_each(daemon: Daemon) -> Iterator[dict[int, socket.socket]]:
-    """A client with every worker, as the events tell."""
+    """A client of each worker, as the events say."""
     with ExitStack() as stack:
         clients: dict[int, socket.socket] = {}
         count = 0
@@ -37,13 +37,13 @@ def one_client_each(daemon: Daemon) -> Iterator[dict[int, socket.socket]]:
 
 
 def assert_reset(sock: socket.socket) -> None:
-    """The connection ended, and not as an echo ends that is complete."""
+    """The connection was reset, so that the echo does not look complete."""
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
 
 
 def test_killed_worker() -> None:
-    """A worker that is killed is told of, with its clients, and replaced by one that serves."""
+    """A worker that is killed is logged, with the number of its clients, and replaced by one that serves."""
     with Daemon() as daemon, daemon.connect() as victim:
         send_and_get(victim, b"before")
         victim.sendall(b"never read")
@@ -60,7 +60,7 @@ def test_killed_worker() -> None:
 
 
 def test_killed_by_a_signal_without_a_name() -> None:
-    """A worker that died by a real-time signal, which has no name of its own, is replaced like any other."""
+    """A worker killed by a real-time signal, which has no name, is replaced like any other."""
     with Daemon() as daemon:
         os.kill(daemon.workers[0], signal.SIGRTMIN + 1)
         assert daemon.wait_for("worker_exited")["reason"] == f"killed by signal {signal.SIGRTMIN + 1}"
@@ -68,7 +68,7 @@ def test_killed_by_a_signal_without_a_name() -> None:
 
 
 def test_queue_outlives_a_worker() -> None:
-    """Whoever connected while the only worker hung is served by its successor, bytes sent meanwhile included."""
+    """Clients that connect while the only worker hangs are served by its successor, with the bytes sent meanwhile."""
     with Daemon() as daemon, ExitStack() as stack:
         freeze(daemon.workers[0])
         clients = [stack.enter_context(daemon.connect()) for _ in range(20)]
@@ -81,7 +81,7 @@ def test_queue_outlives_a_worker() -> None:
 
 
 def test_hung_worker() -> None:
-    """A worker whose loop does not come round is killed and replaced, and its queue is served."""
+    """A worker whose loop hangs is killed and replaced, and its successor serves the queue."""
     with Daemon(environment=WATCHED) as daemon:
         first = daemon.workers[0]
         with until_gone(first):
@@ -93,14 +93,14 @@ def test_hung_worker() -> None:
 
 
 def test_parent_killed() -> None:
-    """Nothing survives the parent: a worker dies with it, also one that is stopped and can't notice."""
+    """Nothing survives the parent: a worker dies with it, even one that is stopped."""
     with Daemon("--workers", "2") as daemon, until_gone(*daemon.workers.values()):
         freeze(daemon.workers[0])
         daemon.process.kill()
 
 
 def test_worker_killed_beside_another() -> None:
-    """The clients of one worker do not notice that another is killed; only those of the dead one are not counted."""
+    """The clients of one worker do not notice that another is killed; the clients of the dead one no longer count."""
     with Daemon("--workers", "2", faults=[faults.no_copies()]) as daemon, one_client_each(daemon) as clients:
         os.kill(daemon.workers[1], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
@@ -111,7 +111,7 @@ def test_worker_killed_beside_another() -> None:
 
 
 def test_worker_that_fails_to_start(tmp_path: Path) -> None:
-    """A worker that can't start, here for lack of descriptors, says why and is tried again; then echod is ready."""
+    """A worker that cannot start for lack of descriptors logs why, and the start is retried; then echod is ready."""
     once = tmp_path / "once"
     once.touch()
     with Daemon(faults=[faults.worker_start_lacks_descriptors(str(once))]) as daemon:
@@ -129,7 +129,7 @@ def test_worker_that_fails_to_start(tmp_path: Path) -> None:
     ("function", "error"), [("os.fork", "EAGAIN"), ("socket.socketpair", "EMFILE"), ("os.pidfd_open", "ENFILE")]
 )
 def test_fork_fails(function: str, error: str, numbers: list[int]) -> None:
-    """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
+    """A fork that fails, for lack of processes, memory or descriptors, is retried, and clients are served."""
     with Daemon("--workers", "1", faults=[faults.forks_fail_at(function, error, numbers)]) as daemon:
         reason = f"fork failed: {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_fork_fails(function: str, error: str, numbers: list[int]) -> None:
 
 
 def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
-    """However far it got before the parent ended it, it left no trace among those who accept; the next one does."""
+    """A worker killed because it cannot be watched has accepted nothing; the next one serves."""
     with Daemon("--workers", "1", faults=[faults.second_worker_cannot_be_watched()]) as daemon:
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 2)
@@ -150,7 +150,7 @@ def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
 
 
 def test_bug_in_a_session() -> None:
-    """A bug that one client brings to light ends that client, by a reset, and is told with its traceback."""
+    """A bug in one session resets that connection only, and is logged with its traceback."""
     with (
         Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon,
         daemon.connect() as other,
@@ -169,7 +169,7 @@ def test_bug_in_a_session() -> None:
 
 
 def test_bug_in_a_session_after_its_first_bytes() -> None:
-    """The same in the middle of a connection, of which the events then tell how far it got."""
+    """A bug in the middle of a connection resets it, and its closing event has the bytes until then."""
     with Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon, daemon.connect() as victim:
         send_and_get(victim, b"fine")
         victim.sendall(b"!")
@@ -179,7 +179,7 @@ def test_bug_in_a_session_after_its_first_bytes() -> None:
 
 
 def test_bug_in_a_worker(tmp_path: Path) -> None:
-    """A bug that is no client's ends the worker with status 70; its successor serves who was waiting."""
+    """A bug outside a session ends the worker with status 70; its successor serves the waiting clients."""
     once = tmp_path / "once"
     with Daemon(faults=[faults.accepting_is_a_bug(str(once))]) as daemon:
         once.touch()
@@ -190,7 +190,7 @@ def test_bug_in_a_worker(tmp_path: Path) -> None:
 
 
 def test_bug_in_the_parent() -> None:
-    """A bug in the parent is told, ends it with status 70, and every worker with it."""
+    """A bug in the parent is logged and ends it with status 70, and every worker with it."""
     with (
         Daemon("--workers", "2", faults=[faults.parent_is_at_a_loss()]) as daemon,
         until_gone(*daemon.workers.values()),
@@ -203,7 +203,7 @@ def test_bug_in_the_parent() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
-    """A worker takes orders from the parent alone."""
+    """A worker ignores signals: it obeys only the parent's commands."""
     with Daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"before")
         os.kill(daemon.workers[0], signum)
@@ -214,7 +214,7 @@ def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
 
 
 def test_no_descriptor_leaks_into_the_successors() -> None:
-    """However many workers have died, the next one holds no more descriptors than the first."""
+    """After several deaths of workers, the next one has as many descriptors as the first."""
     with Daemon("--workers", "2") as daemon:
         before = len(os.listdir(f"/proc/{daemon.workers[1]}/fd"))
         for count in range(1, 4):
