@@ -9,29 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.integration.faults import Fault, dump
+
 DEADLINE = 20.0
-"""Seconds within which whatever is waited for must have happened; nothing takes so long unless it never happens."""
+"""Seconds to wait for anything; only what never happens takes that long."""
 
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM")
-"""How the variables begin that a daemon goes by."""
+"""The prefixes of the environment variables that a daemon reads."""
 
-SLOW_START = """
-import os
-import echod.worker.process
-real, parent = echod.worker.process.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        os.read({gate}, 1)
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-"""A `patch` for a Daemon: its workers make their loops only when a byte comes to the descriptor `gate`."""
 
 Event = dict[str, Any]
 
@@ -40,9 +31,9 @@ class Daemon:
     """A daemon on a port of the kernel's choice, and its events.
 
     `arguments` are added to the command line, `environment` to this process's without what is for a daemon; `prefix`
-    is a command to run it under, such as `strace` or `prlimit`; `patch` is Python to run in it first, to break it on
-    purpose. `stderr` is a descriptor to write events to, in place of a pipe to this process; then `stderr_read` is the
-    one to read them from, if there is any. Both stay the caller's. With `group` it leads a process group of its own.
+    is a command to run it under, such as `strace` or `prlimit`; `faults` are what goes wrong in it. `stderr` is a
+    descriptor to write events to, in place of a pipe to this process; then `stderr_read` is the one to read them from,
+    if there is any. Both stay the caller's. With `group` it leads a process group of its own.
     """
 
     def __init__(
@@ -52,14 +43,14 @@ class Daemon:
         prefix: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
         wait: bool = True,
-        patch: str = "",
+        faults: Sequence[Fault] = (),
         stderr: int | None = None,
         stderr_read: int | None = None,
         group: bool = False,
     ) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
         environ |= {"ECHOD_CONFIG": os.devnull} | dict(environment or {})
-        program = ["-c", f"{patch}\nfrom echod.cli import main\nmain()"] if patch else ["-m", "echod"]
+        program = ["-m", "tests.integration.faulty", dump(faults)] if faults else ["-m", "echod"]
         self.process = subprocess.Popen(
             [*prefix, sys.executable, *program, "--port", "0", *arguments],
             stdin=subprocess.DEVNULL,
@@ -73,7 +64,7 @@ class Daemon:
         self._stderr = stderr_read if self.process.stderr is None else self.process.stderr.fileno()
         self.events: list[Event] = []
         self.words: list[str] = []
-        """Lines that are no events: what is said to people."""
+        """Lines that are no events: sentences for people."""
         self._rest = b""
         if wait:
             try:
@@ -109,7 +100,7 @@ class Daemon:
 
     @property
     def addresses(self) -> list[str]:
-        """What it listens on, as its events say."""
+        """The addresses on which it listens, as its events say."""
         return [event["address"] for event in self.events if event["event"] == "listening"]
 
     @property
@@ -140,7 +131,7 @@ class Daemon:
         return socket.create_connection((host.strip("[]"), int(port)), DEADLINE)
 
     def of(self, name: str) -> list[Event]:
-        """The events of that name, so far read."""
+        """The events of that name that have been read."""
         return [event for event in self.events if event["event"] == name]
 
     def wait_for(self, name: str, count: int = 1, where: Callable[[Event], bool] = lambda event: True) -> Event:
@@ -180,7 +171,7 @@ class Daemon:
             wait_for_state(pid, "S")
 
     def hang_up(self) -> None:
-        """Read no more events, and let whoever writes them find that out."""
+        """Close the pipe, so that the daemon's next event cannot be written."""
         assert self.process.stderr is not None
         self.process.stderr.close()
         self._stderr = None
@@ -232,7 +223,7 @@ class Configured(Daemon):
 
 
 class Gate:
-    """A pipe by which a daemon is held up: patched code in it reads from `fd` and waits until the gate opens."""
+    """A pipe by which a daemon is held up: a fault in it reads from `fd` and waits until the gate opens."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe()
@@ -271,7 +262,7 @@ def receive_all(sock: socket.socket) -> bytes:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process, and wait until it has stopped, of which nobody but its parent is told."""
+    """Stop a process, and wait until it has stopped, which only its parent could be notified of."""
     os.kill(pid, signal.SIGSTOP)
     wait_for_state(pid, "T")
 

@@ -27,7 +27,7 @@ class Network(NamedTuple):
             return subprocess.run(command.split(), check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def lose_all(self) -> None:
-        """From now on nothing that leaves from here arrives, and nobody is told."""
+        """From now on nothing that is sent from here arrives, and there is no error."""
         self.run("tc qdisc replace dev cable root pfifo limit 0")
 
     def has_lost(self) -> bool:
@@ -35,7 +35,7 @@ class Network(NamedTuple):
         return "dropped 0," not in self.run("tc -s qdisc show dev cable")
 
     def lose_nothing(self) -> None:
-        """All that leaves from here arrives again."""
+        """From now on what is sent from here arrives again."""
         self.run("tc qdisc del dev cable root")
 
 

@@ -43,7 +43,7 @@ def _sockaddr(address: str) -> tuple[socket.AddressFamily, str | tuple[str, int]
 
 @contextlib.contextmanager
 def clients(address: str, count: int, *, source: str = "") -> Iterator[list[socket.socket]]:
-    """So many clients of `address`."""
+    """Connect `count` clients to `address`."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(connect(address, source=source)) for _ in range(count)]
 

@@ -6,11 +6,12 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.integration.daemon import DEADLINE, Daemon
+from tests.integration.faults import Fault, patient_with_systemd
 
 PASSING = """
 import fcntl, os, sys
@@ -25,12 +26,8 @@ os.execv(command[0], command)
 """
 
 
-PATIENT = f"from echod.systemd import fdstore, notify\nnotify.SEND_WAIT = fdstore.ANSWER_WAIT = {DEADLINE}\n"
-"""A daemon waits for this systemd as long as the tests do, which may themselves have to wait for a processor."""
-
-
 class Store:
-    """Keeps descriptors by their names, in the order in which they came; with no `room` it keeps none."""
+    """Keeps descriptors by their names, in the order of their arrival; without `room` it keeps none."""
 
     def __init__(self, directory: Path, *, room: bool = True) -> None:
         self.kept: dict[str, list[int]] = {}
@@ -46,13 +43,13 @@ class Store:
         self._thread.start()
 
     def names(self) -> list[str]:
-        """The names under which sockets are kept, each as often as one is; the settings are there anyway."""
+        """The names of the kept sockets, one for each; the settings, which are always kept, are left out."""
         self._settle()
         with self._changed:
             return self._names()
 
     def said(self) -> list[str]:
-        """What else was said."""
+        """The other messages."""
         self._settle()
         with self._changed:
             return list(self._said)
@@ -62,8 +59,13 @@ class Store:
         with self._changed:
             assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
 
-    def daemon(self, *arguments: str, wait: bool = True, patch: str = "", pass_fds: tuple[int, ...] = ()) -> Daemon:
-        """Start a daemon with what is kept."""
+    def daemon(
+        self, *arguments: str, wait: bool = True, faults: Sequence[Fault] = (), pass_fds: tuple[int, ...] = ()
+    ) -> Daemon:
+        """Start a daemon with what is kept.
+
+        It waits for this systemd as long as the tests do, which may themselves have to wait for a processor.
+        """
         self._settle()
         with self._changed:
             passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
@@ -76,11 +78,11 @@ class Store:
             pass_fds=(*fds, *pass_fds),
             environment=environment,
             wait=wait,
-            patch=PATIENT + patch,
+            faults=[patient_with_systemd(DEADLINE), *faults],
         )
 
     def close(self) -> None:
-        """Keep nothing any more, and end."""
+        """Close everything, and end the thread."""
         os.close(self._end)
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
@@ -91,7 +93,7 @@ class Store:
                 os.close(fd)
 
     def _settle(self) -> None:
-        """Wait until the thread has taken all that was sent so far; who sent it may be gone already."""
+        """Wait until the thread has received all that was sent so far, even by processes that have exited."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(DEADLINE)
             sock.sendto(b"SETTLE=1", self._path)
@@ -131,7 +133,7 @@ class Store:
 
 @contextmanager
 def storing(directory: Path, *, room: bool = True) -> Iterator[Store]:
-    """A store that is closed again."""
+    """A store that is closed after the block."""
     store = Store(directory, room=room)
     try:
         yield store

@@ -1,4 +1,4 @@
-"""Where echod listens: each way of saying it, and each way in which it can be impossible."""
+"""Where echod listens: each form of `host`, and each reason why it can be impossible."""
 
 import os
 import socket
@@ -101,7 +101,7 @@ def test_unix_socket_file(tmp_path: Path) -> None:
 
 
 def test_stale_unix_socket(tmp_path: Path) -> None:
-    """The socket that a dead daemon left behind is replaced."""
+    """A unix socket that a dead daemon left behind is replaced."""
     path = tmp_path / "echo"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -136,7 +136,7 @@ def test_unix_path_of_something_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_port_in_use(workers: int) -> None:
-    """A port that another daemon has is told, however many workers there are, and that daemon is not disturbed."""
+    """A port that another daemon has is an error, with any number of workers, and that daemon is not disturbed."""
     with Daemon("--host", "127.0.0.1", "--workers", str(workers)) as daemon:
         said = cannot_listen("--host", "127.0.0.1", "--port", str(daemon.port), "--workers", str(workers))
         assert said == f"cannot listen on 127.0.0.1:{daemon.port}: the address is in use by another program"
@@ -154,7 +154,7 @@ def test_port_in_use_at_one_address() -> None:
 
 
 def test_privileged_port() -> None:
-    """A low port that this user may not have is told, with what would help."""
+    """A low port that this user may not use leads to a sentence that says what would help."""
     # Without that capability even root is like any other user.
     drop = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
     if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 7:
@@ -174,19 +174,19 @@ def test_privileged_port() -> None:
     ],
 )
 def test_impossible(word: str, problem: str) -> None:
-    """What can't be listened on is told in one sentence, which says what it is and what is wrong with it."""
+    """An address that cannot be listened on leads to one sentence with the address and the reason."""
     assert cannot_listen("--host", word).startswith(problem)
 
 
 def test_unknown_name() -> None:
-    """A name that does not resolve is told, with the reason."""
+    """A name that does not resolve leads to a sentence with the reason."""
     # In a network of its own, so that nobody outside is asked.
     said = cannot_listen("--host", "no-such-host.invalid", prefix=own_network())
     assert said.startswith("host 'no-such-host.invalid' does not resolve: ")
 
 
 def cannot_listen(*arguments: str, prefix: tuple[str, ...] = ()) -> str:
-    """Start a daemon that can't listen, and return what it says before it tells what to do about that."""
+    """Start a daemon that cannot listen, and return its sentence without the advice."""
     with Daemon(*arguments, prefix=prefix, wait=False) as daemon:
         assert daemon.read_to_end() == EX_UNAVAILABLE
         assert [event["event"] for event in daemon.events] == ["starting"]

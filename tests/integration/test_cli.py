@@ -13,16 +13,10 @@ from types import MappingProxyType
 import pytest
 
 import echod
+from tests.integration import faults
 from tests.integration.daemon import DEADLINE, FOR_DAEMONS, Daemon, send_and_get, until_gone
 
 COMMAND = [sys.executable, "-m", "echod"]
-NO_PERMISSION = """
-import errno, os, socket
-class Socket(socket.socket):
-    def bind(self, address):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-socket.socket = Socket
-"""
 CLOSED = {"standard input": "0<&-", "standard output": "1>&-", "standard error": "2>&-", "all": "0<&- 1>&- 2>&-"}
 
 
@@ -84,7 +78,7 @@ def test_version() -> None:
     ],
 )
 def test_bad_input(arguments: list[str], variables: dict[str, str], code: int, words: list[str]) -> None:
-    """What a person can mend is told in sentences, without a traceback; the status says of what kind it is."""
+    """An error that the user can mend is a sentence without a traceback, and the status says its kind."""
     done = run(*arguments, variables=variables)
     assert (done.returncode, done.stdout) == (code, "")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
@@ -95,7 +89,7 @@ def test_bad_input(arguments: list[str], variables: dict[str, str], code: int, w
 
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_address_in_use(workers: str) -> None:
-    """A second daemon on a port says that it is in use, however many workers either has; the first goes on."""
+    """A second daemon on a port says that it is in use, with any number of workers; the first continues."""
     with Daemon("--workers", workers) as first:
         with Daemon("--workers", workers, "--port", str(first.port), wait=False) as second:
             assert sentence(second, os.EX_UNAVAILABLE).startswith(
@@ -116,8 +110,8 @@ def test_unix_socket_in_use(tmp_path: Path) -> None:
 
 
 def test_privileged_port() -> None:
-    """Who may not listen on a port is told so, and what would help."""
-    with Daemon("--port", "7", patch=NO_PERMISSION, wait=False) as daemon:
+    """A port that may not be used leads to a sentence that says so, and what would help."""
+    with Daemon("--port", "7", faults=[faults.ports_are_forbidden()], wait=False) as daemon:
         assert sentence(daemon, os.EX_UNAVAILABLE).startswith(
             "echod: cannot listen on 127.0.0.1:7: port 7 is privileged; "
         )
@@ -125,7 +119,7 @@ def test_privileged_port() -> None:
 
 @pytest.mark.parametrize("host", ["unix:/nonexistent/socket", "unix:socket", "unix:/" + 200 * "x"])
 def test_impossible_unix_socket(host: str) -> None:
-    """A unix socket that can't be made is told with the reason: 69."""
+    """A unix socket that cannot be made leads to a sentence with the reason, and status 69."""
     with Daemon("--host", host, wait=False) as daemon:
         assert host in sentence(daemon, os.EX_UNAVAILABLE)
 
@@ -181,7 +175,7 @@ def test_nobody_reads(argument: str, code: int, unbuffered: str) -> None:
 
 @pytest.mark.parametrize("argument", ["--help", "--version", "--print-config", "--check-config"])
 def test_full_output(argument: str) -> None:
-    """What was asked for and can't be written is told in one sentence: 74."""
+    """Output that cannot be written leads to one sentence, and status 74."""
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*COMMAND, argument],
@@ -205,7 +199,7 @@ def test_full_output(argument: str) -> None:
     ],
 )
 def test_full_errors(arguments: list[str], code: int) -> None:
-    """What can't be said on standard error changes nothing about the status."""
+    """A standard error that cannot be written does not change the status."""
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -232,7 +226,7 @@ def test_signal_before_serving(tmp_path: Path, signum: signal.Signals, status: i
 
 
 def open_once_read(fifo: Path) -> int:
-    """The writing end of a FIFO, as soon as somebody opens it to read."""
+    """The writing end of a FIFO, as soon as the daemon opens it to read."""
     deadline = time.monotonic() + DEADLINE
     while True:
         try:

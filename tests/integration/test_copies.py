@@ -6,12 +6,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
     Configured,
@@ -22,100 +23,18 @@ from tests.integration.daemon import (
     send_and_get,
     stuff,
 )
+from tests.integration.faults import COPYING, TICKING_FAST, Fault
 from tests.integration.peers import about, descriptors, reset
 
-NEVER = "import echod.handover.copies\nechod.handover.copies.AGE = 3600.0\n"
-"""No copies, however long a test lasts."""
-OFTEN = {"WATCHDOG_USEC": "1000000"}
-"""Ten looks a second;"""
-PATIENT = (
-    "import echod.worker.balance, echod.parent.slot\nechod.worker.balance.SILENT = echod.parent.slot.HUNG = 1000\n"
-)
-"""a worker may miss any number of them, since it may be the test, or the machine, that keeps it waiting;"""
-SOON = PATIENT + "import echod.handover.copies\nechod.handover.copies.AGE = 0\n"
-"""and copies at the first, not of what has lived for a second."""
-LINGERING = "import echod.parent.reload\nechod.parent.reload.LINGER = 3600.0\n"
-"""A client that the server is done with may take any time to end its side."""
-POISON = """
-import os, signal
-from echod.worker.relay import Relay
-real = Relay.on_readable
-def on_readable(self):
-    if self._owner.sock.recv(1, 2) == b"!":  # MSG_PEEK
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self)
-Relay.on_readable = on_readable
-"""
-"""A byte that kills whoever is to read it."""
-NO_MORE_COPIES = """
-from echod.handover.copies import CopySender
-from echod.parent.pool import WorkerPool
-real, starts = WorkerPool._start, []
-def start(self, slot):
-    if starts:
-        CopySender.look = lambda self: None
-    starts.append(slot)
-    real(self, slot)
-WorkerPool._start = start
-"""
-"""Of what a worker has, if it is not the first."""
-FIRST_WORKER = """
-import os, signal, socket
-from echod.worker.process import Worker
-from echod.parent.pool import WorkerPool
-start, run, starts = WorkerPool._start, Worker.run, []
-def counting_start(self, slot):
-    starts.append(slot)
-    start(self, slot)
-def first_run(self):
-    if len(starts) == 1:
-        {does}
-    run(self)
-WorkerPool._start, Worker.run = counting_start, first_run
-"""
-PATIENCE = """
-from echod.handover.copies import CopyHolder
-receive, asked = CopyHolder._receive, iter(range(1000))
-def limited(self):
-    next(asked)
-    return receive(self)
-CopyHolder._receive = limited
-"""
-"""A parent that asks without end fails."""
-CHATTER = """
-        if not os.fork():
-            signal.alarm(20)
-            self._copies._sock.setblocking(True)
-            while True:
-                self._copies._sock.send(b"\\n".join([b"-1"] * 20000))
-"""
-NO_PROCESS_FOR_A_WHILE = """
-import errno, os
-real, calls = os.fork, iter(range(100))
-def fork():
-    if 1 <= next(calls) <= 3:
-        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return real()
-os.fork = fork
-"""
-DIES_FORGETTING = """
-import os, signal
-from echod.handover.copies import CopySender
-CopySender._on_turn = lambda self, now: os.kill(os.getpid(), signal.SIGKILL)
-"""
-HASTE = "import echod.parent.slot\nechod.parent.slot.DELAYS = (0.0,)\n"
-"""No successor is waited for."""
 
-
-def daemon(*arguments: str, patch: str = "", **options: object) -> Daemon:
-    """One that soon has copies."""
-    environment = OFTEN
-    return Daemon(*arguments, patch=SOON + patch, environment=environment, **options)  # type: ignore[arg-type]
+def daemon(*arguments: str, faults: Sequence[Fault] = (), prefix: tuple[str, ...] = ()) -> Daemon:
+    """A daemon that soon has copies, with these faults besides."""
+    return Daemon(*arguments, faults=[*COPYING, *faults], environment=TICKING_FAST, prefix=prefix)
 
 
 @contextmanager
 def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socket.socket]]:
-    """So many clients more, which have been served and of which there are copies."""
+    """Connect `count` more clients; each has been served, and the parent has a copy of its connection."""
     before = descriptors(daemon.pid)
     with ExitStack() as stack:
         clients = [stack.enter_context(daemon.connect(address)) for _ in range(count)]
@@ -126,7 +45,7 @@ def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socke
 
 
 def wait_for_descriptors(pid: int, count: int) -> None:
-    """Wait until the process has so many."""
+    """Wait until the process has `count` descriptors."""
     deadline = time.monotonic() + DEADLINE
     while descriptors(pid) != count:
         assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
@@ -134,7 +53,7 @@ def wait_for_descriptors(pid: int, count: int) -> None:
 
 
 def kill(daemon: Daemon, worker: int = 0) -> Event:
-    """Kill a worker, and wait for its successor; what is told of its end."""
+    """Kill a worker, wait for its successor, and return the event of its exit."""
     pid, count = daemon.workers[worker], len(daemon.of("worker_started"))
     os.kill(pid, signal.SIGKILL)
     daemon.wait_for("worker_started", count + 1)
@@ -143,7 +62,7 @@ def kill(daemon: Daemon, worker: int = 0) -> Event:
 
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_what_owes_nothing_goes_on(workers: str) -> None:
-    """In the successor, by its name, with its counters and its place; nothing is told but that it was kept."""
+    """A connection continues in the successor with its name, counters and place; only `kept` shows the change."""
     with daemon("--workers", workers, "--limits-max-connections-per-source", "7") as echod, copied(echod, 6) as clients:
         echod.wait_for("connection_opened", 6)
         victim = echod.of("connection_opened")[0]
@@ -169,7 +88,7 @@ def test_what_owes_nothing_goes_on(workers: str) -> None:
 
 
 def test_bytes_that_nobody_had_read() -> None:
-    """They are echoed by the successor, and so is the end of a client that has ended its side."""
+    """The successor echoes bytes that the dead worker had not read, and answers the end of a client's side."""
     with daemon() as echod, copied(echod, 2) as (client, other):
         freeze(echod.workers[0])
         client.sendall(b"unread")
@@ -181,7 +100,7 @@ def test_bytes_that_nobody_had_read() -> None:
 
 
 def test_what_owes_bytes_is_reset() -> None:
-    """And told: what was read and sent of it, by the kernel's count, and why it is over."""
+    """A connection that is owed bytes is reset; its event has the reason and the bytes, as the kernel counts them."""
     with daemon() as echod, copied(echod, 2) as (client, other):
         stuff(client, echod.workers[0])
         exited = kill(echod)
@@ -195,8 +114,11 @@ def test_what_owes_bytes_is_reset() -> None:
 
 
 def test_one_after_the_other() -> None:
-    """What a worker has inherited is safe from its first moment: there is a copy before it can give one."""
-    with daemon("--workers", "1", patch=NO_MORE_COPIES) as echod, copied(echod, 3) as clients:
+    """A worker's inherited connections have copies from the start, before it has sent any."""
+    with (
+        daemon("--workers", "1", faults=[faults.only_the_first_worker_sends_copies()]) as echod,
+        copied(echod, 3) as clients,
+    ):
         for _ in range(3):
             assert kill(echod)["kept"] == 3
         for client in clients:
@@ -204,8 +126,8 @@ def test_one_after_the_other() -> None:
 
 
 def test_young_ones_are_reset() -> None:
-    """No copy was made of them; they are counted."""
-    with Daemon(patch=NEVER) as echod, echod.connect() as client:
+    """Connections too young for a copy are reset when the worker dies, and counted."""
+    with Daemon(faults=[faults.no_copies()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
         exited = kill(echod)
         assert (exited["clients"], exited["kept"]) == (1, 0)
@@ -214,7 +136,7 @@ def test_young_ones_are_reset() -> None:
 
 
 def test_unix_sockets_end(tmp_path: Path) -> None:
-    """The kernel does not count their bytes; each is told."""
+    """The kernel does not count the bytes of unix sockets, so these connections are closed, and each is logged."""
     with daemon("--host", f"unix:{tmp_path}/echo") as echod, copied(echod, 1) as (client,):
         exited = kill(echod)
         assert (exited["clients"], exited["kept"]) == (1, 0)
@@ -223,10 +145,10 @@ def test_unix_sockets_end(tmp_path: Path) -> None:
 
 
 def test_one_that_lingers(tmp_path: Path) -> None:
-    """It is given its time by the successor; the client sees the end that it has already."""
-    patch = SOON + LINGERING
+    """The successor waits for a client whose connection the server has already closed, and logs the first reason."""
+    lingering = [*COPYING, faults.lingers_long()]
     with (
-        Configured(tmp_path / "echod.toml", "", patch=patch, environment=OFTEN) as echod,
+        Configured(tmp_path / "echod.toml", "", faults=lingering, environment=TICKING_FAST) as echod,
         copied(echod, 1) as (client,),
     ):
         echod.reload("limits.idle_timeout = '1ms'")
@@ -241,7 +163,7 @@ class TestEnds:
     """A copy does not keep a connection alive, nor a descriptor."""
 
     def test_eof(self) -> None:
-        """The client has its end at once, also from a parent that has no time."""
+        """The client sees the end of its connection at once, even if the parent is stopped."""
         with daemon() as echod:
             before = descriptors(echod.pid)
             with copied(echod, 1) as (client,):
@@ -252,7 +174,7 @@ class TestEnds:
                 wait_for_descriptors(echod.pid, before)
 
     def test_reset(self) -> None:
-        """The client's own is noticed."""
+        """A client's reset is noticed, and the copy closed."""
         with daemon() as echod:
             before = descriptors(echod.pid)
             with copied(echod, 1) as (client,):
@@ -261,9 +183,9 @@ class TestEnds:
                 wait_for_descriptors(echod.pid, before)
 
     def test_stalled(self, tmp_path: Path) -> None:
-        """The server's is one."""
+        """A reset by the server reaches the client although there is a copy."""
         with (
-            Configured(tmp_path / "echod.toml", "", patch=SOON, environment=OFTEN) as echod,
+            Configured(tmp_path / "echod.toml", "", faults=COPYING, environment=TICKING_FAST) as echod,
             copied(echod, 1) as (client,),
         ):
             stuff(client, echod.workers[0])
@@ -273,7 +195,7 @@ class TestEnds:
                 receive_all(client)
 
     def test_stop(self) -> None:
-        """Everybody has his bytes and his end."""
+        """At a stop each client sees the end of its connection, and each is logged as drained."""
         with daemon("--workers", "2") as echod, copied(echod, 4) as clients:
             echod.process.send_signal(signal.SIGTERM)
             for client in clients:
@@ -283,7 +205,7 @@ class TestEnds:
             assert [event["reason"] for event in echod.of("connection_closed")] == ["drained"] * 4
 
     def test_cut(self) -> None:
-        """The last thing that a worker does is not taken for its death."""
+        """Connections that are cut as the worker exits are logged once, as cut and not as those of a dead worker."""
         with daemon("--limits-drain-timeout", "0.2s") as echod, copied(echod, 1) as (client,):
             stuff(client, echod.workers[0])
             assert echod.stop() == os.EX_OK
@@ -291,7 +213,7 @@ class TestEnds:
 
 
 def test_a_number_that_is_used_again() -> None:
-    """A worker's descriptors have the numbers of those before; each copy is of the one that is there now."""
+    """A worker uses descriptor numbers again; each copy is of the connection that has the number now."""
     with daemon() as echod:
         before = descriptors(echod.pid)
         for _ in range(3):
@@ -305,7 +227,7 @@ def test_a_number_that_is_used_again() -> None:
 
 
 def test_a_parent_without_descriptors() -> None:
-    """It keeps as many copies as it may have besides what it needs; nobody is harmed by that."""
+    """A parent keeps as many copies as its descriptors allow; only connections without a copy are lost."""
     with daemon(prefix=("prlimit", "--nofile=145")) as echod:
         before = descriptors(echod.pid)
         with ExitStack() as stack:
@@ -327,8 +249,11 @@ def test_a_parent_without_descriptors() -> None:
 
 
 def test_a_connection_that_kills() -> None:
-    """It goes through the hands of a few workers, which all die, and of no more: then all that they had are reset."""
-    with daemon(patch=POISON + HASTE) as echod, copied(echod, 2) as (client, other):
+    """A connection that kills a few workers in a row kills no more: then it and the others of the worker are reset."""
+    with (
+        daemon(faults=[faults.exclamation_mark_kills(), faults.replaced_after(0)]) as echod,
+        copied(echod, 2) as (client, other),
+    ):
         client.sendall(b"!")
         last = echod.wait_for("worker_exited", 4)
         assert [event["kept"] for event in echod.of("worker_exited")] == [2, 2, 2, 0]
@@ -342,25 +267,25 @@ def test_a_connection_that_kills() -> None:
 
 
 def test_one_that_has_grown_up() -> None:
-    """It has not died young, however many have before: what it had goes on."""
-    with daemon(patch=HASTE + "echod.parent.slot.STABLE_AFTER = 0.0\n") as echod, copied(echod, 2):
+    """The connections of a worker that has lived long continue, however many workers have died before."""
+    with daemon(faults=[faults.replaced_after(0), faults.no_death_is_early()]) as echod, copied(echod, 2):
         for _ in range(4):
             assert kill(echod)["kept"] == 2
 
 
 def test_workers_that_could_not_be_forked() -> None:
-    """They have not died young: none of their connections can be why."""
-    with daemon(patch=HASTE + NO_PROCESS_FOR_A_WHILE) as echod, copied(echod, 2):
+    """Workers that could not be forked do not count as early deaths: no connection can be the cause."""
+    without_processes = faults.forks_fail_at("os.fork", "EAGAIN", [1, 2, 3])
+    with daemon(faults=[faults.replaced_after(0), without_processes]) as echod, copied(echod, 2):
         for _ in range(2):
             assert kill(echod)["kept"] == 2
         assert len(echod.of("worker_exited")) == 5
 
 
 def test_sources_are_counted() -> None:
-    """Those of connections that wait for a worker, too: nobody else from there is let in by another worker."""
-    patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
+    """Connections that wait for a worker count for their source: another worker accepts no more than the limit."""
     limit = ("--limits-max-connections-per-source", "2")
-    with daemon("--workers", "2", *limit, patch=patch) as echod, copied(echod, 2):
+    with daemon("--workers", "2", *limit, faults=[faults.replaced_after(3600)]) as echod, copied(echod, 2):
         os.kill(echod.workers[0], signal.SIGKILL)
         assert echod.wait_for("worker_exited")["kept"] == 1
         with echod.connect() as third:
@@ -368,8 +293,8 @@ def test_sources_are_counted() -> None:
 
 
 def test_bytes_are_counted() -> None:
-    """Those since the last look of a worker that died, too."""
-    with Daemon(patch=SOON) as echod, copied(echod, 1) as (client,):
+    """The bytes that a worker echoed after its last tick are counted, although it died."""
+    with Daemon(faults=COPYING) as echod, copied(echod, 1) as (client,):
         for _ in range(20):
             send_and_get(client, bytes(100_000))
         kill(echod)
@@ -381,8 +306,8 @@ def test_bytes_are_counted() -> None:
 
 
 def test_closed_and_not_forgotten() -> None:
-    """A worker that dies just then has told it, and the client gets what is on its way, and its end."""
-    with daemon(patch=DIES_FORGETTING) as echod, copied(echod, 1) as (client,):
+    """A worker dies after it has closed a connection, but not the copy: the client gets all bytes and the end."""
+    with daemon(faults=[faults.worker_dies_forgetting()]) as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])
         client.sendall(bytes(50_000))
         client.shutdown(socket.SHUT_WR)
@@ -394,7 +319,7 @@ def test_closed_and_not_forgotten() -> None:
 
 
 def test_a_worker_that_dies_while_others_drain() -> None:
-    """Its connections do not wait for theirs to end."""
+    """The connections of a worker that dies are reset at once, while others still drain."""
     with daemon("--workers", "2", "--limits-drain-timeout", "1h") as echod, copied(echod, 6) as clients:
         echod.wait_for("connection_opened", 6)
         workers = {about(echod, client, "connection_opened")["worker"]: client for client in clients}
@@ -410,7 +335,7 @@ def test_a_worker_that_dies_while_others_drain() -> None:
 
 
 def test_a_worker_that_dies_while_stopping() -> None:
-    """There is no successor: its connections are ended, and told."""
+    """A worker that dies at a stop has no successor: its connections are reset, and logged."""
     with daemon("--limits-drain-timeout", "1h") as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])
         echod.process.send_signal(signal.SIGTERM)
@@ -423,7 +348,7 @@ def test_a_worker_that_dies_while_stopping() -> None:
 
 
 def talk(client: socket.socket, over: threading.Event, seed: int) -> str:
-    """Exchange messages of all sizes until it is over; what the client has seen of the end: nothing, or a reset."""
+    """Exchange messages of all sizes until `over` is set; returns what went wrong, or an empty string."""
     pieces = random.Random(seed)
     with client:
         while not over.is_set():
@@ -456,9 +381,9 @@ def _pour(client: socket.socket, data: bytes, broken: list[OSError]) -> None:
 
 
 def test_killed_at_random() -> None:
-    """No byte is wrong, no echo is cut short in silence; whoever is reset is told of, one by one."""
+    """No byte is wrong and no echo cut short without an error; each connection that is reset is logged."""
     pieces = random.Random(0)
-    with daemon("--workers", "2", patch=HASTE) as echod, copied(echod, 20) as clients:
+    with daemon("--workers", "2", faults=[faults.replaced_after(0)]) as echod, copied(echod, 20) as clients:
         over = threading.Event()
         names = {client: "{}:{}".format(*client.getsockname()) for client in clients}
         ends: dict[str, str] = {}
@@ -483,7 +408,7 @@ def test_killed_at_random() -> None:
 
 
 def test_nothing_leaks() -> None:
-    """However many workers have died with clients, parent and worker have no more descriptors than at first."""
+    """After several deaths of a worker with clients, parent and worker have as many descriptors as before."""
     with daemon() as echod:
         parent = descriptors(echod.pid)
         with copied(echod, 5):
@@ -497,45 +422,34 @@ def test_nothing_leaks() -> None:
 
 
 class TestHostile:
-    """A worker that is not what it was can harm neither the parent nor its successors."""
+    """A worker that an attacker controls can harm neither the parent nor its successors."""
 
     def test_it_hangs_up(self) -> None:
-        """The parent does not spin; of this one there are no copies, and of the next there are."""
-        patch = FIRST_WORKER.format(does="self._copies._sock.shutdown(socket.SHUT_RDWR)") + PATIENCE
-        with daemon(patch=patch) as echod, echod.connect() as client:
+        """A worker that shuts its copy socket down does not make the parent spin; its successor has copies again."""
+        broken = [faults.first_worker_hangs_up(), faults.parent_asks_no_more_than(1000)]
+        with daemon(faults=broken) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             assert kill(echod)["kept"] == 0
             with copied(echod, 2):
                 assert kill(echod)["kept"] == 2
 
     def test_it_never_ends_to_talk(self) -> None:
-        """Its death is its end, whoever it has left behind to talk on."""
-        patch = FIRST_WORKER.format(does=CHATTER)
-        with daemon(patch=patch) as echod:
+        """A worker is replaced when it dies, even if a process that it has left behind goes on sending."""
+        with daemon(faults=[faults.first_worker_leaves_a_chatterer()]) as echod:
             kill(echod)
             with echod.connect() as client:
                 send_and_get(client, b"served")
 
-    @pytest.mark.parametrize(
-        "what",
-        [
-            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]",
-            "socket.socket(socket.AF_INET6)",
-            "socket.create_server(('127.0.0.1', 0))",
-            "open('/dev/zero')",
-        ],
-    )
+    @pytest.mark.parametrize("what", faults.NO_CONNECTIONS)
     def test_it_gives_something_else(self, what: str) -> None:
-        """What is no connection is closed when it comes to that."""
-        does = f"socket.send_fds(self._copies._sock, [b'+1 [[[\\n-\\n?\\n\\xff'], [{what}.fileno()])"
-        with daemon(patch=FIRST_WORKER.format(does=does)) as echod:
+        """A descriptor that is no connection is closed when the worker dies."""
+        with daemon(faults=[faults.first_worker_gives(what)]) as echod:
             assert kill(echod)["kept"] == 0
-            assert echod.of("connection_closed") == []
+            assert echod.of("connection_closed") == echod.of("bug") == []
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
-        """That one goes on as if it was new."""
-        nonsense = "import echod.handover.copies\nechod.handover.copies.encode = lambda state: {'name': 7}\n"
-        with daemon(patch=nonsense) as echod, copied(echod, 1) as (client,):
+        """A connection whose state makes no sense continues as a new one."""
+        with daemon(faults=[faults.copies_come_with_nonsense()]) as echod, copied(echod, 1) as (client,):
             assert kill(echod)["kept"] == 1
             client.close()
             closed = echod.wait_for("connection_closed")

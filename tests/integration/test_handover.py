@@ -7,59 +7,31 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, until_gone
+from tests.integration.faults import COPYING, Fault
 from tests.integration.peers import about
 from tests.integration.store import Store, storing
-from tests.integration.test_copies import LINGERING, SOON, copied
+from tests.integration.test_copies import copied
 
 HANDOVER = "echod-handover"
-NO_PROCESS_AT_FIRST = """
-import errno, os
-real, refused = os.fork, []
-def fork():
-    if not refused:
-        refused.append(True)
-        raise OSError(errno.EAGAIN, "no process")
-    return real()
-os.fork = fork
-"""
-
-STOPPED_AS_IT_TAKES_OVER = """
-import os, signal
-from echod.handover import queue as handover
-real = handover.take_over
-def take_over(*arguments, **options):
-    taken = real(*arguments, **options)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return taken
-handover.take_over = take_over
-"""
-STOPPED_AS_ITS_WORKERS_START = """
-import os, signal
-from echod.parent.pool import WorkerPool
-real = WorkerPool.start
-def start(self, *arguments):
-    os.kill(os.getpid(), signal.SIGTERM)
-    real(self, *arguments)
-WorkerPool.start = start
-"""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """One with room."""
+    """A store with room."""
     with storing(tmp_path) as store:
         yield store
 
 
 def leave(daemon: Daemon) -> Event:
-    """What systemd and the unit's ExecStop= do in the first half of a restart; what it has handed over."""
+    """Do what systemd and ExecStop= do in the first half of a restart; returns the event of the handover."""
     daemon.process.send_signal(signal.SIGUSR2)
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.read_to_end() == os.EX_OK
@@ -68,13 +40,13 @@ def leave(daemon: Daemon) -> Event:
 
 
 def taken_over(daemon: Daemon) -> tuple[int, int, int]:
-    """How many connections a daemon goes on with, how many of these it knows nothing of, and how many are lost."""
+    """How many connections a daemon has taken over, how many of these without their state, and how many are lost."""
     (event,) = daemon.of("taken_over")
     return event["count"], event["forgotten"], event["lost"]
 
 
 def receive(client: socket.socket, count: int) -> bytes:
-    """So many bytes."""
+    """Receive `count` bytes, or fewer if the connection ends."""
     received = bytearray()
     while len(received) < count and (chunk := client.recv(count - len(received))):
         received += chunk
@@ -82,14 +54,14 @@ def receive(client: socket.socket, count: int) -> bytes:
 
 
 def closed(daemon: Daemon, client: socket.socket) -> Event:
-    """What is told of a connection whose client has ended."""
+    """The closing event of this client's connection."""
     host, port = client.getsockname()[:2]
     return daemon.wait_for("connection_closed", where=lambda event: event["peer"] == f"{host}:{port}")
 
 
 @contextmanager
 def pouring(client: socket.socket, data: bytes) -> Iterator[None]:
-    """Send `data` all the while."""
+    """Send `data` in a thread during the block."""
     thread = threading.Thread(target=client.sendall, args=(data,))
     thread.start()
     try:
@@ -100,7 +72,7 @@ def pouring(client: socket.socket, data: bytes) -> Iterator[None]:
 
 
 def test_the_whole_life(store: Store) -> None:
-    """A connection keeps its name, its counters and its age, and tells how many restarts it has seen."""
+    """A connection keeps its name, its counters and its age, and counts the restarts."""
     with store.daemon() as first, first.connect() as client:
         send_and_get(client, b"before")
         opened = first.wait_for("connection_opened")
@@ -129,7 +101,7 @@ def test_the_whole_life(store: Store) -> None:
 
 @pytest.mark.parametrize("workers", [(1, 4), (4, 1), (2, 3)])
 def test_another_number_of_workers(store: Store, workers: tuple[int, int], tmp_path: Path) -> None:
-    """The connections are dealt out to them; TCP and unix sockets alike, each with bytes of any number on their way."""
+    """The new workers share the connections equally, TCP and unix sockets, with any number of bytes on their way."""
     where = ("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo")
     pieces = random.Random(workers[0])
     with ExitStack() as stack:
@@ -153,7 +125,7 @@ def test_another_number_of_workers(store: Store, workers: tuple[int, int], tmp_p
 
 
 def test_a_client_that_does_not_read(store: Store) -> None:
-    """What was read from it and did not fit into its socket is sent first, then what it had sent meanwhile."""
+    """Bytes that were pending at the restart are sent first, then those that the client sent meanwhile."""
     with store.daemon() as first, first.connect() as client:
         stuff(client, first.workers[0])
         assert leave(first)["count"] == 1
@@ -167,7 +139,7 @@ def test_a_client_that_does_not_read(store: Store) -> None:
 
 
 def test_whoever_ended_its_side_meanwhile(store: Store) -> None:
-    """A half-close between two daemons is answered as any other."""
+    """A half-close between two daemons is answered like any other."""
     with store.daemon() as first, first.connect() as client:
         send_and_get(client, b"served")
         leave(first)
@@ -179,7 +151,7 @@ def test_whoever_ended_its_side_meanwhile(store: Store) -> None:
 
 
 def test_whoever_has_gone_meanwhile(store: Store) -> None:
-    """A connection that broke between two daemons is told as any other."""
+    """A connection that broke between two daemons is logged like any other."""
     with store.daemon() as first, first.connect() as client:
         send_and_get(client, b"served")
         leave(first)
@@ -192,7 +164,7 @@ def test_whoever_has_gone_meanwhile(store: Store) -> None:
 
 
 def test_one_that_has_sent_nothing(store: Store) -> None:
-    """It is told of when it begins to send, by the daemon that it sends to."""
+    """A connection that has sent nothing yet is logged as opened by the daemon to which it sends first."""
     with store.daemon() as first, first.connect() as early, first.connect() as client:
         send_and_get(client, b"accepted after the other")
         leave(first)
@@ -205,16 +177,16 @@ def test_one_that_has_sent_nothing(store: Store) -> None:
 
 
 def test_one_that_was_ended(store: Store, tmp_path: Path) -> None:
-    """A client whose connection the server has ended, and which has not ended it yet, is waited for as before."""
+    """The next daemon still waits for a client to close its side, if the server has closed its own."""
     file = tmp_path / "echod.toml"
     file.write_text("")
-    with store.daemon("--config", str(file), patch=LINGERING) as first, first.connect() as client:
+    with store.daemon("--config", str(file), faults=[faults.lingers_long()]) as first, first.connect() as client:
         send_and_get(client, b"served")
         file.write_text("limits.idle_timeout = '1ms'")
         first.process.send_signal(signal.SIGHUP)
         assert receive_all(client) == b""
         assert leave(first)["count"] == 1
-        with store.daemon(patch=LINGERING) as second:
+        with store.daemon(faults=[faults.lingers_long()]) as second:
             client.sendall(b"too late")
             client.shutdown(socket.SHUT_WR)
             assert closed(second, client)["reason"] == "idle"
@@ -222,7 +194,7 @@ def test_one_that_was_ended(store: Store, tmp_path: Path) -> None:
 
 
 def test_another_address(store: Store) -> None:
-    """Connections stay, though nobody listens any more where they came from."""
+    """Connections stay even if the next daemon does not listen on their address."""
     with store.daemon("--host", "127.0.0.1") as first, first.connect() as client:
         send_and_get(client, b"before")
         leave(first)
@@ -236,7 +208,7 @@ def test_another_address(store: Store) -> None:
 
 
 def test_passed_sockets(store: Store) -> None:
-    """It makes no difference whose the listening sockets are."""
+    """Connections by sockets of a .socket unit are handed over too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         store.kept["echo"] = [os.dup(listener.fileno())]
         with store.daemon() as first, first.connect() as client:
@@ -250,7 +222,7 @@ def test_passed_sockets(store: Store) -> None:
 
 
 def test_limits_that_are_lower_now(store: Store) -> None:
-    """Whoever is there stays, and is counted: nobody new is let in until there are fewer."""
+    """Connections above a lower limit stay, and are counted; no new client is accepted until there are fewer."""
     with ExitStack() as stack:
         first = stack.enter_context(store.daemon("--host", "127.0.0.1"))
         clients = [stack.enter_context(first.connect()) for _ in range(3)]
@@ -283,12 +255,13 @@ def test_limits_that_are_lower_now(store: Store) -> None:
 
 
 def test_a_worker_that_comes_late(store: Store) -> None:
-    """The connections of one for which the system has no process at first wait for it."""
+    """The connections of a worker that cannot be forked at first wait for it."""
     with store.daemon() as first, first.connect() as client, first.connect() as other:
         for each in (client, other):
             send_and_get(each, b"before")
         leave(first)
-        with store.daemon("--workers", "2", patch=NO_PROCESS_AT_FIRST) as second:
+        no_process_at_first = faults.forks_fail_at("os.fork", "EAGAIN", [0])
+        with store.daemon("--workers", "2", faults=[no_process_at_first]) as second:
             assert "fork failed" in second.of("worker_exited")[0]["reason"]
             for each in (client, other):
                 send_and_get(each, b"after")
@@ -296,7 +269,7 @@ def test_a_worker_that_comes_late(store: Store) -> None:
 
 
 def test_reset_if_nobody_comes(store: Store) -> None:
-    """Where the next daemon never starts, a client that is due bytes gets a reset, since a gap must not look whole."""
+    """If the next daemon never starts, a client that is owed bytes gets a reset, since a gap must not look whole."""
     with store.daemon() as first, first.connect() as client:
         stuff(client, first.workers[0])
         leave(first)
@@ -318,11 +291,11 @@ def test_a_start_that_fails_keeps_them(store: Store) -> None:
             client.close()
 
 
-@pytest.mark.parametrize("patch", [STOPPED_AS_IT_TAKES_OVER, STOPPED_AS_ITS_WORKERS_START])
+@pytest.mark.parametrize("stops", [faults.parent_stops_as_it_takes_over, faults.parent_stops_as_workers_start])
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> None:
-    """Whoever is to stop before it is ready hands on what it was handed: systemd runs no ExecStop= for it, which would
-    have announced the next."""
+def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[], Fault]) -> None:
+    """An echod that is stopped before it is ready hands over what it took over: systemd runs no ExecStop= for it, which
+    would have announced the restart."""
     with ExitStack() as clients:
         connections = []
         with store.daemon() as first:
@@ -330,7 +303,7 @@ def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> Non
                 connections.append(clients.enter_context(first.connect()))
                 send_and_get(connections[-1], b"before")
             leave(first)
-        with store.daemon("--workers", workers, wait=False, patch=patch) as hasty:
+        with store.daemon("--workers", workers, wait=False, faults=[stops()]) as hasty:
             assert hasty.read_to_end() == os.EX_OK
             assert taken_over(hasty) == (10, 0, 0)
             assert [event["count"] for event in hasty.of("handed_over")] == [10]
@@ -343,7 +316,7 @@ def test_a_restart_into_a_restart(store: Store, workers: str, patch: str) -> Non
 
 @pytest.mark.parametrize("change", ["chunk_size = 1000", "workers = 2"])
 def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> None:
-    """Whoever is to stop before it has reloaded hands over: neither then does systemd run ExecStop=."""
+    """An echod that is stopped during a reload hands over: systemd runs no ExecStop= then either."""
     configuration = tmp_path / "echod.toml"
     configuration.touch()
     with store.daemon("--config", str(configuration)) as first, first.connect() as client:
@@ -365,15 +338,15 @@ def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> N
 
 
 def test_stopped_early_without_a_store() -> None:
-    """Where nobody keeps anything, a signal that comes before it is ready is no restart, and nothing is said of one."""
-    with Daemon(wait=False, patch=STOPPED_AS_ITS_WORKERS_START) as daemon:
+    """Without a store, a signal that comes before echod is ready stops it, and no handover is mentioned."""
+    with Daemon(wait=False, faults=[faults.parent_stops_as_workers_start()]) as daemon:
         assert daemon.read_to_end() == os.EX_OK
         assert daemon.of("draining")
         assert not daemon.of("handover_impossible")
 
 
 def test_killed_meanwhile(store: Store) -> None:
-    """The start after a parent that was killed while it handed over waits for nobody, and takes what is there."""
+    """A parent killed while it handed over leaves what was sent; the next echod takes that and waits for no more."""
     with (
         store.daemon("--workers", "2") as first,
         first.connect() as one,
@@ -395,7 +368,7 @@ def test_killed_meanwhile(store: Store) -> None:
 
 
 def test_nonsense_in_the_store(store: Store) -> None:
-    """Whatever is in the queue, echod starts and serves; a connection of which nothing is known goes on as if new."""
+    """Whatever is in the queue, echod starts and serves; a connection without a state continues as a new one."""
     reads, writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with socket.create_server(("127.0.0.1", 0)) as listener, reads, writes:
         client = socket.create_connection(listener.getsockname(), DEADLINE)
@@ -414,7 +387,7 @@ def test_nonsense_in_the_store(store: Store) -> None:
 
 
 def test_no_room(tmp_path: Path) -> None:
-    """Where systemd keeps nothing, a restart finishes what clients have sent, and tells so."""
+    """If systemd keeps no descriptors, a restart drains instead, and logs that."""
     with storing(tmp_path, room=False) as store, store.daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"served")
         daemon.process.send_signal(signal.SIGUSR2)
@@ -429,7 +402,7 @@ def test_no_room(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
-    """With `handover = false`, by a reload too, a restart finishes what clients have sent; new ones wait."""
+    """With `handover = false`, by a reload too, a restart drains; new connections wait for the successor."""
     file = tmp_path / "echod.toml"
     file.write_text("" if reloaded else "handover = false\n")
     with store.daemon("--config", str(file)) as daemon, daemon.connect() as client:
@@ -448,8 +421,8 @@ def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
 
 
 def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
-    """What it had goes on in the next echod all the same, where it is certain that nothing is missing."""
-    with store.daemon("--workers", "2", patch=SOON) as first, ExitStack() as stack:
+    """The connections of a worker that dies before it hands over continue in the next echod, if no byte is missing."""
+    with store.daemon("--workers", "2", faults=COPYING) as first, ExitStack() as stack:
         clients = stack.enter_context(copied(first, 6))
         first.wait_for("connection_opened", 6)
         of_worker = {about(first, client, "connection_opened")["worker"]: client for client in clients}
@@ -471,7 +444,7 @@ def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
 
 
 def test_more_than_a_process_can_have(store: Store) -> None:
-    """As many as the next parent has descriptors for are handed over, and the others finished."""
+    """As many connections are handed over as the next parent has descriptors for; the others are drained."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         first = stack.enter_context(store.daemon("--workers", "2", "--host", "127.0.0.1"))

@@ -1,4 +1,4 @@
-"""Clients that mean harm, or know no better: whatever they do, the others are served and nothing is left behind."""
+"""Clients that misbehave: whatever they do, the others are served and nothing is left behind."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.daemon import Configured, Daemon, freeze, receive_all
+from tests.integration.faults import never_hung
 from tests.integration.peers import (
     about,
     clients,
@@ -21,7 +22,6 @@ from tests.integration.peers import (
     reset,
     send_until_blocked,
 )
-from tests.integration.test_copies import PATIENT
 
 BATCH = 250
 """Clients between two looks at the events, lest these wait for the tests and are dropped."""
@@ -31,7 +31,7 @@ BATCH = 250
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]:
     """The victim of all tests."""
     file = tmp_path_factory.mktemp("hostile") / "echod.toml"
-    with Configured(file, "", "--host", "127.0.0.1", "--log-level", "debug", patch=PATIENT) as daemon:
+    with Configured(file, "", "--host", "127.0.0.1", "--log-level", "debug", faults=[never_hung()]) as daemon:
         yield daemon
         assert daemon.stop() == 0
         assert daemon.of("draining")[0]["clients"] == 0
@@ -85,7 +85,7 @@ def test_never_read(victim: Configured) -> None:
 
 
 def test_thousands_that_send_nothing(victim: Daemon) -> None:
-    """3,000 clients that connect and send nothing keep nobody else from being served."""
+    """3,000 clients that connect and send nothing do not prevent others from being served."""
     with many_descriptors(3100), contextlib.ExitStack() as stack:
         for _ in range(3000 // BATCH):
             count = len(victim.of("connection_accepted"))
@@ -175,7 +175,7 @@ def test_gone_when_echod_stops() -> None:
 
 @contextlib.contextmanager
 def many_descriptors(count: int) -> Iterator[None]:
-    """Let this process have so many descriptors."""
+    """Allow this process `count` descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         pytest.skip(f"this process may have no more than {hard} descriptors (ulimit -Hn)")

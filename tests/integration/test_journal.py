@@ -29,7 +29,7 @@ def may_mount() -> bool:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """What is /run/systemd/journal to the daemon."""
+    """The directory that the daemon sees as /run/systemd/journal."""
     if not may_mount():
         pytest.skip("this user may not give a process another /run")
     path = tmp_path / "journal"
@@ -69,7 +69,7 @@ def exchange(daemon: Daemon) -> None:
 
 
 def silent_end(daemon: Daemon) -> int:
-    """The exit status of a daemon that has said nothing on standard error since it was last asked."""
+    """Wait for the daemon's end and return its exit status; it must write nothing more to standard error."""
     before = len(daemon.events)
     status = daemon.read_to_end()
     assert (daemon.events[before:], daemon.words) == ([], [])
@@ -77,7 +77,7 @@ def silent_end(daemon: Daemon) -> int:
 
 
 def test_events_are_entries(directory: Path) -> None:
-    """Each with its fields, from the process that it says, and none on standard error."""
+    """Each event is an entry with its fields, from the process that it names, and none is on standard error."""
     with Journald(directory / "socket") as journald, under_journal(directory) as daemon:
         wait_until_ready(daemon, journald)
         with daemon.connect() as client:
@@ -98,7 +98,7 @@ def test_events_are_entries(directory: Path) -> None:
 
 
 def test_a_worker_that_is_killed(directory: Path) -> None:
-    """That is an error, and its successor's events come as the others do."""
+    """A killed worker is logged as an error, and its successor's events reach the journal too."""
     with Journald(directory / "socket") as journald, under_journal(directory) as daemon:
         wait_until_ready(daemon, journald)
         os.kill(daemon.workers[0], signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_a_worker_that_is_killed(directory: Path) -> None:
 
 
 def test_journald_is_restarted(directory: Path) -> None:
-    """Where its socket was made anew, the next events of every process go there."""
+    """After a restart of journald the next events of every process go to its new socket."""
     with Journald(directory / "socket") as journald, under_journal(directory) as daemon:
         wait_until_ready(daemon, journald)
         journald.restart()
@@ -125,7 +125,7 @@ def test_journald_is_restarted(directory: Path) -> None:
 
 
 def test_journald_is_gone(directory: Path) -> None:
-    """That does not stop the echo, nor an orderly end; when it is back, it is told how much was lost."""
+    """Without journald echod still echoes and stops in order; when journald is back, the lost events are counted."""
     with Journald(directory / "socket") as journald, under_journal(directory) as daemon:
         wait_until_ready(daemon, journald)
         journald.stop()
@@ -142,7 +142,7 @@ def test_journald_is_gone(directory: Path) -> None:
 
 
 def test_journald_does_not_read(directory: Path) -> None:
-    """That does not stop the echo either; when it reads again, everything is there or counted."""
+    """A journald that does not read does not stop the echo; later each event is there or counted."""
     with Journald(directory / "socket") as journald, under_journal(directory, "--log-level", "debug") as daemon:
         wait_until_ready(daemon, journald)
         with daemon.connect() as client:
@@ -167,7 +167,7 @@ def test_journald_does_not_read(directory: Path) -> None:
     ],
 )
 def test_a_start_that_fails(directory: Path, arguments: list[str], code: int, sentence: str) -> None:
-    """What a person would be told is an event, and whoever looks sees the sentence first."""
+    """A start that fails is logged as an event, whose message comes first."""
     with Journald(directory / "socket") as journald, under_journal(directory, *arguments) as daemon:
         entry = journald.wait_for("cannot_start")[-1]
         assert silent_end(daemon) == code
@@ -176,7 +176,7 @@ def test_a_start_that_fails(directory: Path, arguments: list[str], code: int, se
 
 
 def test_a_start_that_fails_while_journald_hangs(directory: Path) -> None:
-    """The process waits for the entry to be taken, but not for ever."""
+    """A process that exits waits a limited time for its last entry to be written."""
     with Journald(directory / "socket"), under_journal(directory, "--prot") as daemon:
         assert silent_end(daemon) == os.EX_USAGE
 

@@ -1,4 +1,4 @@
-"""Who may come in: how many at all, how many from one source, and what happens when the machine has no more to give."""
+"""The limits on connections: in total, per source, and those of the machine."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ EVERYWHERE = ("--log-level", "debug", "--host", "127.0.0.1")
 
 
 def test_one_too_many_waits() -> None:
-    """Over the limit for all workers together a client is not refused, but waits until another has left."""
+    """Above the limit for all workers together a client is not refused, but waits until another has left."""
     with (
         Daemon(*EVERYWHERE, "--workers", "3", "--limits-max-connections", "5") as daemon,
         contextlib.ExitStack() as stack,
@@ -57,7 +57,7 @@ def test_crowd() -> None:
 
 
 def test_per_source() -> None:
-    """A source that has all it may is sent away at once; others are served; and it may come again when one has left."""
+    """A source at its limit is refused at once, others are served, and it may connect again when one has left."""
     with Daemon(*EVERYWHERE, "--limits-max-connections-per-source", "2") as daemon:
         address = daemon.addresses[0]
         with clients(address, 2) as socks:
@@ -78,7 +78,7 @@ def test_per_source() -> None:
 
 
 def test_per_source_over_all_workers() -> None:
-    """Of 20 clients of one source that come at once to four workers, exactly as many are let in as may be."""
+    """Of 20 clients of one source that connect at once to four workers, exactly as many are accepted as allowed."""
     with Daemon(*EVERYWHERE, "--workers", "4", "--limits-max-connections-per-source", "3") as daemon:
         with clients(daemon.addresses[0], 20) as socks:
             served = 0
@@ -112,7 +112,7 @@ def test_per_ipv6_network() -> None:
 
 
 def test_refusals_are_told_together() -> None:
-    """Of many refused clients the first is told of at once, and the others not one by one."""
+    """Of many refused clients the first is logged at once, and the others as a number."""
     with Daemon("--limits-max-connections-per-source", "1") as daemon, connect(daemon.addresses[0]) as only:
         assert exchange(only, b"x", half_close=False) == b"x"
         for _ in range(100):
@@ -125,7 +125,7 @@ def test_refusals_are_told_together() -> None:
 
 
 def test_unix_clients_have_no_source(tmp_path: Path) -> None:
-    """The limit per source is not for clients of a unix socket, which have no address."""
+    """The limit per source does not apply to unix sockets, whose clients have no address."""
     with Daemon("--host", f"unix:{tmp_path}/s", "--limits-max-connections-per-source", "1") as daemon:
         with clients(daemon.addresses[0], 3) as socks:
             for sock in socks:

@@ -29,7 +29,7 @@ def exchange(daemon: Daemon, data: bytes = b"data") -> None:
 def unread(
     tmp_path: Path, *arguments: str, stderr: int | None = None, prefix: tuple[str, ...] = ()
 ) -> Iterator[Daemon]:
-    """A daemon that writes its events where the test does not read them; it tells otherwise that it is ready."""
+    """A daemon that is ready, and whose events the test does not read."""
     notify = str(tmp_path / "notify")
     address = f"unix:{tmp_path / 'socket'}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -59,7 +59,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def test_common_fields() -> None:
-    """Each line is one object that begins with the same fields, in the same order, whoever wrote it."""
+    """Each line is one object that begins with the same fields in the same order, from parent and workers."""
     with Daemon("--workers", "2", "--log-level", "debug") as daemon:
         exchange(daemon)
         assert daemon.stop() == os.EX_OK
@@ -77,7 +77,7 @@ def test_common_fields() -> None:
 
 
 def test_a_connection() -> None:
-    """At the level info a connection is told at its first bytes and at its end, with what passed, and no chunk is."""
+    """At info a connection is logged at its first bytes and at its end, with its counters, and no chunk is logged."""
     with Daemon() as daemon:
         with daemon.connect() as client:
             send_and_get(client, b"12345")
@@ -96,7 +96,7 @@ def test_a_connection() -> None:
 
 
 def test_health_check() -> None:
-    """A connection on which nothing comes is not told, and counted all the same."""
+    """A connection that sends nothing is not logged, but counted."""
     with Daemon() as daemon:
         with daemon.connect():
             pass
@@ -107,7 +107,7 @@ def test_health_check() -> None:
 
 
 def test_debug() -> None:
-    """At the level debug every connection is told as soon as it is accepted, and every chunk by its size."""
+    """At debug each connection is logged when it is accepted, and each chunk with its size."""
     with Daemon("--log-level", "debug", "--chunk-size", "4") as daemon:
         with daemon.connect():
             pass
@@ -134,7 +134,7 @@ def test_payload() -> None:
 
 
 def test_without_connections() -> None:
-    """With `log.connections` off, connections are told at debug only."""
+    """With `log.connections` off, connections are logged at debug only."""
     with Daemon("--log-connections", "false") as daemon:
         exchange(daemon)
         assert daemon.stop() == os.EX_OK
@@ -143,7 +143,7 @@ def test_without_connections() -> None:
 
 
 def test_level(tmp_path: Path) -> None:
-    """What is below `log.level` is not told."""
+    """Events below `log.level` are not logged."""
     with (tmp_path / "log").open("w") as log, unread(tmp_path, "--log-level", "warning", stderr=log.fileno()) as daemon:
         exchange(daemon)
     assert (tmp_path / "log").read_text() == ""
@@ -181,7 +181,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 def test_no_standard_error(tmp_path: Path) -> None:
-    """Nor does it matter if there is no standard error at all, nor any other standard descriptor."""
+    """Closed standard descriptors do not stop the echo either: each is /dev/null."""
     prefix = ("sh", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh")
     with unread(tmp_path, prefix=prefix) as daemon:
         exchange(daemon)
@@ -189,7 +189,7 @@ def test_no_standard_error(tmp_path: Path) -> None:
 
 
 def test_nobody_reads() -> None:
-    """A pipe that nobody reads does not stop the echo; whoever reads again is told how much was lost."""
+    """A pipe that is not read does not stop the echo; once it is read again, the lost events are counted."""
     with Daemon("--log-level", "debug") as daemon, daemon.connect() as client:
         assert daemon.process.stderr is not None
         fcntl.fcntl(daemon.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
@@ -207,7 +207,7 @@ def test_nobody_reads() -> None:
 
 
 def test_nobody_reads_until_the_end() -> None:
-    """Nor does such a pipe keep a daemon from stopping."""
+    """A pipe that is not read does not prevent a stop."""
     with Daemon("--log-level", "debug") as daemon:
         assert daemon.process.stderr is not None
         fcntl.fcntl(daemon.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
@@ -251,7 +251,7 @@ def test_terminal_goes_away() -> None:
 
 
 def test_name_that_is_no_text(tmp_path: Path) -> None:
-    """The path of a unix socket may hold any bytes, and is told to a person and to a machine all the same."""
+    """The path of a unix socket may hold any bytes; it is logged in both formats, without a raw escape sequence."""
     path = os.fsencode(tmp_path) + b"/\xff\x1b[2J"
     for form in ("console", "json"):
         with Daemon("--log-format", form, "--host", "unix:" + os.fsdecode(path), wait=False) as daemon:
@@ -273,7 +273,7 @@ def test_another_socket_than_the_journals() -> None:
 
 
 def test_socket_that_nobody_reads() -> None:
-    """A socket from which nobody reads does not stop the echo, nor an orderly end."""
+    """A socket that is not read does not stop the echo, nor an orderly end."""
     ours, its = socket.socketpair()
     with ours, its, Daemon("--log-level", "debug", stderr=its.fileno(), stderr_read=ours.fileno()) as daemon:
         its.close()

@@ -54,7 +54,7 @@ def test_byte_for_byte(served: tuple[Daemon, Path], client: str) -> None:
 
 
 def test_health_checks_leave_no_trace(tmp_path: Path) -> None:
-    """What haproxy does to see whether echod is alive is told at debug only; its clients are told of, and served."""
+    """haproxy's health checks are logged at debug only; the connections of its clients are logged, and served."""
     command = have("haproxy")
     with socket.create_server(("127.0.0.1", 0)) as front, Daemon("--log-level", "debug") as daemon:
         configuration = tmp_path / "haproxy.cfg"

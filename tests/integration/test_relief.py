@@ -1,4 +1,4 @@
-"""A reload that changes where echod listens, or how many workers it has: connections stay, and nobody is refused."""
+"""A reload that changes where echod listens, or how many workers it has: connections stay, and none is refused."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Configured,
     Daemon,
     Gate,
@@ -24,65 +24,10 @@ from tests.integration.daemon import (
     stuff,
     wait_for_state,
 )
+from tests.integration.faults import COPYING, TICKING_FAST
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
-from tests.integration.test_copies import NEVER, OFTEN, PATIENT, SOON, copied
-
-NOTHING_LEFT = """
-import errno, os, socket
-from echod.parent.supervisor import Supervisor
-real, change = {function}, Supervisor._apply
-def refusing_change(self, new):
-    calls = iter(range(1000))
-    def refuse(*words):
-        if next(calls) == {number}:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return real(*words)
-    {function} = refuse
-    try:
-        return change(self, new)
-    finally:
-        {function} = real
-Supervisor._apply = refusing_change
-"""
-"""One of the descriptors that a reload takes is not to be had."""
-
-
-DIES_HANDING_OVER = """
-import os, signal
-from echod.handover import queue as handover
-real, parent = handover.hand_over, os.getpid()
-def hand_over(queue, batch):
-    if os.getpid() == parent:
-        return real(queue, batch)
-    if {number}:
-        real(queue, batch)
-    os.kill(os.getpid(), signal.SIGKILL)
-handover.hand_over = hand_over
-"""
-NOT_SENT = """
-import errno, os, socket
-real = socket.send_fds
-def send_fds(sock, buffers, fds):
-    if buffers[0].startswith(b"hand over"):
-        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-    return real(sock, buffers, fds)
-socket.send_fds = send_fds
-"""
-
-
-NO_UNLINK = """
-import errno, os
-def unlink(path):
-    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-os.unlink = unlink
-"""
-LATE = """
-from echod.handover import queue as handover
-real = handover.take_over
-handover.take_over = lambda fds, now, **words: real(fds, now - 1, **words)
-"""
-"""As if the connections were sent after the moment that the parent takes for now."""
+from tests.integration.test_copies import copied
 
 
 @pytest.fixture
@@ -92,14 +37,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def refused(daemon: Daemon, host: str = "127.0.0.1") -> bool:
-    """Whether nobody listens there."""
+    """Whether a connection to that host is refused."""
     with socket.socket() as sock:
         return sock.connect_ex((host, daemon.port)) != 0
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (2, 3)])
 def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
-    """The connections are dealt out to them anew, with their names, counters, pending bytes and places."""
+    """The new workers share the connections equally, with their names, counters, pending bytes and places."""
     limits = "limits.max_connections_per_source = 9\n"
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, f"host = '127.0.0.1'\nworkers = {before}\n{limits}"))
@@ -140,7 +85,7 @@ def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
     [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.1")],
 )
 def test_another_host(file: Path, before: str, after: str) -> None:
-    """It is listened on, at the same port, and not where it was; who is connected by the old one stays."""
+    """echod listens on the new host, at the same port, and no longer on the old one, whose connections stay."""
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, f"host = '{before}'"))
         client = stack.enter_context(echod.connect(f"{before.replace('0.0.0.0', '127.0.0.1')}:{echod.port}"))
@@ -154,7 +99,7 @@ def test_another_host(file: Path, before: str, after: str) -> None:
 
 
 def test_one_of_several(file: Path, tmp_path: Path) -> None:
-    """Those that stay are not touched; the file of a unix socket that goes is gone."""
+    """Listeners that stay are left alone; the file of a unix socket that is closed is removed."""
     path = tmp_path / "echo"
     with Configured(file, f"host = ['127.0.0.1', 'unix:{path}']") as echod, echod.connect(f"unix:{path}") as client:
         send_and_get(client, b"before")
@@ -168,10 +113,10 @@ def test_one_of_several(file: Path, tmp_path: Path) -> None:
 
 
 def test_who_waits_at_an_address_that_goes(file: Path) -> None:
-    """Is let in before it does, with all bytes, as is whoever waits at one that stays."""
+    """Clients in the queue of a listener that is to close are accepted first, and lose no byte; so are all others."""
     with ExitStack() as stack:
         text = "host = ['127.0.0.1', '127.0.0.2']"
-        echod = stack.enter_context(Configured(file, text, patch=PATIENT, environment=OFTEN))
+        echod = stack.enter_context(Configured(file, text, faults=[faults.never_hung()], environment=TICKING_FAST))
         freeze(echod.workers[0])
         waiting = [stack.enter_context(echod.connect(address)) for address in echod.addresses * 5]
         for client in waiting:
@@ -187,7 +132,7 @@ def test_who_waits_at_an_address_that_goes(file: Path) -> None:
 
 
 def test_the_last_of_several_goes(file: Path) -> None:
-    """Nobody is let in there any more; and if it comes again, whoever dies meanwhile, everybody."""
+    """A listener that is closed accepts no client; when it is configured again it does, even if a worker dies then."""
     with Configured(file, "host = ['127.0.0.1', '127.0.0.2']") as echod:
         echod.reload("host = '127.0.0.1'")
         assert refused(echod, "127.0.0.2")
@@ -198,7 +143,7 @@ def test_the_last_of_several_goes(file: Path) -> None:
 
 
 def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
-    """Waits for one."""
+    """A client that waits at a listener that closes is served once the connection limit allows."""
     text = "limits.max_connections = 1\nhost = "
     with Configured(file, text + "['127.0.0.1', '127.0.0.2']") as echod, echod.connect() as client:
         send_and_get(client, b"before")
@@ -211,8 +156,8 @@ def test_who_waits_there_when_there_is_no_place(file: Path) -> None:
 
 
 def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
-    """That of a unix socket which goes: it stays, and so does everybody."""
-    with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", patch=NO_UNLINK) as echod:
+    """If the file of a unix socket that is closed cannot be removed, it stays, and so do all connections."""
+    with Configured(file, f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']", faults=[faults.files_stay()]) as echod:
         with echod.connect() as client:
             send_and_get(client, b"before")
             echod.reload("host = '127.0.0.1'")
@@ -221,7 +166,7 @@ def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
 
 
 def test_together_with_terms(file: Path) -> None:
-    """All that changes takes effect, in the journal too."""
+    """A reload that changes workers and terms together applies all of them, to the log too."""
     with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
         send_and_get(client, b"before")
         changed = echod.reload("host = '127.0.0.1'\nworkers = 2\nchunk_size = 4\nlog.level = 'debug'")["changed"]
@@ -233,7 +178,7 @@ def test_together_with_terms(file: Path) -> None:
 
 
 def test_more_clients_than_there_may_be_from_now_on(file: Path) -> None:
-    """They stay, each from a source of its own, and are counted; nobody else is let in until there are fewer."""
+    """Connections above new limits stay, and are counted; no other client is accepted until there are fewer."""
     text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 1\n"
     with ExitStack() as stack:
         echod = stack.enter_context(Configured(file, text))
@@ -251,11 +196,11 @@ def test_more_clients_than_there_may_be_from_now_on(file: Path) -> None:
 
 
 class TestRefused:
-    """Nothing has changed, and nobody notices."""
+    """A reload that fails changes nothing, and clients notice nothing."""
 
     def test_address_of_nobody(self, file: Path) -> None:
-        """All is closed again that was opened."""
-        with Configured(file, "host = '127.0.0.1'", patch=NEVER) as echod, echod.connect() as client:
+        """Everything that was opened for an address that cannot be had is closed again."""
+        with Configured(file, "host = '127.0.0.1'", faults=[faults.no_copies()]) as echod, echod.connect() as client:
             send_and_get(client, b"before")
             before = descriptors(echod.pid)
             echod.hang_up_on("host = ['127.0.0.2', '192.0.2.1']\nworkers = 2")
@@ -268,7 +213,7 @@ class TestRefused:
             assert echod.reload("host = '127.0.0.2'")["changed"] == ["host"]
 
     def test_address_of_another(self, file: Path) -> None:
-        """That of another program, on the same port."""
+        """An address on which another program listens, at the same port, is refused."""
         with Configured(file, "host = '127.0.0.1'") as echod, socket.create_server(("127.0.0.2", echod.port)):
             echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']")
             assert "in use by another program" in echod.wait_for("reload_refused")["problem"]
@@ -277,9 +222,9 @@ class TestRefused:
 
     @pytest.mark.parametrize(("function", "number"), [("socket.socketpair", 0), ("os.eventfd", 0), ("os.eventfd", 2)])
     def test_no_descriptors_for_it(self, file: Path, function: str, number: int) -> None:
-        """The old crew goes on where it was, at the sockets that are as they were."""
-        patch = NEVER + NOTHING_LEFT.format(function=function, number=number)
-        with Configured(file, "host = '127.0.0.1'", patch=patch) as echod, echod.connect() as client:
+        """Without descriptors for the new workers, the old ones continue on the unchanged listeners."""
+        broken = [faults.no_copies(), faults.reload_fails_at(function, number)]
+        with Configured(file, "host = '127.0.0.1'", faults=broken) as echod, echod.connect() as client:
             before = descriptors(echod.pid)
             echod.hang_up_on("host = '0.0.0.0'\nworkers = 3")
             assert echod.wait_for("reload_refused")["problem"] == (
@@ -293,9 +238,9 @@ class TestRefused:
             assert echod.reload("host = '127.0.0.1'\nchunk_size = 4")["changed"] == ["chunk_size"]
 
     def test_the_sockets_are_as_they_were(self, file: Path) -> None:
-        """Also in what their connections inherit."""
-        patch = NOTHING_LEFT.format(function="socket.socketpair", number=0)
-        with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", patch=patch) as echod:
+        """After a reload that failed, new connections inherit the old options of the listener."""
+        broken = [faults.reload_fails_at("socket.socketpair", 0)]
+        with Configured(file, "host = '127.0.0.1'\nlimits.keepalive = 0", faults=broken) as echod:
             echod.hang_up_on("host = ['127.0.0.1', '127.0.0.2']\nlimits.keepalive = '10s'")
             echod.wait_for("reload_refused")
             with echod.connect() as client:
@@ -303,7 +248,7 @@ class TestRefused:
                 assert not is_probed(client)
 
     def test_more_than_a_process_can_have(self, file: Path) -> None:
-        """The connections could not be handed on."""
+        """A reload is refused if there are too many connections to hand over to the new workers."""
         with ExitStack() as stack:
             echod = stack.enter_context(Configured(file, "host = '127.0.0.1'", prefix=("prlimit", "--nofile=152")))
             clients = [stack.enter_context(echod.connect()) for _ in range(6)]
@@ -322,7 +267,7 @@ class TestWhen:
     """Something else happens at the same time."""
 
     def test_stopping_meanwhile(self, file: Path) -> None:
-        """The new crew comes, and drains."""
+        """A stop during the reload drains: what a client has sent is echoed."""
         with Configured(file, "host = '127.0.0.1'") as echod, echod.connect() as client:
             send_and_get(client, b"before")
             freeze(echod.workers[0])
@@ -339,10 +284,10 @@ class TestWhen:
             assert echod.of("reloaded") == []
 
     def test_a_worker_that_dies(self, file: Path) -> None:
-        """Before it has handed over: what it had goes on by the copies, beside what the others hand over."""
+        """The connections of a worker that dies before it hands over continue from the copies."""
         text = "host = '127.0.0.1'\nworkers = "
         with ExitStack() as stack:
-            echod = stack.enter_context(Configured(file, text + "2", patch=SOON, environment=OFTEN))
+            echod = stack.enter_context(Configured(file, text + "2", faults=COPYING, environment=TICKING_FAST))
             clients = stack.enter_context(copied(echod, 6))
             freeze(echod.workers[1])
             echod.hang_up_on(text + "3")
@@ -353,12 +298,15 @@ class TestWhen:
                 send_and_get(client, b"after")
             assert echod.of("connection_closed") == []
 
-    @pytest.mark.parametrize("number", [0, 1])
-    def test_a_worker_that_dies_handing_over(self, file: Path, number: int) -> None:
-        """Each connection goes on once, whether it was sent already or not."""
+    @pytest.mark.parametrize("after", [False, True])
+    def test_a_worker_that_dies_handing_over(self, file: Path, *, after: bool) -> None:
+        """A connection continues once, whether its worker dies before or after it has sent it."""
         text = "host = '127.0.0.1'\nworkers = "
-        patch = SOON + DIES_HANDING_OVER.format(number=number)
-        with Configured(file, text + "1", patch=patch, environment=OFTEN) as echod, copied(echod, 6) as clients:
+        broken = [*COPYING, faults.worker_dies_handing_over(after=after)]
+        with (
+            Configured(file, text + "1", faults=broken, environment=TICKING_FAST) as echod,
+            copied(echod, 6) as clients,
+        ):
             echod.reload(text + "2")
             for client in clients:
                 send_and_get(client, b"12345678" * 50_000)
@@ -371,10 +319,11 @@ class TestWhen:
             assert echod.of("stopped")[0]["clients_total"] == 6
 
     def test_an_order_that_cannot_be_sent(self, file: Path) -> None:
-        """The worker is ended in its place, and its connections go on by the copies."""
+        """A worker that cannot be sent the order is killed, and its connections continue from the copies."""
         text = "host = '127.0.0.1'\nworkers = "
+        broken = [*COPYING, faults.orders_to_hand_over_cannot_be_sent()]
         with (
-            Configured(file, text + "1", patch=SOON + NOT_SENT, environment=OFTEN) as echod,
+            Configured(file, text + "1", faults=broken, environment=TICKING_FAST) as echod,
             copied(echod, 2) as clients,
         ):
             echod.reload(text + "2")
@@ -383,10 +332,9 @@ class TestWhen:
             assert echod.of("worker_exited")[0]["kept"] == 2
 
     def test_while_nobody_is_there(self, file: Path) -> None:
-        """The only worker is dead, and its successor is not to come yet: the new crew comes."""
+        """The new workers start even if the only old one is dead and its successor has not started yet."""
         text = "host = '127.0.0.1'\nworkers = "
-        patch = "import echod.parent.slot\nechod.parent.slot.DELAYS = (3600.0,)\n"
-        with Configured(file, text + "1", patch=patch) as echod:
+        with Configured(file, text + "1", faults=[faults.replaced_after(3600)]) as echod:
             os.kill(echod.workers[0], signal.SIGKILL)
             echod.wait_for("worker_exited")
             echod.reload(text + "2")
@@ -394,7 +342,7 @@ class TestWhen:
                 send_and_get(client, b"served")
 
     def test_a_second_signal(self, file: Path) -> None:
-        """It ends everything that is there, and what comes then."""
+        """A second signal during the reload kills the old workers and the new ones."""
         text = "host = '127.0.0.1'\nlimits.drain_timeout = '1h'\nworkers = "
         with Configured(file, text + "1") as echod, echod.connect() as client:
             stuff(client, echod.workers[0])
@@ -406,15 +354,15 @@ class TestWhen:
             assert echod.read_to_end() == os.EX_OK
 
     def test_a_worker_that_hangs(self, file: Path) -> None:
-        """It is killed in the end, and does not keep the others from coming."""
-        with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=OFTEN) as echod:
+        """A worker that hangs is killed, and does not prevent the reload."""
+        with Configured(file, "host = '127.0.0.1'\nworkers = 2", environment=TICKING_FAST) as echod:
             freeze(echod.workers[1])
             assert echod.reload("host = '127.0.0.1'\nworkers = 1")["changed"] == ["workers"]
             with echod.connect() as client:
                 send_and_get(client, b"served")
 
     def test_twice(self, file: Path) -> None:
-        """The second is served after the first, by what the file says then."""
+        """A reload requested during another follows it, and reads the file then."""
         with Configured(file, "host = '127.0.0.1'\nworkers = 2") as echod, echod.connect() as client:
             freeze(echod.workers[1])
             for workers in (3, 4, 1):
@@ -427,11 +375,13 @@ class TestWhen:
 
 
 def test_as_many_as_a_process_can_have(file: Path) -> None:
-    """All of them are handed on by a parent that has a copy of each, and room for few more."""
+    """A parent with a copy of each connection, and few descriptors besides, hands all of them over."""
     with ExitStack() as stack:
         text = "host = '127.0.0.1'\nworkers = "
         limit = ("prlimit", "--nofile=500")
-        echod = stack.enter_context(Configured(file, text + "1", patch=SOON, environment=OFTEN, prefix=limit))
+        echod = stack.enter_context(
+            Configured(file, text + "1", faults=COPYING, environment=TICKING_FAST, prefix=limit)
+        )
         clients = stack.enter_context(copied(echod, 300))
         echod.reload(text + "2")
         for client in clients:
@@ -440,9 +390,9 @@ def test_as_many_as_a_process_can_have(file: Path) -> None:
 
 
 def test_no_time_has_passed(file: Path) -> None:
-    """What was active after the parent looked at its clock goes on as what it is."""
+    """A connection that was active after the parent read its clock keeps its state."""
     text = "host = '127.0.0.1'\nworkers = "
-    with Configured(file, text + "1", patch=LATE) as echod, echod.connect() as client:
+    with Configured(file, text + "1", faults=[faults.parents_clock_is_late()]) as echod, echod.connect() as client:
         send_and_get(client, b"before")
         opened = echod.wait_for("connection_opened")
         echod.reload(text + "2")
@@ -453,7 +403,7 @@ def test_no_time_has_passed(file: Path) -> None:
 
 @contextmanager
 def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
-    """Clients that connect, exchange and leave, one after the other; what they have seen."""
+    """Connect clients one after the other, each for one exchange; yields how often each result was seen."""
     seen: Counter[str] = Counter()
     over = threading.Event()
 
@@ -480,7 +430,7 @@ def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
 
 
 def test_nobody_is_refused(file: Path) -> None:
-    """Whoever connects while listening sockets move on the same port, and crews change, is served."""
+    """Each client that connects while listeners move on the same port, and workers change, is served."""
     with Configured(file, "host = '127.0.0.1'") as echod, coming_and_going(echod) as seen:
         for host in ("0.0.0.0", "127.0.0.1", "0.0.0.0"):
             for workers in (2, 1):
@@ -489,9 +439,9 @@ def test_nobody_is_refused(file: Path) -> None:
 
 
 def test_nothing_leaks(file: Path) -> None:
-    """However often crews change, the parent holds no more descriptors than before, and a worker none."""
+    """After several changes of workers, parent and worker have as many descriptors as before."""
     text = "host = '127.0.0.1'\nlimits.max_connections_per_source = 5\nworkers = "
-    with Configured(file, text + "1", patch=SOON, environment=OFTEN) as echod, copied(echod, 1) as (client,):
+    with Configured(file, text + "1", faults=COPYING, environment=TICKING_FAST) as echod, copied(echod, 1) as (client,):
         parent, worker = descriptors(echod.pid), descriptors(echod.workers[0])
         for workers in (2, 3, 2, 1):
             echod.reload(text + str(workers))
@@ -500,7 +450,7 @@ def test_nothing_leaks(file: Path) -> None:
 
 
 def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
-    """Nobody is refused after it where echod listens then: the store has the sockets."""
+    """After a restart in the middle of a reload no client is refused: the store has the listening sockets."""
     with storing(tmp_path) as store:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first, first.connect() as client:
@@ -523,7 +473,7 @@ def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
 
 
 def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
-    """A unix socket that was to go, and is there again: the one that was shut down is not taken for it."""
+    """A unix socket that a reload was closing, and the next echod wants: the one that was shut down is not used."""
     both = f"host = ['127.0.0.1', 'unix:{tmp_path}/echo']"
     with storing(tmp_path) as store:
         file.write_text(both)
@@ -544,7 +494,7 @@ def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
 
 
 def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
-    """The same where the sockets of an echod before are not those that are wanted."""
+    """The same before the new echod is ready, if its predecessor's listeners are not those that it wants."""
     with storing(tmp_path) as store, Gate() as gate:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first:
@@ -552,8 +502,8 @@ def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
             first.process.send_signal(signal.SIGUSR2)
             assert first.stop() == os.EX_OK
         file.write_text("host = '127.0.0.2'")
-        patch = SLOW_START.format(gate=gate.fd)
-        with store.daemon("--config", str(file), patch=patch, pass_fds=(gate.fd,), wait=False) as second:
+        broken = [faults.worker_start_waits(gate.fd)]
+        with store.daemon("--config", str(file), faults=broken, pass_fds=(gate.fd,), wait=False) as second:
             second.wait_for("listening")
             store.wait_for("echod-listener", "echod-listener")
             wait_for_state(second.pid, "S")
@@ -566,7 +516,7 @@ def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
 
 
 def test_the_store_follows(tmp_path: Path, file: Path) -> None:
-    """systemd keeps the sockets that are listened on now, and no others; a restart goes on by the new settings."""
+    """systemd keeps exactly the current listening sockets, and a restart continues with the new settings."""
     with storing(tmp_path) as store:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first, first.connect() as client:

@@ -1,19 +1,19 @@
-"""SIGHUP: what takes effect while clients are served, what does not, and what is said about it."""
+"""SIGHUP: what takes effect while clients are served, what does not, and what is logged about it."""
 
 import os
 import random
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Configured,
     Daemon,
     Gate,
@@ -24,38 +24,12 @@ from tests.integration.daemon import (
     stuff,
     wait_for_state,
 )
+from tests.integration.faults import Fault
 from tests.integration.peers import clients, connect, exchange_all, send_until_blocked
-from tests.integration.test_copies import NEVER
 
 HERE = ("--host", "127.0.0.1")
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """A hung worker is found in 1 s, not in 5."""
-
-
-SLOW_NAME = """
-import os
-import echod.parent.reload
-real = echod.parent.reload.endpoints
-def endpoints(hosts):
-    os.read({gate}, 1)
-    return real(hosts)
-echod.parent.reload.endpoints = endpoints
-"""
-NO_MEMORY = """
-import errno, os
-def memfd_create(*words):
-    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-os.memfd_create = memfd_create
-"""
-BUG_IN_READING = """
-import echod.parent.reload
-def too_few(*words):
-    if echod.parent.reload.started:
-        raise RuntimeError("this can not be")
-    echod.parent.reload.started = True
-    return []
-echod.parent.reload.started, echod.parent.reload._too_few = False, too_few
-"""
 
 
 def configured(file: Path, text: str, *arguments: str, **options: object) -> Configured:
@@ -70,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def chunks(daemon: Daemon, sock: socket.socket, data: bytes, count: int) -> list[int]:
-    """In what pieces `data` is read from a client; the daemon tells of everything."""
+    """The sizes of the chunks in which `data` is read from a client; the daemon logs at debug."""
     before = len(daemon.of("chunk_received"))
     send_and_get(sock, data)
     daemon.wait_for("chunk_received", before + count)
@@ -81,7 +55,7 @@ class TestEffect:
     """Each kind of setting, for a connection that was there before."""
 
     def test_level_connections_and_payload(self, file: Path) -> None:
-        """What is told of a connection is what is wanted now; and then no more."""
+        """The events of an open connection follow the new level, up and down."""
         with configured(file, "[log]\nconnections = false") as daemon, daemon.connect() as client:
             send_and_get(client, b"not told")
             changed = daemon.reload("[log]\nlevel = 'debug'\npayload = true")["changed"]
@@ -97,7 +71,7 @@ class TestEffect:
             assert daemon.of("connection_opened") == []
 
     def test_format(self, file: Path) -> None:
-        """The next line is for a person."""
+        """The next line has the new format."""
         with configured(file, "") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             daemon.wait_for("connection_opened")
@@ -107,7 +81,7 @@ class TestEffect:
             daemon.wait_for_words(" closed (eof): 5 bytes echoed in ")
 
     def test_max_connections(self, file: Path) -> None:
-        """Who waits is let in by a higher limit; a lower one puts nobody out."""
+        """A higher limit accepts a waiting client; a lower one closes no connection."""
         with configured(file, "limits.max_connections = 1") as daemon, daemon.connect() as client:
             send_and_get(client, b"the only one")
             with daemon.connect() as waiting:
@@ -125,7 +99,7 @@ class TestEffect:
                     assert late.recv(10) == b"third"
 
     def test_max_connections_per_source(self, file: Path) -> None:
-        """Who is there counts, in all workers together, whichever of them lets the next one in."""
+        """Open connections of all workers count for a new limit per source, whichever worker accepts next."""
         with configured(file, "", "--workers", "4") as daemon, ExitStack() as stack:
             there = stack.enter_context(clients(daemon.addresses[0], 8))
             for sock in there:
@@ -148,7 +122,7 @@ class TestEffect:
                 send_and_get(sock, b"still here")
 
     def test_idle_timeout(self, file: Path) -> None:
-        """Who has been quiet for longer is idle now."""
+        """A connection that has been quiet for longer than the new time is closed."""
         with configured(file, "") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             daemon.reload("limits.idle_timeout = '1ms'")
@@ -157,14 +131,14 @@ class TestEffect:
             assert daemon.wait_for("connection_closed")["reason"] == "idle"
 
     def test_stall_timeout(self, file: Path) -> None:
-        """Who takes nothing stalls now."""
+        """A client that takes nothing is reset after the new time."""
         with configured(file, "limits.stall_timeout = 0") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.reload("limits.stall_timeout = '50ms'")
             assert daemon.wait_for("connection_closed")["reason"] == "stalled"
 
     def test_drain_timeout(self, file: Path) -> None:
-        """Parent and worker wait no longer than they are to now."""
+        """At a stop, parent and worker wait for the new time."""
         with configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.reload("limits.drain_timeout = 0")
@@ -173,7 +147,7 @@ class TestEffect:
             assert daemon.of("connection_closed")[0]["reason"] == "cut"
 
     def test_keepalive(self, file: Path) -> None:
-        """For who is there, and for who comes."""
+        """Keepalive changes for open connections and for new ones."""
         with configured(file, "limits.keepalive = 0") as daemon, daemon.connect() as client:
             send_and_get(client, b"hello")
             assert not is_probed(client)
@@ -186,9 +160,9 @@ class TestEffect:
 
     @pytest.mark.parametrize("dies", [False, True])
     def test_keepalive_of_who_waits(self, file: Path, dies: bool) -> None:
-        """Whoever is in the kernel's queue meanwhile gets what is set now, from a worker made later too."""
+        """A client in the kernel's queue during the reload gets the new setting, from a later worker too."""
         text = "limits.keepalive = 0\nlimits.max_connections = 1"
-        with configured(file, text, patch=NEVER) as daemon, ExitStack() as stack:
+        with configured(file, text, faults=[faults.no_copies()]) as daemon, ExitStack() as stack:
             first = stack.enter_context(daemon.connect())
             send_and_get(first, b"the only one")
             waiting = stack.enter_context(daemon.connect())
@@ -209,7 +183,7 @@ class TestEffect:
                 assert chunks(daemon, client, data, len(expected)) == expected
 
     def test_every_worker(self, file: Path) -> None:
-        """Of four each serves by the new terms, and the reload is over when all do."""
+        """Each of four workers serves by the new terms when the reload is complete."""
         with configured(file, "", "--workers", "4", "--log-level", "debug") as daemon, ExitStack() as stack:
             socks = stack.enter_context(clients(daemon.addresses[0], 16))
             for sock in socks:
@@ -222,7 +196,7 @@ class TestEffect:
             assert set(told) == {(worker, 1) for worker in range(4)}
 
     def test_next_worker(self, file: Path) -> None:
-        """A worker that is made later serves by the new terms too, and knows the limits."""
+        """A worker that starts later serves by the new terms and limits."""
         with configured(file, "log.level = 'debug'") as daemon:
             daemon.reload("chunk_size = 2\nlog.level = 'debug'\nlimits.max_connections_per_source = 1")
             os.kill(daemon.workers[0], signal.SIGKILL)
@@ -237,11 +211,11 @@ class TestEffect:
 
 
 class TestBytes:
-    """Not one is lost, whenever a reload comes."""
+    """No byte is lost at a reload."""
 
     @pytest.mark.parametrize(("before", "after"), [("64KiB", "100"), ("1000", "1MiB"), ("16MiB", "1000")])
     def test_a_client_that_does_not_read(self, file: Path, before: str, after: str) -> None:
-        """What waited for room in chunks of one size is given in full, and the rest in chunks of another."""
+        """Bytes that are pending when the chunk size changes are sent in full, and so is the rest."""
         data = random.Random(1).randbytes(16 << 20)
         with configured(file, f"chunk_size = '{before}'") as daemon, daemon.connect() as client:
             sent = 0
@@ -299,7 +273,7 @@ class TestRefused:
     """A configuration that is wrong."""
 
     def test_everything_stays(self, file: Path) -> None:
-        """The old one is in effect in every part, each problem is told with its place, and clients notice nothing."""
+        """The old configuration stays in effect as a whole, and each problem is logged with its place."""
         with configured(file, "chunk_size = 4\nlog.level = 'debug'") as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 2\nprot = 7\n[limits]\nidle_timeout = 'soon'\nmax_connections = 1")
@@ -314,8 +288,8 @@ class TestRefused:
             assert daemon.reload("chunk_size = 2\nlog.level = 'debug'")["changed"] == ["chunk_size"]
 
     def test_no_memory_for_the_limits(self, file: Path) -> None:
-        """What the system refuses is told as what is wrong, and everything stays until it can be had."""
-        with configured(file, "", patch=NO_MEMORY) as daemon, daemon.connect() as client:
+        """A reload without memory for the limits is refused with the system's error, and changes nothing."""
+        with configured(file, "", faults=[faults.no_memory_files()]) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4\nlimits.max_connections_per_source = 1")
             assert "Cannot allocate memory" in daemon.wait_for("reload_refused")["problem"]
@@ -325,8 +299,8 @@ class TestRefused:
             assert daemon.reload("chunk_size = 4")["changed"] == ["chunk_size"]
 
     def test_bug(self, file: Path) -> None:
-        """What echod does not expect when it reads again is told as a bug, which no client notices."""
-        with configured(file, "", patch=BUG_IN_READING) as daemon, daemon.connect() as client:
+        """An unexpected exception while reloading is logged as a bug, and clients notice nothing."""
+        with configured(file, "", faults=[faults.reload_is_a_bug()]) as daemon, daemon.connect() as client:
             send_and_get(client, b"before")
             daemon.hang_up_on("chunk_size = 4")
             assert daemon.wait_for("bug")["error"] == "RuntimeError('this can not be')"
@@ -334,7 +308,7 @@ class TestRefused:
             assert daemon.stop() == os.EX_OK
 
     def test_file_that_is_gone(self, file: Path) -> None:
-        """A file that was named must be there; no echod falls back to defaults behind anyone's back."""
+        """A named file must exist: a reload without it fails and does not fall back to defaults."""
         with configured(file, "") as daemon:
             file.unlink()
             daemon.process.send_signal(signal.SIGHUP)
@@ -343,7 +317,7 @@ class TestRefused:
                 send_and_get(client, b"all the same")
 
     def test_pipe(self, file: Path) -> None:
-        """One that has been read is refused: now it is empty."""
+        """A configuration from a pipe cannot be read again, so the reload is refused."""
         reads, writes = os.pipe()
         os.write(writes, b"chunk_size = 2")
         os.close(writes)
@@ -356,12 +330,15 @@ class TestRefused:
 class TestWhen:
     """A signal at an awkward moment."""
 
-    @pytest.mark.parametrize(("patch", "event"), [(SLOW_NAME, "starting"), (SLOW_START, "listening")])
-    def test_before_it_is_ready(self, file: Path, patch: str, event: str) -> None:
-        """The start goes on, and what was changed meanwhile is read after it."""
+    @pytest.mark.parametrize(
+        ("waits", "event"),
+        [(faults.name_resolution_waits, "starting"), (faults.worker_start_waits, "listening")],
+    )
+    def test_before_it_is_ready(self, file: Path, waits: Callable[[int], Fault], event: str) -> None:
+        """A reload during the start follows it, and reads what has changed."""
         with (
             Gate() as gate,
-            configured(file, "", patch=patch.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+            configured(file, "", faults=[waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
         ):
             daemon.wait_for(event)
             daemon.hang_up_on("chunk_size = 2")
@@ -372,7 +349,7 @@ class TestWhen:
             assert names == ["starting", "listening", "worker_started", "ready", "reloaded"]
 
     def test_while_stopping(self, file: Path) -> None:
-        """It changes nothing, and least of all does it end the wait for clients."""
+        """SIGHUP while stopping changes nothing, and does not cut the clients that are drained."""
         with configured(file, "limits.drain_timeout = '1h'") as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.process.send_signal(signal.SIGTERM)
@@ -387,7 +364,7 @@ class TestWhen:
             assert daemon.of("reload_refused") == []
 
     def test_twice(self, file: Path) -> None:
-        """The second is served after the first, by what the file says then."""
+        """A reload requested during another follows it, and reads the file then."""
         with configured(file, "", "--workers", "2") as daemon:
             freeze(daemon.workers[1])
             daemon.hang_up_on("chunk_size = 2")
@@ -402,7 +379,7 @@ class TestWhen:
             ]
 
     def test_in_quick_succession(self, file: Path) -> None:
-        """However many come, the last configuration is in effect in the end."""
+        """After many reloads in quick succession the last configuration is in effect."""
         with configured(file, "", "--log-level", "debug", "--workers", "2") as daemon, daemon.connect() as client:
             for size in range(1, 21):
                 daemon.hang_up_on(f"chunk_size = {size}")
@@ -411,7 +388,7 @@ class TestWhen:
             assert chunks(daemon, client, bytes(100), 1) == [100]
 
     def test_hung_worker(self, file: Path) -> None:
-        """A worker that does not answer is replaced as ever; then the reload is over, and its successor goes by it."""
+        """A worker that hangs is replaced; then the reload is complete, and the successor serves by the new terms."""
         options = {"environment": WATCHED}
         with configured(file, "", "--log-level", "debug", "--workers", "2", **options) as daemon:
             freeze(daemon.workers[1])
@@ -426,7 +403,7 @@ class TestWhen:
             assert {event["worker"] for event in daemon.of("chunk_received")} == {0, 1}
 
     def test_worker_that_dies(self, file: Path) -> None:
-        """The same for one that dies before it has answered."""
+        """A reload is complete too if a worker dies before it has answered."""
         with configured(file, "", "--workers", "2") as daemon:
             freeze(daemon.workers[1])
             daemon.hang_up_on("chunk_size = 2")
@@ -437,7 +414,7 @@ class TestWhen:
             assert daemon.stop() == os.EX_OK
 
     def test_stopping_meanwhile(self, file: Path) -> None:
-        """A reload that is not over when echod is to stop is none any more."""
+        """A stop during a reload ends it: it is never logged as complete."""
         with configured(file, "") as daemon:
             freeze(daemon.workers[0])
             daemon.hang_up_on("chunk_size = 2")
@@ -450,7 +427,7 @@ class TestWhen:
             assert daemon.of("worker_exited")[0]["reason"] == "stopped"
 
     def test_without_descriptors(self, file: Path) -> None:
-        """A worker whose clients have all of them still takes an order that brings one."""
+        """A worker that has no descriptor left for clients can still receive those that come with a command."""
         with (
             configured(file, "", prefix=("prlimit", "--nofile=40")) as daemon,
             clients(daemon.addresses[0], 40) as socks,
@@ -476,7 +453,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 def test_at_a_terminal() -> None:
-    """There SIGHUP means that the terminal closes, and echod ends."""
+    """At a terminal SIGHUP means that the terminal has closed, and stops echod."""
     with terminal() as (ours, its), Daemon(stderr=its, stderr_read=ours) as daemon:
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.wait_for("draining")["signal"] == "SIGHUP"
@@ -485,7 +462,7 @@ def test_at_a_terminal() -> None:
 
 
 def test_nothing_leaks(file: Path) -> None:
-    """However often it is reloaded, parent and worker hold no more descriptors than before."""
+    """After several reloads parent and worker have as many descriptors as before."""
     with configured(file, "limits.max_connections_per_source = 1") as daemon:
         pids = (daemon.pid, daemon.workers[0])
         before = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]

@@ -19,14 +19,14 @@ CHUNK = 64 << 10
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    """A daemon as it comes."""
+    """A daemon with the default settings."""
     with Daemon() as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def talkative() -> Iterator[Daemon]:
-    """One that tells of each chunk, which has 16 bytes at most."""
+    """A daemon that logs each chunk, of at most 16 bytes."""
     with Daemon("--log-level", "debug", "--chunk-size", "16") as daemon:
         yield daemon
 
@@ -53,14 +53,14 @@ def test_echo_at_once(daemon: Daemon) -> None:
 
 
 def test_a_worker_has_a_name_of_its_own(daemon: Daemon) -> None:
-    """ps(1) and top(1) tell each worker from the parent, whose name stays that of its program."""
+    """ps(1) and top(1) show a name of its own for each worker; the parent has its program's."""
     names = {number: Path(f"/proc/{pid}/comm").read_text() for number, pid in daemon.workers.items()}
     assert names == {number: f"echod-worker{number}\n" for number in daemon.workers}
     assert not Path(f"/proc/{daemon.pid}/comm").read_text().startswith("echod-worker")
 
 
 def test_many_clients(daemon: Daemon) -> None:
-    """500 clients at once, on both addresses, each get their own bytes back, and nobody else's."""
+    """500 clients at once, on both addresses, each get their own bytes back, and no others."""
     with clients(daemon.addresses[0], 250) as some, clients(daemon.addresses[1], 250) as others:
         talks = {sock: random.Random(name(sock)).randbytes(20_000) for sock in some + others}
         assert exchange_all(talks) == talks
@@ -88,7 +88,7 @@ def test_tutorial_chunks(talkative: Daemon) -> None:
 
 
 def test_no_payload_unless_wanted(talkative: Daemon) -> None:
-    """At the level debug the events tell of chunks, but not what is in them."""
+    """At debug the events have the sizes of chunks, but not their contents."""
     with connect(talkative.addresses[0]) as sock:
         assert exchange(sock, SENTENCE) == SENTENCE
         about(talkative, sock, "connection_closed")
@@ -168,7 +168,7 @@ def test_workers_share(workers: int, least: int, most: int) -> None:
 
 
 def test_opened_at_the_first_byte(talkative: Daemon) -> None:
-    """`connection_opened` is told when a client begins to send, not when it connects."""
+    """`connection_opened` is logged when a client begins to send, not when it connects."""
     with connect(talkative.addresses[0]) as sock:
         accepted = about(talkative, sock, "connection_accepted")
         assert echoes(talkative.addresses[0])
@@ -179,7 +179,7 @@ def test_opened_at_the_first_byte(talkative: Daemon) -> None:
 
 @pytest.mark.parametrize("index", [0, 1], ids=["IPv4", "IPv6"])
 def test_closed_counts(talkative: Daemon, index: int) -> None:
-    """`connection_closed` tells who it was, how much was received and sent, in how many chunks, and why it is over."""
+    """`connection_closed` has the peer, the bytes received and sent, the number of chunks, and the reason."""
     address = talkative.addresses[index]
     with connect(address) as sock:
         assert exchange(sock, SENTENCE) == SENTENCE
@@ -214,7 +214,7 @@ def test_silent_client_at_debug(talkative: Daemon) -> None:
 
 
 def test_without_connections() -> None:
-    """With log.connections off nothing is told of clients at the level info."""
+    """With log.connections off connections are not logged at info."""
     with Daemon("--log-connections", "false") as daemon:
         assert echoes(daemon.addresses[0])
         assert daemon.stop() == 0
@@ -222,7 +222,7 @@ def test_without_connections() -> None:
 
 
 def test_totals() -> None:
-    """`stopped` tells how many clients there were and how much was echoed, over all workers."""
+    """`stopped` has the number of clients and of echoed bytes, over all workers."""
     with Daemon("--workers", "2") as daemon, contextlib.ExitStack() as stack:
         socks = stack.enter_context(clients(daemon.addresses[0], 8))
         talks = {sock: bytes(1000) for sock in socks}

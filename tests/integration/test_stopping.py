@@ -1,4 +1,4 @@
-"""How a daemon stops: what has arrived is echoed, nobody new is let in, and nothing is left."""
+"""How a daemon stops: what has arrived is echoed, no new connection is accepted, and nothing is left."""
 
 import contextlib
 import fcntl
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
-    SLOW_START,
     Daemon,
     Gate,
     freeze,
@@ -24,41 +24,6 @@ from tests.integration.daemon import (
     stuff,
     until_gone,
 )
-from tests.integration.test_copies import LINGERING
-
-NEVER_STARTS = """
-import os
-import echod.worker.process
-real, parent = echod.worker.process.Loop, os.getpid()
-def loop(on_bug):
-    if os.getpid() != parent:
-        raise RuntimeError("not today")
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-DIES_AT_THE_SIGNAL = """
-import os, signal
-from echod.parent.supervisor import Supervisor
-real = Supervisor._handle_signal
-def handle(self, signum):
-    for slot in self._pool._slots:
-        os.kill(slot.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, slot.pid, os.WEXITED | os.WNOWAIT)
-    real(self, signum)
-Supervisor._handle_signal = handle
-"""
-SLOW_FLUSH = """
-import os
-from echod.log.output import LogQueue
-real, parent = LogQueue.finish, os.getpid()
-def finish(self, seconds):
-    if os.getpid() == parent:
-        os.read({gate}, 1)
-    real(self, seconds)
-LogQueue.finish = finish
-"""
-PATIENT = f"import echod.parent.supervisor\nechod.parent.supervisor.GRACE = {DEADLINE}\n"
-"""The parent waits long for workers that end by themselves."""
 
 
 def wait_until_arrived(sock: socket.socket) -> None:
@@ -70,7 +35,7 @@ def wait_until_arrived(sock: socket.socket) -> None:
 
 
 def fill(fd: int) -> None:
-    """Leave no room in a pipe that does not block, not even for one byte; what it is filled with are empty lines."""
+    """Fill a non-blocking pipe with empty lines until there is not room for one byte."""
     for size in (4096, 1):
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -83,7 +48,7 @@ def children(pid: int) -> str:
 
 
 def assert_cut(sock: socket.socket) -> None:
-    """What there is to read ends with a reset, so that nobody takes it for the whole echo."""
+    """The connection ends with a reset, so that the echo does not look complete."""
     with pytest.raises(ConnectionResetError):
         receive_all(sock)
 
@@ -155,7 +120,7 @@ def test_pending_echo_is_finished() -> None:
 
 
 def test_accept_queue_is_served() -> None:
-    """Whoever was waiting to be accepted is served, and what it had sent is echoed."""
+    """Clients in the accept queue are accepted, and what they had sent is echoed."""
     with Daemon() as daemon, ExitStack() as stack:
         freeze(daemon.workers[0])
         clients = [stack.enter_context(daemon.connect(address)) for address in daemon.addresses for _ in range(50)]
@@ -172,8 +137,8 @@ def test_accept_queue_is_served() -> None:
 
 
 def test_idle_client_is_closed_properly() -> None:
-    """A client that owes nothing sees the end, may go on sending without a reset, and nobody new is let in."""
-    with Daemon(patch=LINGERING) as daemon, daemon.connect() as client:
+    """An idle client sees the end, may go on sending without a reset, and no new connection is accepted."""
+    with Daemon(faults=[faults.lingers_long()]) as daemon, daemon.connect() as client:
         send_and_get(client, b"all of it")
         daemon.process.send_signal(signal.SIGTERM)
         assert client.recv(1) == b""
@@ -188,7 +153,7 @@ def test_idle_client_is_closed_properly() -> None:
 
 
 def test_client_that_stays_after_the_end() -> None:
-    """A client that does not close its side is not waited for until `drain_timeout` is over."""
+    """echod does not wait the whole `drain_timeout` for a client to close its side."""
     with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
         send_and_get(client, b"I will stay")
         assert daemon.stop() == os.EX_OK
@@ -229,7 +194,7 @@ def test_all_workers_drain() -> None:
 
 
 def test_second_signal() -> None:
-    """A second signal ends the daemon at once, with status 0, whoever still waits for bytes."""
+    """A second signal ends the daemon at once, with status 0, even if clients still wait for bytes."""
     with Daemon("--limits-drain-timeout", "1h") as daemon, daemon.connect() as client:
         stuff(client, daemon.workers[0])
         daemon.process.send_signal(signal.SIGTERM)
@@ -242,8 +207,8 @@ def test_second_signal() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_after_the_last_event(signum: signal.Signals) -> None:
-    """One that comes while the last events wait to be written takes them from nobody, and the status stays 0."""
-    with Gate() as gate, Daemon(patch=SLOW_FLUSH.format(gate=gate.fd), pass_fds=(gate.fd,)) as daemon:
+    """A signal while the last events wait to be written loses none of them, and the status stays 0."""
+    with Gate() as gate, Daemon(faults=[faults.last_events_wait(gate.fd)], pass_fds=(gate.fd,)) as daemon:
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_for("stopped")
         daemon.process.send_signal(signum)
@@ -252,12 +217,13 @@ def test_signal_after_the_last_event(signum: signal.Signals) -> None:
 
 
 def test_worker_whose_events_are_not_read() -> None:
-    """It ends by itself: after the time for draining it has some to end, and then some to have them written."""
+    """A worker whose events are not read exits by itself: there is time for that, and for writing them."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
+    patient = faults.patient_with_stopping_workers(DEADLINE)
     with (
         open(reads, "rb"),
         open(writes, "wb"),
-        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads, patch=PATIENT) as daemon,
+        Daemon("--limits-drain-timeout", "0", stderr=writes, stderr_read=reads, faults=[patient]) as daemon,
         daemon.connect() as client,
     ):
         worker = daemon.workers[0]
@@ -271,7 +237,7 @@ def test_worker_whose_events_are_not_read() -> None:
 
 
 def test_second_signal_while_a_worker_hangs() -> None:
-    """The same with a worker that never saw the order to drain."""
+    """A second signal kills a worker that hangs and never read the order to drain."""
     with Daemon("--limits-drain-timeout", "1h") as daemon:
         freeze(daemon.workers[0])
         daemon.process.send_signal(signal.SIGTERM)
@@ -281,7 +247,7 @@ def test_second_signal_while_a_worker_hangs() -> None:
 
 
 def test_worker_that_hangs_while_draining() -> None:
-    """A worker that does not even drain is ended soon after `drain_timeout`."""
+    """A worker that hangs while draining is killed soon after `drain_timeout`."""
     with Daemon("--limits-drain-timeout", "0") as daemon:
         freeze(daemon.workers[0])
         assert daemon.stop() == os.EX_OK
@@ -289,7 +255,7 @@ def test_worker_that_hangs_while_draining() -> None:
 
 
 def test_worker_that_dies_while_draining() -> None:
-    """A worker that dies while stopping, its orders unread, is told of and not replaced."""
+    """A worker that dies while stopping, its commands unread, is logged and not replaced."""
     with Daemon("--workers", "2", "--limits-drain-timeout", "1h") as daemon:
         freeze(daemon.workers[1])
         daemon.process.send_signal(signal.SIGTERM)
@@ -301,8 +267,8 @@ def test_worker_that_dies_while_draining() -> None:
 
 
 def test_worker_that_dies_at_the_signal() -> None:
-    """A worker that dies in the instant in which it is to be told to stop does no harm to the parent."""
-    with Daemon("--workers", "2", patch=DIES_AT_THE_SIGNAL) as daemon:
+    """Workers that die just before the parent sends them the command to stop do not disturb it."""
+    with Daemon("--workers", "2", faults=[faults.workers_die_at_a_signal()]) as daemon:
         assert daemon.stop() == os.EX_OK
         assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
 
@@ -320,10 +286,10 @@ def test_signal_to_the_group() -> None:
 
 
 def test_signal_while_starting() -> None:
-    """A signal before the workers have come up stops the daemon, which then never was ready."""
+    """A signal before the workers have started stops the daemon, which is never ready."""
     with (
         Gate() as gate,
-        Daemon(patch=SLOW_START.format(gate=gate.fd), pass_fds=(gate.fd,), wait=False) as daemon,
+        Daemon(faults=[faults.worker_start_waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
     ):
         daemon.wait_for("listening", 2)
         while not children(daemon.pid):
@@ -338,8 +304,8 @@ def test_signal_while_starting() -> None:
 
 
 def test_signal_while_no_worker_lives() -> None:
-    """A signal while the next attempt to start a worker is waited for stops the daemon without one."""
-    with Daemon(patch=NEVER_STARTS, wait=False) as daemon:
+    """A signal during the delay before the next start of a worker stops the daemon."""
+    with Daemon(faults=[faults.worker_start_is_a_bug()], wait=False) as daemon:
         daemon.wait_for("worker_exited", 3)
         assert daemon.stop() == os.EX_OK
         assert daemon.of("ready") == []

@@ -1,4 +1,4 @@
-"""The listening sockets in systemd's descriptor store: nobody is refused, whatever becomes of the daemon."""
+"""The listening sockets in systemd's descriptor store: no client is refused, whatever becomes of the daemon."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ LISTENER = "echod-listener"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """One with room."""
+    """A store with room."""
     with storing(tmp_path) as store:
         yield store
 
 
 def restart(daemon: Daemon) -> None:
-    """What systemd and the unit's ExecStop= do in the first half of a restart."""
+    """Do what systemd and ExecStop= do in the first half of a restart."""
     daemon.process.send_signal(signal.SIGUSR2)
     daemon.process.send_signal(signal.SIGTERM)
 
@@ -34,7 +34,7 @@ def is_echoed(client: socket.socket) -> bool:
 
 
 def test_stored_at_once(store: Store) -> None:
-    """They are there before echod is ready, one for each address."""
+    """The store has a listening socket for each address before echod is ready."""
     with store.daemon("--host", "127.0.0.1", "--host", "127.0.0.2", wait=False) as daemon:
         daemon.wait_for("listening")
         store.wait_for(LISTENER, LISTENER)
@@ -42,7 +42,7 @@ def test_stored_at_once(store: Store) -> None:
 
 
 def test_killed(store: Store) -> None:
-    """kill -9 of the parent: who connects before the next echod runs is served by it."""
+    """kill -9 of the parent: a client that connects before the next echod runs is served by it."""
     with store.daemon() as daemon, until_gone(*daemon.workers.values()):
         address, port = daemon.addresses[0], daemon.port
         daemon.process.kill()
@@ -55,7 +55,7 @@ def test_killed(store: Store) -> None:
 
 
 def test_restarted(store: Store, tmp_path: Path) -> None:
-    """A restart leaves them, a unix socket's file too: whoever connects meanwhile is served by the successor."""
+    """A restart keeps listening sockets and files of unix sockets: the successor serves waiting clients."""
     where = ("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo")
     with store.daemon(*where) as daemon, daemon.connect() as served:
         send_and_get(served, b"served")
@@ -75,7 +75,7 @@ def test_restarted(store: Store, tmp_path: Path) -> None:
 
 
 def test_stopped(store: Store, tmp_path: Path) -> None:
-    """A stop ends them: nothing is left in the store, no file, and whoever connects is refused."""
+    """A stop leaves nothing in the store and no file, and connections are refused."""
     with store.daemon("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/echo") as daemon:
         assert daemon.stop() == os.EX_OK
     assert store.names() == []
@@ -85,7 +85,7 @@ def test_stopped(store: Store, tmp_path: Path) -> None:
 
 
 def test_refused_while_it_stops(store: Store) -> None:
-    """The store is emptied before clients are waited for, so nobody waits in a queue that is never served."""
+    """The store is emptied before clients are drained, so none waits in a queue that is never served."""
     with store.daemon() as daemon, daemon.connect() as served:
         send_and_get(served, b"served")
         daemon.process.send_signal(signal.SIGTERM)
@@ -95,7 +95,7 @@ def test_refused_while_it_stops(store: Store) -> None:
 
 
 def test_another_address(store: Store) -> None:
-    """Where the configuration says another address, the old one is given up, and the new one stored."""
+    """If the configuration has another address, the old socket is closed, and the new one stored."""
     with store.daemon("--host", "127.0.0.1", "--host", "127.0.0.2") as daemon:
         port = daemon.port
         restart(daemon)
@@ -118,7 +118,7 @@ def test_a_narrower_address(store: Store) -> None:
 
 
 def test_a_file_that_is_gone(store: Store, tmp_path: Path) -> None:
-    """A stored unix socket whose file somebody has removed can't be reached, so another is made."""
+    """A stored unix socket whose file has been removed cannot be reached, so another is made."""
     where = ("--host", f"unix:{tmp_path}/echo")
     with store.daemon(*where) as daemon:
         restart(daemon)
@@ -154,7 +154,7 @@ def test_signals_at_once(store: Store, signals: list[signal.Signals]) -> None:
 
 
 def test_passed_sockets_are_not_stored(store: Store) -> None:
-    """Those of a .socket unit are systemd's already."""
+    """Sockets of a .socket unit are not stored: systemd has them already."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE)
         store.kept["echod.socket"] = [os.dup(listener.fileno())]
@@ -166,7 +166,7 @@ def test_passed_sockets_are_not_stored(store: Store) -> None:
 
 
 def test_passed_sockets_in_place_of_stored_ones(store: Store) -> None:
-    """Where a .socket unit comes to be used, echod's own sockets are given up."""
+    """If a .socket unit is used from now on, echod's own stored sockets are closed."""
     with store.daemon() as daemon:
         restart(daemon)
         assert daemon.read_to_end() == os.EX_OK
@@ -180,7 +180,7 @@ def test_passed_sockets_in_place_of_stored_ones(store: Store) -> None:
 
 
 def test_nonsense_in_the_store(store: Store) -> None:
-    """What is stored under their name and is no listening socket is thrown away."""
+    """A stored descriptor that is no listening socket is closed."""
     read, write = os.pipe()
     os.close(write)
     store.kept[LISTENER] = [read]
@@ -189,7 +189,7 @@ def test_nonsense_in_the_store(store: Store) -> None:
 
 
 def test_restarted_into_a_wrong_configuration(store: Store, tmp_path: Path) -> None:
-    """The next echod goes on by the settings that served last, clients and all, and says what is wrong until mended."""
+    """The next echod continues with its clients and the settings that served last, and reports what is wrong."""
     file = tmp_path / "echod.toml"
     file.write_text("chunk_size = 2\n")
     with store.daemon("--config", str(file)) as daemon, daemon.connect() as client:
@@ -209,7 +209,7 @@ def test_restarted_into_a_wrong_configuration(store: Store, tmp_path: Path) -> N
 
 
 def test_what_a_reload_changed_is_what_served_last(store: Store, tmp_path: Path) -> None:
-    """The settings that are kept follow a reload."""
+    """The stored settings follow a reload."""
     file = tmp_path / "echod.toml"
     file.write_text("")
     with store.daemon("--config", str(file)) as daemon:
@@ -225,7 +225,7 @@ def test_what_a_reload_changed_is_what_served_last(store: Store, tmp_path: Path)
 
 
 def test_stopped_and_started_with_a_wrong_configuration(store: Store, tmp_path: Path) -> None:
-    """After a stop there is nothing to go on by: the start fails, as ever."""
+    """After a stop no settings are stored, so a start with a wrong configuration fails."""
     file = tmp_path / "echod.toml"
     file.write_text("")
     with store.daemon("--config", str(file)) as daemon:
@@ -236,7 +236,7 @@ def test_stopped_and_started_with_a_wrong_configuration(store: Store, tmp_path: 
 
 
 def test_settings_of_another_version(store: Store, tmp_path: Path) -> None:
-    """Kept settings that are wrong for this version are no help, and what is wrong with the file is told."""
+    """Stored settings that are invalid in this version are not used, and the file's problem is reported."""
     with open(tmp_path / "kept", "w+b") as kept:
         kept.write(b"no_such_key = 1\n")
         kept.flush()
@@ -249,7 +249,7 @@ def test_settings_of_another_version(store: Store, tmp_path: Path) -> None:
 
 
 def test_what_another_version_stored(store: Store) -> None:
-    """What has a name of echod's that this version does not know is nothing to listen on."""
+    """A stored descriptor with an unknown name that begins like echod's is not listened on."""
     read, write = os.pipe()
     os.close(write)
     store.kept["echod-something"] = [read]

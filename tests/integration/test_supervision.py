@@ -1,4 +1,4 @@
-"""The parent and its workers: who dies, who notices, and what a client sees of it."""
+"""The parent and its workers: how a death is noticed, and what a client sees of it."""
 
 import errno
 import os
@@ -10,84 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
-from tests.integration.test_copies import NEVER
 
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
 
-FAILING_FORKS = """
-import errno, os, socket
-from echod.parent.slot import WorkerSlot
-real, parent, calls, fork = {function}, os.getpid(), iter(range(1000)), WorkerSlot.fork
-def call(*words):
-    if os.getpid() == parent and next(calls) in {numbers}:
-        raise OSError(errno.{error}, os.strerror(errno.{error}))
-    return real(*words)
-def failing_fork(self):
-    {function} = call
-    try:
-        return fork(self)
-    finally:
-        {function} = real
-WorkerSlot.fork = failing_fork
-"""
-UNWATCHED = """
-import errno, os, pathlib
-real, calls = os.pidfd_open, iter(range(1000))
-def pidfd_open(pid):
-    if next(calls) == 1:
-        stat = pathlib.Path(f"/proc/{pid}/stat")
-        while ") S " not in stat.read_text():
-            os.sched_yield()
-        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
-    return real(pid)
-os.pidfd_open = pidfd_open
-"""
-"""A successor, the second process that is forked, gets as far as it can before the parent has no descriptor for it."""
-FAILING_START = """
-import errno, os, pathlib
-import echod.worker.process
-real, parent, once = echod.worker.process.Loop, os.getpid(), pathlib.Path({once!r})
-def loop(on_bug):
-    if os.getpid() != parent and once.exists():
-        once.unlink()
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return real(on_bug)
-echod.worker.process.Loop = loop
-"""
-BUG_IN_A_SESSION = """
-import socket
-from echod.worker.relay import Relay
-real = Relay.on_readable
-def on_readable(self):
-    if self._owner.sock.recv(1, socket.MSG_PEEK) == b"!":
-        raise RuntimeError("the magic byte")
-    real(self)
-Relay.on_readable = on_readable
-"""
-BUG_IN_A_WORKER = """
-import pathlib
-from echod.worker.acceptor import Acceptor
-real, once = Acceptor._accept, pathlib.Path({once!r})
-def accept(self, listener):
-    if once.exists():
-        once.unlink()
-        raise RuntimeError("accepting is too hard")
-    return real(self, listener)
-Acceptor._accept = accept
-"""
-BUG_IN_THE_PARENT = """
-from echod.parent.pool import WorkerPool
-def on_exit(self, slot):
-    raise RuntimeError("the parent is at a loss")
-WorkerPool._on_exit = on_exit
-"""
-
 
 @contextmanager
 def one_client_each(daemon: Daemon) -> Iterator[dict[int, socket.socket]]:
-    """A client with every worker, as the events tell."""
+    """A client of each worker, as the events say."""
     with ExitStack() as stack:
         clients: dict[int, socket.socket] = {}
         count = 0
@@ -105,13 +37,13 @@ def one_client_each(daemon: Daemon) -> Iterator[dict[int, socket.socket]]:
 
 
 def assert_reset(sock: socket.socket) -> None:
-    """The connection ended, and not as an echo ends that is complete."""
+    """The connection was reset, so that the echo does not look complete."""
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
 
 
 def test_killed_worker() -> None:
-    """A worker that is killed is told of, with its clients, and replaced by one that serves."""
+    """A worker that is killed is logged, with the number of its clients, and replaced by one that serves."""
     with Daemon() as daemon, daemon.connect() as victim:
         send_and_get(victim, b"before")
         victim.sendall(b"never read")
@@ -128,7 +60,7 @@ def test_killed_worker() -> None:
 
 
 def test_killed_by_a_signal_without_a_name() -> None:
-    """A worker that died by a real-time signal, which has no name of its own, is replaced like any other."""
+    """A worker killed by a real-time signal, which has no name, is replaced like any other."""
     with Daemon() as daemon:
         os.kill(daemon.workers[0], signal.SIGRTMIN + 1)
         assert daemon.wait_for("worker_exited")["reason"] == f"killed by signal {signal.SIGRTMIN + 1}"
@@ -136,7 +68,7 @@ def test_killed_by_a_signal_without_a_name() -> None:
 
 
 def test_queue_outlives_a_worker() -> None:
-    """Whoever connected while the only worker hung is served by its successor, bytes sent meanwhile included."""
+    """Clients that connect while the only worker hangs are served by its successor, with the bytes sent meanwhile."""
     with Daemon() as daemon, ExitStack() as stack:
         freeze(daemon.workers[0])
         clients = [stack.enter_context(daemon.connect()) for _ in range(20)]
@@ -149,7 +81,7 @@ def test_queue_outlives_a_worker() -> None:
 
 
 def test_hung_worker() -> None:
-    """A worker whose loop does not come round is killed and replaced, and its queue is served."""
+    """A worker whose loop hangs is killed and replaced, and its successor serves the queue."""
     with Daemon(environment=WATCHED) as daemon:
         first = daemon.workers[0]
         with until_gone(first):
@@ -161,15 +93,15 @@ def test_hung_worker() -> None:
 
 
 def test_parent_killed() -> None:
-    """Nothing survives the parent: a worker dies with it, also one that is stopped and can't notice."""
+    """Nothing survives the parent: a worker dies with it, even one that is stopped."""
     with Daemon("--workers", "2") as daemon, until_gone(*daemon.workers.values()):
         freeze(daemon.workers[0])
         daemon.process.kill()
 
 
 def test_worker_killed_beside_another() -> None:
-    """The clients of one worker do not notice that another is killed; only those of the dead one are not counted."""
-    with Daemon("--workers", "2", patch=NEVER) as daemon, one_client_each(daemon) as clients:
+    """The clients of one worker do not notice that another is killed; the clients of the dead one no longer count."""
+    with Daemon("--workers", "2", faults=[faults.no_copies()]) as daemon, one_client_each(daemon) as clients:
         os.kill(daemon.workers[1], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
         send_and_get(clients[0], b"still there")
@@ -179,10 +111,10 @@ def test_worker_killed_beside_another() -> None:
 
 
 def test_worker_that_fails_to_start(tmp_path: Path) -> None:
-    """A worker that can't start, here for lack of descriptors, says why and is tried again; then echod is ready."""
+    """A worker that cannot start for lack of descriptors logs why, and the start is retried; then echod is ready."""
     once = tmp_path / "once"
     once.touch()
-    with Daemon(patch=FAILING_START.format(once=str(once))) as daemon:
+    with Daemon(faults=[faults.worker_start_lacks_descriptors(str(once))]) as daemon:
         assert [event["event"] for event in daemon.events if event["event"] != "listening"] == (
             ["starting", "bug", "worker_exited", "worker_started", "ready"]
         )
@@ -192,14 +124,13 @@ def test_worker_that_fails_to_start(tmp_path: Path) -> None:
         assert daemon.of("worker_exited")[0]["reason"] == "exit status 70"
 
 
-@pytest.mark.parametrize("numbers", [{0}, {1, 2}], ids=["at the start", "for a successor"])
+@pytest.mark.parametrize("numbers", [[0], [1, 2]], ids=["at the start", "for a successor"])
 @pytest.mark.parametrize(
     ("function", "error"), [("os.fork", "EAGAIN"), ("socket.socketpair", "EMFILE"), ("os.pidfd_open", "ENFILE")]
 )
-def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
-    """A fork that fails, for lack of processes, memory or descriptors, is tried again; nobody is harmed by it."""
-    patch = FAILING_FORKS.format(function=function, error=error, numbers=numbers)
-    with Daemon("--workers", "1", patch=patch) as daemon:
+def test_fork_fails(function: str, error: str, numbers: list[int]) -> None:
+    """A fork that fails, for lack of processes, memory or descriptors, is retried, and clients are served."""
+    with Daemon("--workers", "1", faults=[faults.forks_fail_at(function, error, numbers)]) as daemon:
         reason = f"fork failed: {os.strerror(getattr(errno, error))}"
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_exited", len(numbers), lambda event: event["reason"] == reason)
@@ -210,8 +141,8 @@ def test_fork_fails(function: str, error: str, numbers: set[int]) -> None:
 
 
 def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
-    """However far it got before the parent ended it, it left no trace among those who accept; the next one does."""
-    with Daemon("--workers", "1", patch=UNWATCHED) as daemon:
+    """A worker killed because it cannot be watched has accepted nothing; the next one serves."""
+    with Daemon("--workers", "1", faults=[faults.second_worker_cannot_be_watched()]) as daemon:
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 2)
         with daemon.connect() as client:
@@ -219,8 +150,12 @@ def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
 
 
 def test_bug_in_a_session() -> None:
-    """A bug that one client brings to light ends that client, by a reset, and is told with its traceback."""
-    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as other, daemon.connect() as victim:
+    """A bug in one session resets that connection only, and is logged with its traceback."""
+    with (
+        Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon,
+        daemon.connect() as other,
+        daemon.connect() as victim,
+    ):
         send_and_get(other, b"one")
         victim.sendall(b"!")
         assert_reset(victim)
@@ -234,8 +169,8 @@ def test_bug_in_a_session() -> None:
 
 
 def test_bug_in_a_session_after_its_first_bytes() -> None:
-    """The same in the middle of a connection, of which the events then tell how far it got."""
-    with Daemon(patch=BUG_IN_A_SESSION) as daemon, daemon.connect() as victim:
+    """A bug in the middle of a connection resets it, and its closing event has the bytes until then."""
+    with Daemon(faults=[faults.exclamation_mark_is_a_bug()]) as daemon, daemon.connect() as victim:
         send_and_get(victim, b"fine")
         victim.sendall(b"!")
         assert_reset(victim)
@@ -244,9 +179,9 @@ def test_bug_in_a_session_after_its_first_bytes() -> None:
 
 
 def test_bug_in_a_worker(tmp_path: Path) -> None:
-    """A bug that is no client's ends the worker with status 70; its successor serves who was waiting."""
+    """A bug outside a session ends the worker with status 70; its successor serves the waiting clients."""
     once = tmp_path / "once"
-    with Daemon(patch=BUG_IN_A_WORKER.format(once=str(once))) as daemon:
+    with Daemon(faults=[faults.accepting_is_a_bug(str(once))]) as daemon:
         once.touch()
         with daemon.connect() as client:
             send_and_get(client, b"again")
@@ -255,9 +190,9 @@ def test_bug_in_a_worker(tmp_path: Path) -> None:
 
 
 def test_bug_in_the_parent() -> None:
-    """A bug in the parent is told, ends it with status 70, and every worker with it."""
+    """A bug in the parent is logged and ends it with status 70, and every worker with it."""
     with (
-        Daemon("--workers", "2", patch=BUG_IN_THE_PARENT) as daemon,
+        Daemon("--workers", "2", faults=[faults.parent_is_at_a_loss()]) as daemon,
         until_gone(*daemon.workers.values()),
     ):
         os.kill(daemon.workers[0], signal.SIGKILL)
@@ -268,7 +203,7 @@ def test_bug_in_the_parent() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
-    """A worker takes orders from the parent alone."""
+    """A worker ignores signals: it obeys only the parent's commands."""
     with Daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"before")
         os.kill(daemon.workers[0], signum)
@@ -279,7 +214,7 @@ def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
 
 
 def test_no_descriptor_leaks_into_the_successors() -> None:
-    """However many workers have died, the next one holds no more descriptors than the first."""
+    """After several deaths of workers, the next one has as many descriptors as the first."""
     with Daemon("--workers", "2") as daemon:
         before = len(os.listdir(f"/proc/{daemon.workers[1]}/fd"))
         for count in range(1, 4):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import (
     DEADLINE,
     Daemon,
@@ -36,16 +37,6 @@ os.environ["LISTEN_FDNAMES"] = ":".join(["echod"] * len(fds))
 os.execv(words[int(count)], words[int(count):])
 """
 """Passes descriptors as systemd does: from 3 up, and with the process's own number in a variable."""
-SLOW_SECOND_WORKER = """
-import os
-from echod.parent.pool import WorkerPool
-real = WorkerPool._become_worker
-def become_worker(self, number, *words):
-    if number == 1:
-        os.read({gate}, 1)
-    real(self, number, *words)
-WorkerPool._become_worker = become_worker
-"""
 OWN_PID = (
     sys.executable,
     "-c",
@@ -74,7 +65,7 @@ class Systemd:
                 return message
 
     def wait_for(self, key: str, value: str) -> dict[str, str]:
-        """Read messages until one says so."""
+        """Read messages until one has this value for `key`."""
         while (message := self.receive()).get(key) != value:
             pass
         return message
@@ -89,7 +80,7 @@ class Systemd:
             self._socket.settimeout(DEADLINE)
 
     def fill(self) -> None:
-        """Have others leave no room in the queue (net.unix.max_dgram_qlen)."""
+        """Fill the queue with messages (net.unix.max_dgram_qlen)."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             try:
                 while True:
@@ -98,17 +89,17 @@ class Systemd:
                 pass
 
     def count(self, key: str) -> int:
-        """How many messages have had something to say about `key`."""
+        """How many messages have had `key`."""
         return sum(key in message for message in self.messages)
 
     def close(self) -> None:
-        """Be gone."""
+        """Close the socket."""
         self._socket.close()
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    """Somebody who listens to notifications."""
+    """A socket that receives notifications."""
     listener = Systemd(str(tmp_path / "notify"))
     yield listener
     listener.close()
@@ -121,7 +112,7 @@ def passing(
     environment: dict[str, str] | None = None,
     arguments: tuple[str, ...] = ("--host", "a..b"),
 ) -> Iterator[Daemon]:
-    """A daemon to which these sockets are passed, and which is told to listen where nobody can."""
+    """A daemon to which these sockets are passed; its configured host is one that cannot resolve."""
     fds = tuple(sock.fileno() for sock in socks)
     prefix = (sys.executable, "-c", PASSING, pid, str(len(fds)), *map(str, fds))
     with Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=False) as daemon:
@@ -145,7 +136,7 @@ def test_ready(systemd: Systemd) -> None:
             "--workers",
             "2",
             environment=systemd.environment,
-            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            faults=[faults.worker_start_waits(gate.fd, number=1)],
             pass_fds=(gate.fd,),
             wait=False,
         ) as daemon,
@@ -208,7 +199,7 @@ def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
     ],
 )
 def test_who_only_looks_says_nothing(systemd: Systemd, arguments: list[str], code: int) -> None:
-    """The status is that of a service, which `--check-config` in ExecReload= must not speak for."""
+    """`--check-config` in ExecReload= must not change the status of the running service."""
     with Daemon(*arguments, environment=systemd.environment, wait=False) as daemon:
         assert daemon.read_to_end() == code
     systemd.receive_waiting()
@@ -216,7 +207,7 @@ def test_who_only_looks_says_nothing(systemd: Systemd, arguments: list[str], cod
 
 
 def test_stopping(systemd: Systemd) -> None:
-    """STOPPING=1 comes first of all when echod stops, with what it waits for."""
+    """STOPPING=1 comes first when echod stops, and its status says what is drained."""
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:
         send_and_get(client, b"hello")
         daemon.process.send_signal(signal.SIGTERM)
@@ -270,14 +261,14 @@ def test_reload_is_over_when_all_have_taken_it(systemd: Systemd) -> None:
 
 
 def test_reload_before_it_is_ready(systemd: Systemd) -> None:
-    """RELOADING=1 waits for the first READY=1, which waits for every worker as ever."""
+    """RELOADING=1 comes after the first READY=1, which waits for every worker."""
     with (
         Gate() as gate,
         Daemon(
             "--workers",
             "2",
             environment=systemd.environment,
-            patch=SLOW_SECOND_WORKER.format(gate=gate.fd),
+            faults=[faults.worker_start_waits(gate.fd, number=1)],
             pass_fds=(gate.fd,),
             wait=False,
         ) as daemon,
@@ -325,7 +316,7 @@ def test_sockets_override_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> 
 
 
 def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
-    """A full queue holds nothing up: clients are served, reloads taken, and the end comes; who reads again is told."""
+    """A full queue delays nothing: echod serves, reloads and stops, and notifies again once there is room."""
     file = tmp_path / "echod.toml"
     file.write_text("")
     systemd.fill()
@@ -345,7 +336,7 @@ def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
 
 
 def test_nobody_reads_of_a_failure(systemd: Systemd) -> None:
-    """The same where echod could not start."""
+    """A full queue does not delay the end of an echod that cannot start."""
     systemd.fill()
     with Daemon("--port", "70000", environment=systemd.environment, wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_CONFIG
@@ -395,7 +386,7 @@ def test_abstract_notification_socket() -> None:
     [("/nonexistent/notify", "No such file or directory"), ("/" + 200 * "n", "AF_UNIX path too long")],
 )
 def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
-    """A notification socket that is not there is worth a warning, and no more."""
+    """A notification socket that does not exist leads to a warning, and no more."""
     with Daemon(environment={"NOTIFY_SOCKET": name}) as daemon:
         warning = daemon.wait_for("config_warning")
         assert (warning["level"], daemon.words) == ("warning", [])
@@ -408,7 +399,7 @@ def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
 
 
 def test_notification_socket_goes_away(systemd: Systemd) -> None:
-    """Whoever listens may be gone later: echod goes on, and stops when told to."""
+    """If the notification socket is closed later, echod continues, and stops at a signal."""
     with Daemon(environment=systemd.environment | WATCHED) as daemon:
         systemd.wait_for("READY", "1")
         systemd.close()
@@ -445,7 +436,7 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
 
 
 def test_adopted_queue_is_tuned() -> None:
-    """Who came before echod had the socket, as its first client does, is served like any other."""
+    """A client that connected before echod had the socket, as the first one does, is served."""
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp, socket.create_connection(tcp.getsockname()) as client:
         client.settimeout(DEADLINE)
         with passing(tcp) as daemon:
@@ -455,7 +446,7 @@ def test_adopted_queue_is_tuned() -> None:
 
 
 def test_adopted_queue_is_for_the_next() -> None:
-    """Who comes to a passed socket while echod stops is left in its queue, for whoever has the socket next."""
+    """A client that connects to a passed socket while echod stops stays in its queue, for the next process."""
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp:
         with passing(tcp) as daemon:
             daemon.wait_for("ready")
@@ -499,7 +490,7 @@ def unbound() -> socket.socket:
 
 @pytest.mark.parametrize("make", [datagram, unbound])
 def test_wrong_socket(make: Callable[[], socket.socket]) -> None:
-    """A socket that accepts nobody is refused with a sentence that says which, and status 69."""
+    """A socket that does not listen is refused with a sentence that says which, and status 69."""
     with listening(socket.AF_INET, ("127.0.0.1", 0)) as right, make() as wrong, passing(right, wrong) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1
@@ -509,7 +500,7 @@ def test_wrong_socket(make: Callable[[], socket.socket]) -> None:
 
 @pytest.mark.parametrize("count", ["2", "50"])
 def test_missing_socket(count: str) -> None:
-    """A descriptor that is promised and not there is refused likewise, whatever echod itself has opened there."""
+    """A descriptor that was announced but not passed is refused too, whatever echod has opened under its number."""
     with (
         listening(socket.AF_INET, ("127.0.0.1", 0)) as right,
         passing(right, environment={"LISTEN_FDS": count}) as daemon,
@@ -520,7 +511,7 @@ def test_missing_socket(count: str) -> None:
 
 
 def test_no_socket() -> None:
-    """A descriptor that is something else is refused likewise."""
+    """A descriptor that is no socket is refused too."""
     with Daemon(prefix=(sys.executable, "-c", PASSING, "", "1", "0"), pass_fds=(0,), wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1

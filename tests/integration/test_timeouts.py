@@ -13,8 +13,8 @@ from typing import NoReturn
 import pytest
 
 from tests.integration.daemon import DEADLINE, Configured, Daemon, freeze, receive_all
+from tests.integration.faults import never_hung
 from tests.integration.peers import about, connect, exchange, send_until_blocked
-from tests.integration.test_copies import PATIENT
 
 SMALL = 2048
 """A receive buffer that is soon full."""
@@ -24,14 +24,14 @@ SMALL = 2048
 def impatient() -> Iterator[Daemon]:
     """A daemon that closes quiet clients soon."""
     with Daemon(
-        "--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug", patch=PATIENT
+        "--host", "127.0.0.1", "--limits-idle-timeout", "300ms", "--log-level", "debug", faults=[never_hung()]
     ) as daemon:
         yield daemon
 
 
 @contextmanager
 def coming_at_once(daemon: Daemon, data: bytes) -> Iterator[socket.socket]:
-    """A client whose bytes are there when it is let in, however long it takes to send them."""
+    """A client whose bytes are there when it is accepted, however long it takes to send them."""
     freeze(daemon.workers[0])
     try:
         sock = connect(daemon.addresses[0])
@@ -52,7 +52,7 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]
 
 @pytest.fixture
 def strict(configured: Configured) -> Configured:
-    """A daemon that resets clients that take nothing, soon after it is told to by `STRICT`."""
+    """A daemon that resets clients that take nothing, soon after a reload with `STRICT`."""
     configured.reload("limits.stall_timeout = 0")
     return configured
 
@@ -86,7 +86,7 @@ def test_idle_destroys_nothing(impatient: Daemon) -> None:
 
 
 def test_sends_on_after_the_end(impatient: Daemon) -> None:
-    """A client that is closed for being idle and goes on to send is not listened to for long, but reset."""
+    """A client that goes on sending after its idle connection was closed is reset soon."""
     with connect(impatient.addresses[0]) as sock:
         assert receive_all(sock) == b""
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -156,7 +156,7 @@ def test_idle_without_reading(strict: Configured) -> None:
 
 
 def test_never() -> None:
-    """With every time-out off clients are served as ever."""
+    """With every time-out off clients are served."""
     with Daemon("--limits-stall-timeout", "0", "--limits-idle-timeout", "0", "--limits-keepalive", "0") as daemon:
         with connect(daemon.addresses[0]) as sock:
             assert exchange(sock, b"hello") == b"hello"

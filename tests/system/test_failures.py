@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -60,26 +61,14 @@ def test_a_hung_worker_is_replaced(two_workers: Service) -> None:
     check_replacement(two_workers, signal.SIGSTOP)
 
 
-# In the daemon's place: as it is, but a worker's loop never comes back from a client with this port.
-HANG = """\
-import sys, time
-sys.path.insert(0, "/usr/lib/echod")
-from echod import cli
-from echod.worker import process as worker
-accepted = worker.Worker._on_accepted
-def on_accepted(self, sock, sockaddr):
-    if sockaddr[1] == 40007:
-        time.sleep(3600)
-    accepted(self, sock, sockaddr)
-worker.Worker._on_accepted = on_accepted
-cli.main()
-"""
+HANG = Path(__file__).parent / "faulty" / "hang.py"
+"""In place of the daemon."""
 HANG_FILE = "/usr/lib/echod/hang.py"
 
 
 def test_a_hung_loop_is_replaced(service: Service) -> None:
     """A worker whose loop hangs, though the process is well: the parent sees it, and its successor serves."""
-    service.machine.write(HANG_FILE, HANG)
+    service.machine.write(HANG_FILE, HANG.read_text())
     try:
         service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {HANG_FILE}", WatchdogSec=WATCHDOG)
         service.start()

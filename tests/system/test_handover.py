@@ -193,7 +193,7 @@ def test_a_restart_into_a_restart_drops_nobody(service: Service) -> None:
 def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
     """Nor to one that is reloading."""
     service.machine.write(CONFIG, PATIENT)
-    service.machine.write(NEVER_HUNG_FILE, NEVER_HUNG)
+    service.machine.write(NEVER_HUNG_FILE, NEVER_HUNG.read_text())
     service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {NEVER_HUNG_FILE}")
     try:
         restart_into_reloads(service)
@@ -201,15 +201,8 @@ def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
         service.machine.run("rm", NEVER_HUNG_FILE)
 
 
-# In the daemon's place: as it is, but no worker is taken for hung, however long it is stopped on a slow machine.
-NEVER_HUNG = """\
-import sys
-sys.path.insert(0, "/usr/lib/echod")
-from echod import cli
-from echod.parent import slot
-slot.HUNG = slot.UNWELL = 1 << 30
-cli.main()
-"""
+NEVER_HUNG = Path(__file__).parent / "faulty" / "never_hung.py"
+"""In place of the daemon, whose workers may be stopped for long on a slow machine."""
 NEVER_HUNG_FILE = "/usr/lib/echod/never-hung.py"
 
 

@@ -1,0 +1,612 @@
+"""What goes wrong in a daemon under test: faults that its process applies to itself before it starts (`faulty`).
+
+A test calls a fault to describe it, and hands the description to the daemon, whose process calls it by its name:
+
+    with Daemon(faults=[faults.worker_start_waits(gate.fd)], pass_fds=(gate.fd,)) as daemon:
+
+A fault replaces a name that echod looks up at the time of the call: a constant, a class, by a subclass of it, or a
+function.  It fails if what it replaces is no longer where it was.
+"""
+
+import errno
+import itertools
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import echod.daemon
+from echod.handover import copies
+from echod.handover import queue as handover
+from echod.handover.copies import CopyHolder, CopySender
+from echod.handover.state import Connection, ConnectionState, TakenOver
+from echod.log import output
+from echod.log.events import EventLog
+from echod.log.output import LogQueue
+from echod.net.address import Endpoint
+from echod.parent import pool, reload, slot, supervisor
+from echod.parent.pool import WorkerPool
+from echod.parent.reload import Change, Configuration
+from echod.parent.slot import WorkerSlot
+from echod.parent.supervisor import Supervisor
+from echod.shared import messages
+from echod.shared.counters import Totals
+from echod.shared.memory import PoolMemory
+from echod.systemd import fdstore, notify
+from echod.worker import balance, process, session
+from echod.worker.acceptor import Acceptor
+from echod.worker.process import Assignment, Channels, Worker
+from echod.worker.relay import Relay
+from echod.worker.session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TICKING_FAST = {"WATCHDOG_USEC": "1000000"}
+"""Variables with which a worker ticks, and sends copies of its connections, ten times a second; see `never_hung`."""
+
+CHATTER_SECONDS = 20
+"""How long a process may go on that a worker has left behind, if nothing else ends it."""
+
+PARENT = os.getpid()
+"""In the daemon: its parent process, which applies the faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A function of this module, by its name, and its arguments, which are values that JSON has."""
+
+    name: str
+    arguments: Sequence[Any]
+    options: dict[str, Any]
+
+
+_FAULTS: dict[str, Callable[..., None]] = {}
+
+
+def fault(function: Callable[P, None]) -> Callable[P, Fault]:
+    """Have a call of this function describe a fault; `apply` calls the function itself."""
+    _FAULTS[function.__name__] = function
+
+    @wraps(function)
+    def describe(*arguments: P.args, **options: P.kwargs) -> Fault:
+        return Fault(function.__name__, arguments, options)
+
+    return describe
+
+
+def dump(faults: Sequence[Fault]) -> str:
+    """Text that describes these faults to another process."""
+    return json.dumps([asdict(each) for each in faults])
+
+
+def apply(text: str) -> None:
+    """Break this process by the faults that a text of `dump` describes."""
+    for words in json.loads(text):
+        each = Fault(**words)
+        _FAULTS[each.name](*each.arguments, **each.options)
+
+
+def _replace(module: ModuleType, old: Callable[P, R], new: Callable[P, R]) -> None:
+    """Have `module` call this function, or make objects of this class, where it has `old` now."""
+    if vars(module)[old.__name__] is not old:
+        raise LookupError(f"{module.__name__}.{old.__name__} is not {old}")
+    setattr(module, old.__name__, new)
+
+
+@contextmanager
+def _replaced(module: ModuleType, old: Callable[P, R], new: Callable[P, R]) -> Iterator[None]:
+    """The same for as long as the block lasts."""
+    _replace(module, old, new)
+    try:
+        yield
+    finally:
+        setattr(module, old.__name__, old)
+
+
+def _error(name: str) -> OSError:
+    number = getattr(errno, name)
+    return OSError(number, os.strerror(number))
+
+
+def _failing(function: Callable[P, R], error: str, calls: Container[int]) -> Callable[P, R]:
+    """The function, but its calls of these numbers, from 0, fail in the parent."""
+    numbers = itertools.count()
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        if os.getpid() == PARENT and next(numbers) in calls:
+            raise _error(error)
+        return function(*arguments, **options)
+
+    return call
+
+
+def _named(name: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """A function of the standard library by its full name, and its module."""
+    module = {"os": os, "socket": socket}[name.partition(".")[0]]
+    return module, getattr(module, name.partition(".")[2])
+
+
+# Other constants
+
+
+@fault
+def no_copies() -> None:
+    """No connection gets old enough for a copy, however long a test lasts."""
+    copies.AGE = 3600.0
+
+
+@fault
+def copies_at_once() -> None:
+    """A connection gets a copy at the first tick, however young it is."""
+    copies.AGE = 0.0
+
+
+@fault
+def never_hung() -> None:
+    """A worker may miss any number of ticks, since the test or the machine may be what keeps it waiting."""
+    balance.SILENT = slot.HUNG = 1000
+
+
+COPYING = (never_hung(), copies_at_once())
+"""With `TICKING_FAST`: each connection soon has a copy."""
+
+
+@fault
+def lingers_long() -> None:
+    """A client may take any time to close its side after the server has closed its own."""
+    reload.LINGER = 3600.0
+
+
+@fault
+def patient_with_systemd(seconds: float) -> None:
+    """Systemd may take this long to receive a message, and to answer one."""
+    notify.SEND_WAIT = fdstore.ANSWER_WAIT = seconds
+
+
+@fault
+def patient_with_stopping_workers(seconds: float) -> None:
+    """Workers may take this long to exit after the time for draining."""
+    supervisor.GRACE = seconds
+
+
+@fault
+def replaced_after(seconds: float) -> None:
+    """Each worker that has died is replaced after the same time, however many have died before."""
+    slot.DELAYS = (seconds,) * 7
+
+
+@fault
+def no_death_is_early() -> None:
+    """A worker that has just started counts as one that has lived long."""
+    slot.STABLE_AFTER = 0.0
+
+
+# The parent
+
+
+@fault
+def ports_are_forbidden() -> None:
+    """No socket may be bound."""
+
+    class Forbidden(socket.socket):
+        def bind(self, address: object, /) -> None:
+            raise _error("EACCES")
+
+    _replace(socket, socket.socket, Forbidden)
+
+
+@fault
+def files_stay() -> None:
+    """No file may be removed."""
+
+    def unlink(*_: object, **__: object) -> NoReturn:
+        raise _error("EACCES")
+
+    _replace(os, os.unlink, unlink)
+
+
+@fault
+def no_memory_files() -> None:
+    """No memfd can be made, for lack of memory."""
+
+    def memfd_create(*_: object, **__: object) -> NoReturn:
+        raise _error("ENOMEM")
+
+    _replace(os, os.memfd_create, memfd_create)
+
+
+@fault
+def name_resolution_waits(gate: int) -> None:
+    """Host names are resolved only when the gate with this descriptor opens."""
+    real = reload.endpoints  # type: ignore[attr-defined]
+
+    def endpoints(hosts: Sequence[str]) -> list[Endpoint]:
+        os.read(gate, 1)
+        found: list[Endpoint] = real(hosts)
+        return found
+
+    _replace(reload, real, endpoints)
+
+
+@fault
+def reload_is_a_bug() -> None:
+    """What is read at a reload leads to an exception that nothing expects."""
+
+    class Broken(Configuration):
+        def reload(self) -> Change:
+            super().reload()
+            raise RuntimeError("this can not be")
+
+    _replace(echod.daemon, Configuration, Broken)
+
+
+@fault
+def reload_fails_at(function: str, number: int) -> None:
+    """At each reload this function's call of this number, from 0, fails for lack of descriptors."""
+
+    class Refusing(Supervisor):
+        def _apply(self, change: Change) -> Any:
+            module, real = _named(function)
+            with _replaced(module, real, _failing(real, "EMFILE", [number])):
+                return super()._apply(change)
+
+    _replace(echod.daemon, Supervisor, Refusing)
+
+
+@fault
+def forks_fail_at(function: str, error: str, calls: list[int]) -> None:
+    """Of the calls of this function by which the parent forks workers, those with these numbers, from 0, fail."""
+    module, real = _named(function)
+    failing = _failing(real, error, calls)
+
+    class Failing(WorkerSlot):
+        def fork(self) -> socket.socket | None:
+            with _replaced(module, real, failing):
+                return super().fork()
+
+    _replace(pool, WorkerSlot, Failing)
+
+
+@fault
+def second_worker_cannot_be_watched() -> None:
+    """The second worker gets as far as it can before the parent finds that there is no descriptor to watch it by."""
+    failing = _failing(os.pidfd_open, "ENFILE", [1])
+
+    def pidfd_open(pid: int, flags: int = 0) -> int:
+        try:
+            return failing(pid, flags)
+        except OSError:
+            while ") S " not in Path(f"/proc/{pid}/stat").read_text():
+                os.sched_yield()
+            raise
+
+    _replace(os, os.pidfd_open, pidfd_open)
+
+
+@fault
+def parent_is_at_a_loss() -> None:
+    """The parent raises an exception when a worker exits."""
+
+    class Lost(WorkerPool):
+        def _on_exit(self, slot: WorkerSlot) -> None:
+            raise RuntimeError("the parent is at a loss")
+
+    _replace(supervisor, WorkerPool, Lost)
+
+
+@fault
+def workers_die_at_a_signal() -> None:
+    """All workers die in the instant in which the parent is to handle a signal."""
+
+    class Late(Supervisor):
+        def _handle_signal(self, signum: signal.Signals) -> None:
+            for each in self._pool._slots:
+                os.kill(each.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, each.pid, os.WEXITED | os.WNOWAIT)
+            super()._handle_signal(signum)
+
+    _replace(echod.daemon, Supervisor, Late)
+
+
+@fault
+def parent_stops_as_workers_start() -> None:
+    """SIGTERM comes just before the first worker is forked."""
+
+    class Stopped(WorkerPool):
+        def start(self, connections: Sequence[Connection], before: Totals) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().start(connections, before)
+
+    _replace(supervisor, WorkerPool, Stopped)
+
+
+@fault
+def parent_stops_as_it_takes_over() -> None:
+    """SIGTERM comes just after the parent has taken its predecessor's connections over."""
+    real = handover.take_over
+
+    def take_over(fds: Any, now: float, *, restarts: int, room: int) -> TakenOver:
+        taken = real(fds, now, restarts=restarts, room=room)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return taken
+
+    _replace(handover, real, take_over)
+
+
+@fault
+def parents_clock_is_late() -> None:
+    """Connections that are taken over were sent after the moment that the parent takes for now."""
+    real = handover.take_over
+
+    def take_over(fds: Any, now: float, *, restarts: int, room: int) -> TakenOver:
+        return real(fds, now - 1, restarts=restarts, room=room)
+
+    _replace(handover, real, take_over)
+
+
+@fault
+def orders_to_hand_over_cannot_be_sent() -> None:
+    """The kernel takes no descriptor with an order to hand connections over."""
+
+    def send_fds(*_: object, **__: object) -> NoReturn:
+        raise _error("ETOOMANYREFS")
+
+    class Unheard(WorkerSlot):
+        def send(self, command: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
+            if messages.hand_over_room(command) is None:
+                super().send(command, fds, answer=answer)
+            else:
+                with _replaced(socket, socket.send_fds, send_fds):
+                    super().send(command, fds, answer=answer)
+
+    _replace(pool, WorkerSlot, Unheard)
+
+
+@fault
+def parent_asks_no_more_than(calls: int) -> None:
+    """The parent fails when it has received this many messages with copies, as it would if it received without end."""
+    left = iter(range(calls))
+
+    class Limited(CopyHolder):
+        def _receive(self) -> int:
+            next(left)
+            return super()._receive()
+
+    _replace(pool, CopyHolder, Limited)
+
+
+@fault
+def last_events_wait(gate: int) -> None:
+    """The parent writes its last events only when the gate with this descriptor opens."""
+
+    class Waiting(LogQueue):
+        def finish(self, seconds: float) -> None:
+            if os.getpid() == PARENT:
+                os.read(gate, 1)
+            super().finish(seconds)
+
+    _replace(output, LogQueue, Waiting)
+
+
+# Workers
+
+
+@fault
+def worker_start_waits(gate: int, number: int | None = None) -> None:
+    """A worker, or only the one with this number, starts only when the gate with this descriptor opens."""
+
+    class Waiting(Worker):
+        def __init__(self, assignment: Assignment, shared: PoolMemory, channels: Channels, events: EventLog) -> None:
+            if number in (None, assignment.number):
+                os.read(gate, 1)
+            super().__init__(assignment, shared, channels, events)
+
+    _replace(pool, Worker, Waiting)
+
+
+@fault
+def worker_start_is_a_bug() -> None:
+    """No worker can start."""
+
+    class Broken(Worker):
+        def __init__(self, *_: object) -> None:
+            raise RuntimeError("not today")
+
+    _replace(pool, Worker, Broken)
+
+
+@fault
+def worker_start_lacks_descriptors(once: str) -> None:
+    """A worker cannot start for lack of descriptors if there is a file with this name, which it removes."""
+
+    class Poor(Worker):
+        def __init__(self, assignment: Assignment, shared: PoolMemory, channels: Channels, events: EventLog) -> None:
+            if _there_was(once):
+                raise _error("EMFILE")
+            super().__init__(assignment, shared, channels, events)
+
+    _replace(pool, Worker, Poor)
+
+
+@fault
+def accepting_is_a_bug(once: str) -> None:
+    """A worker raises an exception where it accepts if there is a file with this name, which it removes."""
+
+    class Broken(Acceptor):
+        def _accept(self, listener: socket.socket) -> bool:
+            if _there_was(once):
+                raise RuntimeError("accepting is too hard")
+            return super()._accept(listener)
+
+    _replace(process, Acceptor, Broken)
+
+
+def _there_was(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@fault
+def exclamation_mark_is_a_bug() -> None:
+    """A worker raises an exception where it is to read an exclamation mark."""
+
+    class Broken(Relay):
+        def on_readable(self) -> None:
+            if _next_byte(self) == b"!":
+                raise RuntimeError("the magic byte")
+            super().on_readable()
+
+    _replace(session, Relay, Broken)
+
+
+@fault
+def exclamation_mark_kills() -> None:
+    """A worker dies where it is to read an exclamation mark."""
+
+    class Deadly(Relay):
+        def on_readable(self) -> None:
+            if _next_byte(self) == b"!":
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().on_readable()
+
+    _replace(session, Relay, Deadly)
+
+
+def _next_byte(relay: Relay) -> bytes:
+    assert isinstance(relay._owner, Session)
+    return relay._owner.sock.recv(1, socket.MSG_PEEK)
+
+
+@fault
+def worker_dies_handing_over(*, after: bool) -> None:
+    """A worker dies just before, or just after, it sends the first of its connections to the queue."""
+    real = handover.hand_over
+
+    def hand_over(queue: socket.socket, batch: Sequence[tuple[ConnectionState, int]]) -> bool:
+        if os.getpid() == PARENT:
+            return real(queue, batch)
+        if after:
+            real(queue, batch)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("SIGKILL did not end this process")
+
+    _replace(handover, real, hand_over)
+
+
+@fault
+def worker_dies_forgetting() -> None:
+    """A worker dies when it has closed a connection and is to have the parent close the copy."""
+
+    class Dying(CopySender):
+        def _on_turn(self, now: float) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _replace(process, CopySender, Dying)
+
+
+@fault
+def copies_come_with_nonsense() -> None:
+    """What a worker says of a connection when it sends a copy of it is not what echod's workers say."""
+
+    def encode(state: ConnectionState) -> dict[str, Any]:
+        return {"name": 7}
+
+    _replace(copies, copies.encode, encode)  # type: ignore[attr-defined]
+
+
+_starts = itertools.count(1)
+"""The numbers of the workers that were started, over all slots."""
+_latest = 0
+"""The last of these: in a worker, its own."""
+
+
+def _count_workers() -> None:
+    class Counting(WorkerPool):
+        def _start(self, slot: WorkerSlot) -> None:
+            global _latest
+            _latest = next(_starts)
+            super()._start(slot)
+
+    _replace(supervisor, WorkerPool, Counting)
+
+
+@fault
+def only_the_first_worker_sends_copies() -> None:
+    """The successors of the first worker send no copies."""
+
+    class Selfish(CopySender):
+        def look(self) -> None:
+            if _latest == 1:
+                super().look()
+
+    _count_workers()
+    _replace(process, CopySender, Selfish)
+
+
+def _first_worker_begins_with(action: Callable[[socket.socket], None]) -> None:
+    """The first worker does this with its copy socket before it serves."""
+
+    class First(Worker):
+        def run(self) -> None:
+            if _latest == 1:
+                action(self._copies._sock)
+            super().run()
+
+    _count_workers()
+    _replace(pool, Worker, First)
+
+
+@fault
+def first_worker_hangs_up() -> None:
+    """The first worker shuts its copy socket down."""
+    _first_worker_begins_with(lambda sock: sock.shutdown(socket.SHUT_RDWR))
+
+
+@fault
+def first_worker_leaves_a_chatterer() -> None:
+    """The first worker has a child, which sends messages about copies without end."""
+
+    def chatter(sock: socket.socket) -> None:
+        if not os.fork():
+            signal.alarm(CHATTER_SECONDS)
+            sock.setblocking(True)
+            message = messages.copy_message([messages.forget_copy(1)] * 20_000)
+            with suppress(OSError):
+                while True:
+                    sock.send(message)
+            os._exit(os.EX_OK)
+
+    _first_worker_begins_with(chatter)
+
+
+NO_CONNECTIONS: dict[str, Callable[[], socket.socket | Any]] = {
+    "datagram socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+    "unconnected socket": lambda: socket.socket(socket.AF_INET6),
+    "listening socket": lambda: socket.create_server(("127.0.0.1", 0)),
+    "device": partial(open, "/dev/zero", "rb"),
+}
+"""What a worker may send in place of a connection."""
+
+
+@fault
+def first_worker_gives(what: str) -> None:
+    """The first worker sends one of `NO_CONNECTIONS` in place of a connection, in a message that is half nonsense."""
+
+    def give(sock: socket.socket) -> None:
+        with NO_CONNECTIONS[what]() as something:
+            lines = [messages.keep_copy(1, b"[[["), b"-", b"?", b"\xff"]
+            socket.send_fds(sock, [messages.copy_message(lines)], [something.fileno()])
+
+    _first_worker_begins_with(give)
