@@ -18,7 +18,7 @@ from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
 from echod.parent.listening import ListeningSockets
 from echod.parent.reload import Configuration, Process
-from echod.parent.signals import held_back
+from echod.parent.signals import HANDLED, held_back
 from echod.parent.status import failure
 from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.systemd.fdstore import DescriptorStore
@@ -77,7 +77,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
             configuration.commit()
             # From here on this process alone holds the connections, so a signal must not end it.  They are taken over
             # last, after everything that can fail, so that a failure leaves them in the store.
-            with held_back([signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]):
+            with held_back(HANDLED):
                 room = handover.room(len(sockets.listeners), change.workers)
                 taken_over = handover.take_over(queue, time.monotonic(), restarts=1, room=room)
                 if queue:

@@ -12,5 +12,6 @@
     status       the sentence for `systemctl status`, and when to send it
     signals      signals as events of a loop
 
-It never touches a client's bytes, so nothing that a client sends can harm it.  It never blocks.
+It never touches a client's bytes, so nothing that a client sends can harm it.  It waits for nothing but the
+configuration (files and host names), and systemd.
 """

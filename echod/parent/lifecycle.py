@@ -22,7 +22,8 @@ What signals do:
   In REPLACING the stop waits until the new pool has the connections.  systemd runs no ExecStop= for a service that is
   starting or reloading, so a SIGTERM outside SERVING counts as a restart if there is a descriptor store: a restart is
   the more frequent case, and if it was a stop, connections are reset instead of closed in order.
-- A second SIGTERM or SIGINT kills the workers without waiting for them to drain.
+- A second SIGTERM or SIGINT kills the workers without waiting for them to drain.  In REPLACING it kills the old pool;
+  the new one still starts, with the connections that are left, is stopped like any other, and is killed too.
 - Other signals are not handled.
 
 What messages from workers do (`shared.messages`):
@@ -52,8 +53,8 @@ class State(Enum):
     STOPPED = auto()
 
 
-class Event(Enum):
-    """The events that can end a state."""
+class Trigger(Enum):
+    """What can end a state."""
 
     POOL_READY = "every worker of the pool accepts"
     RELOAD = "a reload was requested"
@@ -67,30 +68,30 @@ class Event(Enum):
     POOL_GONE = "the last worker of a pool that ends has exited"
 
 
-TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     State.STARTING: {
-        Event.POOL_READY: State.SERVING,
-        Event.RESTART: State.HANDING_OVER,
-        Event.STOP: State.DRAINING,
+        Trigger.POOL_READY: State.SERVING,
+        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.STOP: State.DRAINING,
     },
     State.SERVING: {
-        Event.RELOAD: State.READING,
-        Event.RESTART: State.HANDING_OVER,
-        Event.STOP: State.DRAINING,
+        Trigger.RELOAD: State.READING,
+        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.STOP: State.DRAINING,
     },
     State.READING: {
-        Event.REFUSED: State.SERVING,
-        Event.TERMS_SENT: State.RELOADING,
-        Event.REPLACEMENT_BEGUN: State.REPLACING,
+        Trigger.REFUSED: State.SERVING,
+        Trigger.TERMS_SENT: State.RELOADING,
+        Trigger.REPLACEMENT_BEGUN: State.REPLACING,
     },
     State.RELOADING: {
-        Event.TERMS_ADOPTED: State.SERVING,
-        Event.RESTART: State.HANDING_OVER,
-        Event.STOP: State.DRAINING,
+        Trigger.TERMS_ADOPTED: State.SERVING,
+        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.STOP: State.DRAINING,
     },
-    State.REPLACING: {Event.POOL_GONE: State.STARTING},
-    State.HANDING_OVER: {Event.HANDED_OVER: State.DRAINING},
-    State.DRAINING: {Event.POOL_GONE: State.STOPPED},
+    State.REPLACING: {Trigger.POOL_GONE: State.STARTING},
+    State.HANDING_OVER: {Trigger.HANDED_OVER: State.DRAINING},
+    State.DRAINING: {Trigger.POOL_GONE: State.STOPPED},
     State.STOPPED: {},
 }
 
@@ -101,9 +102,9 @@ class Lifecycle:
     def __init__(self) -> None:
         self.state = State.STARTING
 
-    def on(self, event: Event) -> None:
+    def on(self, trigger: Trigger) -> None:
         """Move to the state that follows.  Raises ValueError if the table has no such transition, which is a bug."""
-        following = TRANSITIONS[self.state].get(event)
+        following = TRANSITIONS[self.state].get(trigger)
         if following is None:
-            raise ValueError(f"{event.name} in {self.state.name}")
+            raise ValueError(f"{trigger.name} in {self.state.name}")
         self.state = following

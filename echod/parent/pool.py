@@ -24,7 +24,7 @@ from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.parent.pending import PendingConnections
-from echod.parent.signals import Signals
+from echod.parent.signals import HANDLED, held_back
 from echod.parent.slot import WorkerSlot
 from echod.shared import messages
 from echod.shared.counters import Counters, Totals
@@ -61,7 +61,6 @@ class ParentContext:
     """The parent's objects that each pool uses."""
 
     loop: Loop
-    signals: Signals
     events: EventLog
     owner: Owner
 
@@ -87,7 +86,6 @@ class WorkerPool:
         self.counters = Counters(workers)
         self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, clients)
         self._loop = context.loop
-        self._signals = context.signals
         self._events = context.events
         self._owner = context.owner
         self._slots = [WorkerSlot(number) for number in range(workers)]
@@ -217,10 +215,10 @@ class WorkerPool:
         slot.reset(self._loop.now)
         parent, holder = os.getpid(), self._holders[slot.number]
         try:
-            with holder.open() as copy_socket, self._signals.held_back():
+            with holder.open() as copy_socket, held_back(HANDLED):
                 commands = slot.fork()
                 if commands is not None:
-                    enter(parent, slot.number)
+                    enter(parent, slot.number, HANDLED)
                     self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
             holder.hang_up()

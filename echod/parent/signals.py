@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""The signals that the parent handles (`lifecycle` says how) and workers ignore."""
+
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Do nothing, so that the interpreter reports the signal; the default action would end the process."""
@@ -48,12 +51,6 @@ class Signals:
         """After a fork: close the descriptors, which belong to the parent."""
         os.close(self.fd)
         os.close(self._write_fd)
-
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Block the signals while a process is forked, so that the child handles none as if it were the parent."""
-        with held_back(self._signums):
-            yield
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.parent import last_good
-from echod.parent.lifecycle import Event, Lifecycle, State
+from echod.parent.lifecycle import Lifecycle, State, Trigger
 from echod.parent.listening import ListeningSockets
 from echod.parent.pool import ParentContext, WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.replacement import Replacement
-from echod.parent.signals import Signals
+from echod.parent.signals import HANDLED, Signals
 from echod.parent.status import StatusReporter, failure
 from echod.shared import messages
 from echod.shared.counters import Totals
@@ -85,7 +85,7 @@ class Supervisor:
         self._refused = refused
         """Why the last reload failed; empty if it did not."""
         self._loop = Loop(self._on_bug)
-        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2), self._handle_signal)
+        self._signals = Signals(HANDLED, self._handle_signal)
         self._status = StatusReporter(
             manager.notifier, self._totals, adopted=sockets.adopted, watchdog=manager.watchdog, tick=start.terms.tick
         )
@@ -121,7 +121,7 @@ class Supervisor:
         if self._state is not State.STARTING:  # the pool has already been commanded to end
             return
         self._close_retired()
-        self._lifecycle.on(Event.POOL_READY)
+        self._lifecycle.on(Trigger.POOL_READY)
         if self._ready:
             self._end_reload()
             return
@@ -138,14 +138,14 @@ class Supervisor:
         if self._pool.awaits_answers:
             return
         if self._state is State.RELOADING:
-            self._lifecycle.on(Event.TERMS_ADOPTED)
+            self._lifecycle.on(Trigger.TERMS_ADOPTED)
             self._end_reload()
         elif self._state is State.HANDING_OVER:
             self._end_handover()
 
     def on_gone(self) -> None:
         """The last worker of a pool that ends has exited: another pool starts, or echod ends."""
-        self._lifecycle.on(Event.POOL_GONE)
+        self._lifecycle.on(Trigger.POOL_GONE)
         if self._replacement is None:
             self._loop.stop()
             return
@@ -193,7 +193,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Read the configuration and serve by it, or log why not.  No error ends the service."""
-        self._lifecycle.on(Event.RELOAD)
+        self._lifecycle.on(Trigger.RELOAD)
         self._manager.notifier.reloading()
         try:
             change = self._configuration.reload()
@@ -213,10 +213,10 @@ class Supervisor:
             self._lifecycle.on(begun)
             self.on_answered()
             return
-        self._lifecycle.on(Event.REFUSED)
+        self._lifecycle.on(Trigger.REFUSED)
         self._report_ready()
 
-    def _apply(self, change: Change) -> Event:
+    def _apply(self, change: Change) -> Trigger:
         """Make the workers serve by this change; another pool replaces them if they cannot change in that way.
 
         Raises `ConfigError` or `CannotListen`, and then nothing has changed.
@@ -226,10 +226,10 @@ class Supervisor:
         try:
             if change.workers == len(self._pool) and not sockets.moves(planned):
                 self._pool.serve_by(terms)
-                begun = Event.TERMS_SENT
+                begun = Trigger.TERMS_SENT
             else:
                 self._replace_pool(change, planned)
-                begun = Event.REPLACEMENT_BEGUN
+                begun = Trigger.REPLACEMENT_BEGUN
         except (ConfigError, OSError) as error:
             sockets.abandon(planned, self._change.terms.socket_options)
             if isinstance(error, ConfigError):
@@ -282,11 +282,11 @@ class Supervisor:
         self._sockets.close(for_successor=for_successor)
         self._loop.call_later(drain + 2 * GRACE, lambda now: self._pool.kill())
         if self._handover_queue is not None:
-            self._lifecycle.on(Event.RESTART)
+            self._lifecycle.on(Trigger.RESTART)
             pool.hand_over(self._handover_queue.fileno())
             self.on_answered()
         else:
-            self._lifecycle.on(Event.STOP)
+            self._lifecycle.on(Trigger.STOP)
             self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
             pool.drain(messages.DRAIN_ONLY_CLIENTS if for_successor else messages.DRAIN)
 
@@ -299,7 +299,7 @@ class Supervisor:
     def _end_handover(self) -> None:
         """Report that all workers have handed over; connections for which there was no room are drained."""
         assert self._handover_queue is not None
-        self._lifecycle.on(Event.HANDED_OVER)
+        self._lifecycle.on(Trigger.HANDED_OVER)
         with self._handover_queue as queue:
             self._pool.hand_over_pending(queue)
         self._handover_queue = None
@@ -322,7 +322,7 @@ class Supervisor:
 
     def _new_pool(self, change: Change, listeners: Sequence[Listener], *, clients: int) -> WorkerPool:
         """A pool with room for the maximum of its terms, and for at least `clients` connections."""
-        context = ParentContext(self._loop, self._signals, self._events, self)
+        context = ParentContext(self._loop, self._events, self)
         return WorkerPool(change.workers, listeners, change.terms, context, clients=clients)
 
     def _close_retired(self) -> None:

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,13 +227,13 @@ class Worker:
         session.abort("bug")
 
 
-def enter(parent: int, number: int) -> None:
+def enter(parent: int, number: int, ignored: Iterable[signal.Signals]) -> None:
     """Prepare a process that `parent` has just forked to be the worker with this `number`.
 
     Call this with signals blocked.
     """
-    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(ignored, signal.SIG_IGN)
+    for signum in ignored:
+        signal.signal(signum, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     # The name that ps(1) and top(1) show, at most 15 bytes: "echod-worker255" is the longest.

@@ -240,6 +240,8 @@ class Session:
 
     def _on_draining(self) -> None:
         self._relay.on_readable()
+        if self._relay.received:
+            self._log_opened()
         self._linger_if_drained()
 
     def _linger_if_drained(self) -> None:

@@ -44,3 +44,7 @@ class HandLoop(Loop):
     def due_in(self) -> float | None:
         """Seconds until the next call, if there is one."""
         return self._timers.wait(self.now)
+
+    def callback(self, fd: int) -> Callable[[], None]:
+        """What the loop calls when `fd` is ready."""
+        return (self._callbacks | self._added)[fd]

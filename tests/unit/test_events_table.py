@@ -1,4 +1,4 @@
-"""echod-events(7): its list of events is what `echod.journal` declares, and its example is what echod writes."""
+"""echod-events(7): its list of events is what `echod.log.events` declares, and its example is what echod writes."""
 
 import inspect
 import json

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from echod.parent.lifecycle import TRANSITIONS, Event, Lifecycle, State
+from echod.parent.lifecycle import TRANSITIONS, Lifecycle, State, Trigger
 
-LISTED = [(state, event, following) for state, row in TRANSITIONS.items() for event, following in row.items()]
-UNLISTED = [pair for pair in itertools.product(State, Event) if pair[1] not in TRANSITIONS[pair[0]]]
+LISTED = [(state, trigger, following) for state, row in TRANSITIONS.items() for trigger, following in row.items()]
+UNLISTED = [pair for pair in itertools.product(State, Trigger) if pair[1] not in TRANSITIONS[pair[0]]]
 
 
 def in_state(state: State) -> Lifecycle:
@@ -18,25 +18,25 @@ def in_state(state: State) -> Lifecycle:
 
 
 def test_every_state_has_its_row() -> None:
-    """The table names each state, and each event somewhere."""
+    """The table names each state, and each trigger somewhere."""
     assert list(TRANSITIONS) == list(State)
-    assert {event for _, event, _ in LISTED} == set(Event)
+    assert {trigger for _, trigger, _ in LISTED} == set(Trigger)
 
 
-@pytest.mark.parametrize(("state", "event", "following"), LISTED)
-def test_every_transition(state: State, event: Event, following: State) -> None:
-    """The event moves the parent to the state that the table says."""
+@pytest.mark.parametrize(("state", "trigger", "following"), LISTED)
+def test_every_transition(state: State, trigger: Trigger, following: State) -> None:
+    """The trigger moves the parent to the state that the table says."""
     lifecycle = in_state(state)
-    lifecycle.on(event)
+    lifecycle.on(trigger)
     assert lifecycle.state is following
 
 
-@pytest.mark.parametrize(("state", "event"), UNLISTED)
-def test_every_other_pair_is_a_bug(state: State, event: Event) -> None:
-    """An event without a transition raises, and leaves the state as it was."""
+@pytest.mark.parametrize(("state", "trigger"), UNLISTED)
+def test_every_other_pair_is_a_bug(state: State, trigger: Trigger) -> None:
+    """A trigger without a transition raises, and leaves the state as it was."""
     lifecycle = in_state(state)
-    with pytest.raises(ValueError, match=f"{event.name} in {state.name}"):
-        lifecycle.on(event)
+    with pytest.raises(ValueError, match=f"{trigger.name} in {state.name}"):
+        lifecycle.on(trigger)
     assert lifecycle.state is state
 
 

@@ -5,10 +5,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from echod.parent.signals import Signals
+from echod.parent import lifecycle
+from echod.parent.signals import HANDLED, Signals, held_back
 
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
@@ -100,7 +102,7 @@ def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
     """Signals that come meanwhile are told afterwards; what else was blocked stays so."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
     try:
-        with signals.held_back():
+        with held_back([USR1]):
             signal.raise_signal(USR1)  # to this thread: another, of the test runner's, may be there to take it
             assert USR1 in signal.sigpending()
             with pytest.raises(BlockingIOError):
@@ -110,3 +112,12 @@ def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | {signal.SIGWINCH}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_every_handled_signal_is_explained() -> None:
+    """`lifecycle` says what each signal does, and echod(8) says it to people."""
+    page = (Path(__file__).parents[3] / "packaging" / "man" / "echod.8").read_text()
+    section = page.partition(".Sh SIGNALS\n")[2].partition("\n.Sh ")[0]
+    for signum in HANDLED:
+        assert signum.name in (lifecycle.__doc__ or "")
+        assert signum.name in section

@@ -378,6 +378,23 @@ def test_drain_with_bytes_unread(stack: ExitStack, chunk_size: int, before: byte
     assert served.reason() == "drained"
 
 
+def test_drain_with_the_first_bytes_unread(stack: ExitStack) -> None:
+    """The first bytes of a drained connection are logged when they are read, not when it is closed."""
+    served = Served(stack)
+    served.client.sendall(b"first")
+    served.session.drain()
+    served.loop.until(lambda: served.session.bytes_echoed == 5)
+    assert [event["event"] for event in served.told.objects()] == ["connection_opened"]
+    served.session.abort("cut")
+
+
+def test_the_hot_path(stack: ExitStack) -> None:
+    """After its first bytes nothing stands between the loop and the relay of a connection."""
+    served = Served(stack)
+    served.echo(b"first")
+    assert served.loop.callback(served.session.fd) == served.session._relay.on_readable
+
+
 def test_drain_while_blocked(stack: ExitStack) -> None:
     """A client drained while its echo waits for room gets all bytes that had arrived, and then the server's end."""
     served = Served(stack, unix=True)
