@@ -87,11 +87,17 @@ def test_never_read(victim: Configured) -> None:
 def test_thousands_that_send_nothing(victim: Daemon) -> None:
     """3,000 clients that connect and send nothing do not prevent others from being served."""
     with many_descriptors(3100), contextlib.ExitStack() as stack:
+        batches = []
         for _ in range(3000 // BATCH):
             count = len(victim.of("connection_accepted"))
-            stack.enter_context(clients(victim.addresses[0], BATCH))
+            batches.append(stack.enter_context(contextlib.ExitStack()))
+            batches[-1].enter_context(clients(victim.addresses[0], BATCH))
             victim.wait_for("connection_accepted", count + BATCH)
         assert echoes(victim.addresses[0])
+        for batch in batches:
+            count = len(victim.of("connection_closed"))
+            batch.close()
+            victim.wait_for("connection_closed", count + BATCH)
 
 
 def test_closing_at_once(victim: Daemon) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from echod.parent.signals import HANDLED
 from tests.integration import faults
 from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
 
@@ -201,7 +202,15 @@ def test_bug_in_the_parent() -> None:
         assert (bug["worker"], bug["error"]) == (None, "RuntimeError('the parent is at a loss')")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_workers_ignore_what_the_parent_handles() -> None:
+    """Each signal that the parent handles is ignored in a worker's process, proc_pid_status(5)."""
+    with Daemon() as daemon:
+        status = Path(f"/proc/{daemon.workers[0]}/status").read_text()
+    ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
+    assert [signum.name for signum in HANDLED if not ignored >> (signum - 1) & 1] == []
+
+
+@pytest.mark.parametrize("signum", HANDLED)
 def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
     """A worker ignores signals: it obeys only the parent's commands."""
     with Daemon() as daemon, daemon.connect() as client:

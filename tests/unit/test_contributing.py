@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 PACKAGES = "cli|config|daemon|handover|log|net|parent|shared|systemd|worker"
 NAMES = sorted(set(re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", TEXT)))
 WALKS = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)+)", TEXT, re.MULTILINE))
@@ -25,6 +26,20 @@ def test_every_name_exists(name: str) -> None:
             found = getattr(found, attribute)
         return
     raise AssertionError(f"echod has no module of {name}")
+
+
+DOCSTRINGS = {
+    f"{path.relative_to(ROOT)}:{name}": name
+    for path in sorted((ROOT / "echod").rglob("*.py"))
+    if "client" not in path.parts
+    for name in re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", path.read_text())
+}
+
+
+@pytest.mark.parametrize("name", DOCSTRINGS.values(), ids=DOCSTRINGS)
+def test_every_name_in_the_code_exists(name: str) -> None:
+    """The same holds for names in docstrings and comments."""
+    test_every_name_exists(name)
 
 
 def test_the_walks_name_functions() -> None:

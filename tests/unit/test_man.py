@@ -1,5 +1,6 @@
 """The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well formed."""
 
+import inspect
 import json
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from echod.config.settings import keys
+from echod.log.events import WORKER_DIED, EventLog
+from echod.worker import session as connections
 from generate.documents import PAGES, documents
 from generate.pages import BLOCK, BLOCKS
 from tests.unit.client.schema import validated
@@ -81,3 +84,25 @@ class TestReaders:
     def test_groff(self, page: Path) -> None:
         """With all of its warnings it finds nothing either."""
         assert complaints("groff", "-mdoc", "-T", "utf8", "-ww", "-z", page) == []
+
+
+def section(page: str, title: str) -> str:
+    """The text of a section or subsection of a page."""
+    text = typed((MAN / page).read_text())
+    return re.split(r"^\.S[hs] ", text.partition(f" {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_every_field_of_a_connection_is_explained() -> None:
+    """echod-events(7) explains each field of `connection_closed` whose name does not say it all."""
+    explained = re.findall(r"^\.It Va (\w+)$", section("echod-events.7", "Fields of connections"), re.MULTILINE)
+    obvious = {"bytes_received", "bytes_sent", "chunks", "reason"}
+    assert set(inspect.signature(EventLog.connection_closed).parameters) - {"self"} - obvious <= set(explained)
+
+
+def test_every_reason_is_explained() -> None:
+    """echod-events(7) explains each reason for closing a connection that the docstring of `session` lists."""
+    listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^- (`.*?):", connections.__doc__ or "", re.MULTILINE)))
+    explained = re.findall(
+        r"\w+", " ".join(re.findall(r"^\.It (.*)$", section("echod-events.7", "Reasons"), re.MULTILINE))
+    )
+    assert set(explained) == {*listed, WORKER_DIED}
