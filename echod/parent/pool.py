@@ -12,7 +12,6 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from echod.errors import EX_OK, EX_SOFTWARE
@@ -24,6 +23,7 @@ from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.parent.pending import PendingConnections
+from echod.parent.reload import Change
 from echod.parent.signals import HANDLED, held_back
 from echod.parent.slot import WorkerSlot
 from echod.shared import messages
@@ -56,39 +56,31 @@ class Owner(Protocol):
         """In a worker, after the fork: close what belongs to the parent alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParentContext:
-    """The parent's objects that each pool uses."""
-
-    loop: Loop
-    events: EventLog
-    owner: Owner
-
-
 class WorkerPool:
-    """`workers` processes on `listeners`, serving by `terms`, with room for `clients` even above the terms' limit.
+    """As many workers on `listeners` as `change` says, with room for `clients` even above the limit of its terms.
 
     Raises OSError if there is no descriptor or no memory for what the workers share.
     """
 
     def __init__(
         self,
-        workers: int,
+        change: Change,
         listeners: Sequence[Listener],
-        terms: ServiceTerms,
-        context: ParentContext,
+        loop: Loop,
+        events: EventLog,
+        owner: Owner,
         *,
         clients: int,
     ) -> None:
         self.listeners = listeners
-        self.terms = terms
+        self.terms = change.terms
         """The terms for a worker that starts now."""
-        self.counters = Counters(workers)
-        self.limits = Limits(self.counters, terms.max_connections, terms.max_per_source, clients)
-        self._loop = context.loop
-        self._events = context.events
-        self._owner = context.owner
-        self._slots = [WorkerSlot(number) for number in range(workers)]
+        self.counters = Counters(change.workers)
+        self.limits = Limits(self.counters, self.terms.max_connections, self.terms.max_per_source, clients)
+        self._loop = loop
+        self._events = events
+        self._owner = owner
+        self._slots = [WorkerSlot(number) for number in range(change.workers)]
         self._pending = PendingConnections(self.counters, self.limits)
         self._wakeups: list[int] = []
         self._holders: list[CopyHolder] = []
@@ -101,7 +93,7 @@ class WorkerPool:
         try:
             for _ in self._slots:
                 self._wakeups.append(open_wakeup())
-                self._holders.append(CopyHolder(self.room // workers, self._loop))
+                self._holders.append(CopyHolder(self.room // change.workers, self._loop))
         except OSError:
             self._free()
             raise

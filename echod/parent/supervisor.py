@@ -19,7 +19,7 @@ from echod.net.loop import READ, Loop
 from echod.parent import last_good
 from echod.parent.lifecycle import Lifecycle, State, Trigger
 from echod.parent.listening import ListeningSockets
-from echod.parent.pool import ParentContext, WorkerPool
+from echod.parent.pool import WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.replacement import Replacement
 from echod.parent.signals import HANDLED, Signals
@@ -322,8 +322,7 @@ class Supervisor:
 
     def _new_pool(self, change: Change, listeners: Sequence[Listener], *, clients: int) -> WorkerPool:
         """A pool with room for the maximum of its terms, and for at least `clients` connections."""
-        context = ParentContext(self._loop, self._events, self)
-        return WorkerPool(change.workers, listeners, change.terms, context, clients=clients)
+        return WorkerPool(change, listeners, self._loop, self._events, self, clients=clients)
 
     def _close_retired(self) -> None:
         self._sockets.close_retired()
