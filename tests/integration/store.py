@@ -4,26 +4,14 @@ passes that to the next."""
 import os
 import select
 import socket
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.integration import passing
 from tests.integration.daemon import DEADLINE, Daemon
 from tests.integration.faults import Fault, patient_with_systemd
-
-PASSING = """
-import fcntl, os, sys
-count = int(sys.argv[1])
-fds, command = sys.argv[2:2 + count], sys.argv[2 + count:]
-fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 1000) for fd in fds]
-for number, fd in enumerate(fds, 3):
-    os.dup2(fd, number)
-    os.close(fd)
-os.environ |= {"LISTEN_FDS": str(count), "LISTEN_PID": str(os.getpid())}
-os.execv(command[0], command)
-"""
 
 
 class Store:
@@ -71,10 +59,9 @@ class Store:
             passed = [(name, fd) for name, kept in self.kept.items() for fd in kept]
             fds = tuple(fd for _, fd in passed)
             environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
-        prefix = (sys.executable, "-c", PASSING, str(len(fds)), *map(str, fds))
         return Daemon(
             *arguments,
-            prefix=prefix,
+            prefix=passing.prefix(fds),
             pass_fds=(*fds, *pass_fds),
             environment=environment,
             wait=wait,

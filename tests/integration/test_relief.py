@@ -162,6 +162,7 @@ def test_a_file_that_cannot_be_removed(file: Path, tmp_path: Path) -> None:
             send_and_get(client, b"before")
             echod.reload("host = '127.0.0.1'")
             send_and_get(client, b"after")
+        assert (tmp_path / "echo").is_socket()
         assert echod.stop() == os.EX_OK
 
 
@@ -314,6 +315,7 @@ class TestWhen:
                 client.shutdown(socket.SHUT_WR)
                 assert receive_all(client) == b""
             assert echod.stop() == os.EX_OK
+            assert echod.of("worker_exited")[0]["reason"] == "killed by SIGKILL"
             closed = [event["connection"] for event in echod.of("connection_closed")]
             assert len(closed) == len(set(closed)) == 6
             assert echod.of("stopped")[0]["clients_total"] == 6

@@ -271,6 +271,7 @@ def test_worker_that_dies_at_the_signal() -> None:
     with Daemon("--workers", "2", faults=[faults.workers_die_at_a_signal()]) as daemon:
         assert daemon.stop() == os.EX_OK
         assert names(daemon) == ["draining", "worker_exited", "worker_exited", "stopped"]
+        assert {event["reason"] for event in daemon.of("worker_exited")} == {"killed by SIGKILL"}
 
 
 def test_signal_to_the_group() -> None:

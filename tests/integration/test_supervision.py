@@ -146,6 +146,7 @@ def test_a_worker_that_cannot_be_watched_has_not_begun() -> None:
     with Daemon("--workers", "1", faults=[faults.second_worker_cannot_be_watched()]) as daemon:
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 2)
+        assert daemon.of("worker_exited")[1]["reason"] == f"fork failed: {os.strerror(errno.ENFILE)}"
         with daemon.connect() as client:
             send_and_get(client, b"at last")
 

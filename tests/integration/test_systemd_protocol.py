@@ -23,20 +23,8 @@ from tests.integration.daemon import (
     send_and_get,
     wait_for_state,
 )
+from tests.integration.passing import prefix as prefix_for
 
-PASSING = """
-import fcntl, os, sys
-pid, count, *words = sys.argv[1:]
-fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in words[:int(count)]]
-for number, fd in enumerate(fds, 3):
-    os.dup2(fd, number)
-    os.close(fd)
-os.environ.setdefault("LISTEN_FDS", count)
-os.environ["LISTEN_PID"] = pid or str(os.getpid())
-os.environ["LISTEN_FDNAMES"] = ":".join(["echod"] * len(fds))
-os.execv(words[int(count)], words[int(count):])
-"""
-"""Passes descriptors as systemd does: from 3 up, and with the process's own number in a variable."""
 OWN_PID = (
     sys.executable,
     "-c",
@@ -114,7 +102,7 @@ def passing(
 ) -> Iterator[Daemon]:
     """A daemon to which these sockets are passed; its configured host is one that cannot resolve."""
     fds = tuple(sock.fileno() for sock in socks)
-    prefix = (sys.executable, "-c", PASSING, pid, str(len(fds)), *map(str, fds))
+    prefix = prefix_for(fds, pid)
     with Daemon(*arguments, prefix=prefix, pass_fds=fds, environment=environment, wait=False) as daemon:
         yield daemon
 
@@ -465,7 +453,7 @@ def test_adopted_queue_is_for_the_next() -> None:
 @pytest.mark.parametrize("count", ["0", "-1", "two", ""])
 def test_no_sockets_passed(count: str) -> None:
     """A count that is none means that nothing is passed, so echod opens its own sockets."""
-    with Daemon(environment={"LISTEN_FDS": count}, prefix=(sys.executable, "-c", PASSING, "", "0")) as daemon:
+    with Daemon(environment={"LISTEN_FDS": count}, prefix=prefix_for(())) as daemon:
         assert not daemon.of("listening")[0]["adopted"]
 
 
@@ -512,7 +500,7 @@ def test_missing_socket(count: str) -> None:
 
 def test_no_socket() -> None:
     """A descriptor that is no socket is refused too."""
-    with Daemon(prefix=(sys.executable, "-c", PASSING, "", "1", "0"), pass_fds=(0,), wait=False) as daemon:
+    with Daemon(prefix=prefix_for((0,)), pass_fds=(0,), wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_UNAVAILABLE
         assert len(daemon.words) == 1
         assert daemon.words[0].startswith("echod: descriptor 3 (LISTEN_FDS) is not a socket; ")
