@@ -93,7 +93,7 @@ LEAKS = {
                 os._exit(0)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         """,
-        "(ended, but nobody waited for it)",
+        "(exited, but was not waited for)",
     ),
     "an orphan": (
         """

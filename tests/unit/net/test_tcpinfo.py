@@ -33,7 +33,7 @@ def wait_for(sock: socket.socket, unread: int, unacknowledged: int) -> None:
 
 
 def test_owes_nothing(tcp: Pair) -> None:
-    """No bytes are due at first, with unread bytes only, once all bytes read are written back, or after a half-close."""
+    """No bytes are due at first, with unread bytes only, once all read bytes are written back, or half-closed."""
     client, sock = tcp
     assert not tcpinfo.owes(sock)
     client.sendall(b"12345")
