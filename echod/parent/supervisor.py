@@ -248,8 +248,8 @@ class Supervisor:
         room = handover.room(len(listeners), len(self._pool) + change.workers)
         if clients > room:
             raise ConfigError(
-                f"{', '.join(change.changed)} cannot change now: the descriptor limit of this process allows handing over "
-                f"{room} of {clients} connections; raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
+                f"{', '.join(change.changed)} cannot change now: the descriptor limit allows handing over {room} "
+                f"of {clients} connections; raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
             )
         # Until the new pool has counted them, the old one may accept as many clients as its limit allows.
         clients = max(clients, self._pool.terms.max_connections)
