@@ -25,10 +25,10 @@ VARYING = {"memory", "descriptors of systemd", "unix sockets"}
 """Figures that depend on garbage collection or other programs: compared within `TOLERANCE`, others exactly."""
 TOLERANCE = 0.05
 
-# Clients that stay, and for each line with a number so many that come and go: ten at once, each of which compares what
-# it gets back, and then closes, or resets, or ends its side and reads to the end; and of a hundred one that resets with
-# an echo unread that fills its buffers. After these, each of those that stay must be echoed, by the connection that it
-# had at first. It says how many were right of both.
+# Clients that stay, and for each line with a number, as many clients that come and go. Ten of these connect at once; each
+# compares its echo, and then closes, or resets, or closes its sending direction and reads to the end. One in a hundred
+# resets while an unread echo fills its buffers. After them, each client that stays must get an echo on its first
+# connection. The output is the number of successful clients of both kinds.
 CLIENTS = """
 import socket, struct, sys
 ADDRESS, RESET = ("127.0.0.1", 10000), struct.pack("ii", 1, 0)

@@ -17,7 +17,7 @@ from tests.system.service import CONFIG, PORT, UNIT, Service
 # Connections on which messages of 1 byte to 300 kB go out and are compared as they come back, one after the other with
 # pauses, so that this is not the bottleneck; and a new connection every 20 ms, until a line arrives. Then each is
 # half-closed, and must end. The output has the number of errors of each kind, the connections that broke, those by a
-# reset, and of the longest time that each had to wait, in milliseconds, the median and other quantiles, in thousandths.
+# reset, and quantiles (in thousandths) of the longest time, in milliseconds, that each connection had to wait.
 EXCHANGING = """
 import asyncio, collections, json, os, random, sys, time
 POOL = os.urandom(1 << 20)
@@ -101,8 +101,8 @@ print(sum(map(alive, clients)), round(1000 * longest), flush=True)
 
 
 PATIENT = "limits.drain_timeout = 100\n"
-"""Settings by which who waits for a worker that does not end waits longer than these clients do.  They wait for so long
-that no machine is too slow for them."""
+"""Settings with which a wait for a worker that does not exit lasts longer than these clients wait, which is long enough
+for any machine."""
 
 
 class Told:
