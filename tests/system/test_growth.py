@@ -25,7 +25,7 @@ VARYING = {"memory", "descriptors of systemd", "unix sockets"}
 """Figures that depend on garbage collection or other programs: compared within `TOLERANCE`, others exactly."""
 TOLERANCE = 0.05
 
-# Clients that stay, and for each line with a number, as many clients that come and go. Ten of these connect at once; each
+# Clients that stay, and for each line with a number, as many that come and go. Ten of them connect at once; each
 # compares its echo, and then closes, or resets, or closes its sending direction and reads to the end. One in a hundred
 # resets while an unread echo fills its buffers. After them, each client that stays must get an echo on its first
 # connection. The output is the number of successful clients of both kinds.
