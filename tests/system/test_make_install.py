@@ -228,7 +228,7 @@ def modules(directory: Path) -> set[str]:
         (("PREFIX=usr",), "PREFIX=usr must be an absolute path, such as /usr/local"),
         (("PREFIX=/home/me",), "PREFIX=/home/me is in a home directory, which the service cannot see"),
         (("PREFIX=/root",), "PREFIX=/root is in a home directory, which the service cannot see"),
-        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service cannot see it"),
+        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is hidden from the service or not permanent"),
         (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 does not exist"),
         (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot contain"),
     ],
