@@ -45,11 +45,11 @@ esac
 check_place() {
     case $2/ in
         [!/]*) fail "$1=$2 must be an absolute path, such as /usr/local" ;;
-        *[!-A-Za-z0-9_./+]*) fail "$1=$2 has characters that a unit cannot contain; choose a path like /usr/local" ;;
+        *[!-A-Za-z0-9_./+]*) fail "$1=$2 has characters that a unit cannot contain; choose a path such as /usr/local" ;;
         /home/* | /root/* | /run/user/*)
-            fail "$1=$2 is in a home directory, which the service cannot see; choose a path like /usr/local" ;;
+            fail "$1=$2 is in a home directory, which the service cannot see; choose a path such as /usr/local" ;;
         /tmp/* | /var/* | /dev/* | /proc/* | /sys/* | /run/* | /boot/*)
-            fail "$1=$2 is where the service cannot see it, or it will not last; choose a path like /usr/local" ;;
+            fail "$1=$2 is hidden from the service or not permanent; choose a path such as /usr/local" ;;
     esac
 }
 
@@ -60,7 +60,8 @@ check() {
 }
 
 check_python() {
-    interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON does not exist; choose one like /usr/bin/python3"
+    interpreter=$(command -v "$interpreter") ||
+        fail "PYTHON=$PYTHON does not exist; choose one such as /usr/bin/python3"
     check_place PYTHON "$interpreter"
     # With DESTDIR the interpreter of another machine will run it.
     [ "$staged" ] || "$interpreter" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||

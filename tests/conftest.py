@@ -1,7 +1,7 @@
-"""What holds for every test: it leaves nothing behind, and where nothing may be skipped, nothing is.
+"""Rules for every test: it leaves nothing behind, and in CI it is not skipped.
 
 A leak is reported as an error in the teardown of the test that made it. Fixtures of a wider scope than one
-test are set up before the first look, so what they hold is not held against the test; they must be asked for
+test are set up before the first check, so their resources are not blamed on the test; they must be requested
 by name, not by `request.getfixturevalue` in the middle of a test.
 """
 
@@ -21,8 +21,8 @@ import pytest
 
 CI = os.environ.get("CI", "") not in ("", "0", "false")
 
-# No deadlines, nor one for drawing examples: no test measures time. In CI each run draws the same examples: a failure
-# can be had again.
+# No deadlines, not even for drawing examples: no test measures time. In CI each run draws the same examples, so that a
+# failure can be reproduced.
 hypothesis.settings.register_profile("dev", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if CI else "dev")
@@ -32,9 +32,9 @@ ORPHAN_GRACE = 3.0  # seconds for a process whose parent was killed to follow it
 
 
 def pytest_configure() -> None:
-    """Let SIGINT do what it does: what a script starts by `&` ignores it, and so would every daemon under test.
+    """Restore the handler of SIGINT: a command that a script starts by `&` ignores SIGINT, and so would every daemon.
 
-    Of several processes that share the tests, each has a group, by which it knows what its own tests leave behind.
+    Each of several processes that share the tests has a process group, which shows what its own tests leave behind.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.setpgid(0, 0)
@@ -43,7 +43,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector from what the imports made: no_leaks() runs it after every test."""
+    """Exclude the objects of the imports from garbage collection, since no_leaks() collects after every test."""
     gc.collect()
     gc.freeze()
 
@@ -52,8 +52,8 @@ def pytest_collection_finish() -> None:
 def no_leaks() -> Iterator[None]:
     """Fail the test that leaves a descriptor, a thread or a process behind.
 
-    What the test dropped without closing it is found too: collecting the garbage here makes its
-    ResourceWarning an error of this test, and not of whichever runs when the collector happens to.
+    Objects that the test dropped without closing them are found too: collecting the garbage here makes their
+    ResourceWarning an error of this test, and not of a later one.
     """
     descriptors, threads, processes = _descriptors(), set(threading.enumerate()), _processes()
     yield
@@ -70,7 +70,7 @@ def no_leaks() -> Iterator[None]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of 127.0.0.1 on which nobody listens, and which nobody else gets meanwhile."""
+    """A port of 127.0.0.1 on which no socket listens, and which no other socket gets meanwhile."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -86,7 +86,7 @@ def _descriptors() -> dict[int, str]:
 
 
 def _processes() -> set[int]:
-    """The processes that this one has to answer for: its children, and the orphans of its process group.
+    """The processes for which this one is responsible: its children, and the orphans of its process group.
 
     An orphan is a member of the group whose parent is none, as is the worker of a daemon that was killed.
     Under `make -j` other recipes' processes are in the group as well, but so are their parents.
@@ -102,7 +102,7 @@ def _processes() -> set[int]:
 
 
 class Stat(NamedTuple):
-    """The part of proc_pid_stat(5) that tells who belongs to whom."""
+    """The fields of proc_pid_stat(5) that show how processes are related."""
 
     state: str
     parent: int
@@ -118,10 +118,10 @@ def _stat(pid: int) -> Stat | None:
 
 
 def _still_there(pid: int) -> str:
-    """What a process runs, unless it is gone or, being an orphan, is on its way: then ''."""
+    """The command of a process; '' if it has exited, or is an orphan that exits within ORPHAN_GRACE."""
     stat = _stat(pid)
     if stat and stat.parent == os.getpid():
-        return "(ended, but nobody waited for it)" if stat.state == "Z" else _command(pid)
+        return "(exited, but was not waited for)" if stat.state == "Z" else _command(pid)
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -140,7 +140,7 @@ def _command(pid: int) -> str:
 
 
 def _kill(pid: int) -> None:
-    """End a leaked process, so that it can't disturb the tests that follow."""
+    """End a leaked process, so that it cannot disturb later tests."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
@@ -149,7 +149,7 @@ def _kill(pid: int) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where CI is set, a skipped test has failed: there nothing that it needs may be missing."""
+    """Where CI is set, a skipped test fails: everything that it needs must be there."""
     report = yield
     _forbid_skip(report)
     return report
@@ -157,7 +157,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """The same for files that are skipped as a whole."""
+    """Where CI is set, a file that is skipped as a whole fails too."""
     report = yield
     _forbid_skip(report)
     return report

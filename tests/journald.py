@@ -1,4 +1,4 @@
-"""A journald for tests: a socket that takes entries, and what is in them."""
+"""A journald for tests: a socket that receives entries, and functions to read them."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 DEADLINE = 20.0
-"""Seconds within which an entry that is waited for must have come."""
+"""Seconds within which an awaited entry must arrive."""
 
 
 class Entry:
@@ -24,19 +24,19 @@ class Entry:
         return f"{self.pid}: {self.fields}"
 
     def __getitem__(self, name: str) -> str:
-        """The text of a field that is there once."""
+        """The text of a field that occurs once."""
         (value,) = self.fields[name]
         return value.decode()
 
     @property
     def event(self) -> dict[str, Any]:
-        """The object that the message is."""
+        """The JSON object in the message."""
         event: dict[str, Any] = json.loads(self["MESSAGE"])
         return event
 
 
 def decode(datagram: bytes) -> list[tuple[str, bytes]]:
-    """The fields of an entry, as https://systemd.io/JOURNAL_NATIVE_PROTOCOL/ has it."""
+    """The fields of an entry, by https://systemd.io/JOURNAL_NATIVE_PROTOCOL/."""
     fields = []
     while datagram:
         line, end, datagram = datagram.partition(b"\n")
@@ -72,12 +72,12 @@ class Journald:
         self.stop()
 
     def stop(self) -> None:
-        """Nobody is there any more; what was not read is lost."""
+        """Close the socket, so that there is no journald; unread entries are lost."""
         self._socket.close()
         self.path.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Be there anew, by another socket of the same name."""
+        """Open another socket at the same path, as after a restart of journald."""
         self.stop()
         self._socket = self._open()
 
@@ -88,7 +88,7 @@ class Journald:
         return Entry(datagram, struct.unpack("3i", credentials)[0])
 
     def entries(self) -> list[Entry]:
-        """All that have come and were not read."""
+        """All entries that have arrived and were not read yet."""
         found: list[Entry] = []
         self._socket.setblocking(False)
         try:
@@ -100,7 +100,7 @@ class Journald:
             self._socket.settimeout(DEADLINE)
 
     def wait_for(self, event: str) -> list[Entry]:
-        """Wait for that event, and return what has come up to it."""
+        """Wait for that event, and return all entries up to it."""
         found = [self.next()]
         while found[-1]["ECHOD_EVENT"] != event:
             found.append(self.next())

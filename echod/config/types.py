@@ -205,7 +205,11 @@ ChunkSize = Annotated[
     int,
     BeforeValidator(_size),
     Field(ge=1, le=_CHUNK_SIZE_MAX),
-    ValueType("a size from 1 byte to 16MiB, in bytes or like '64KiB'", "BYTES", lambda size: quoted(show_size(size))),
+    ValueType(
+        "a size from 1 byte to 16MiB, in bytes or with a unit, such as '64KiB'",
+        "BYTES",
+        lambda size: quoted(show_size(size)),
+    ),
 ]
 Workers = Annotated[
     Annotated[int, Field(ge=1, le=_WORKERS_MAX)] | Literal["auto"],
@@ -228,14 +232,16 @@ Timeout = Annotated[
     float,
     BeforeValidator(_timeout),
     ValueType(
-        "a duration from 1ms to 1w, in seconds or like '1h 30min', or 0 to disable it", "DURATION", _show_duration
+        "a duration from 1ms to 1w, in seconds or with units, such as '1h 30min', or 0 to disable it",
+        "DURATION",
+        _show_duration,
     ),
 ]
 Keepalive = Annotated[
     float,
     BeforeValidator(_keepalive),
     ValueType(
-        f"a duration from 1s to {_KEEPALIVE_MAX}s, in seconds or like '1h 30min', or 0 to disable it",
+        f"a duration from 1s to {_KEEPALIVE_MAX}s, in seconds or with units, such as '1h 30min', or 0 to disable it",
         "DURATION",
         _show_duration,
     ),
@@ -243,7 +249,7 @@ Keepalive = Annotated[
 Drain = Annotated[
     float,
     BeforeValidator(_drain),
-    ValueType("a duration from 0 to 1h, in seconds or like '1min 30s'", "DURATION", _show_duration),
+    ValueType("a duration from 0 to 1h, in seconds or with units, such as '1min 30s'", "DURATION", _show_duration),
 ]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"],

@@ -248,9 +248,8 @@ class Supervisor:
         room = handover.room(len(listeners), len(self._pool) + change.workers)
         if clients > room:
             raise ConfigError(
-                f"{', '.join(change.changed)} cannot change now: there are {clients} connections to hand over, but the "
-                f"descriptor limit of this process allows {room}; raise LimitNOFILE= (ulimit -n), or reload again with "
-                "fewer connections"
+                f"{', '.join(change.changed)} cannot change now: the descriptor limit allows handing over {room} "
+                f"of {clients} connections; raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
             )
         # Until the new pool has counted them, the old one may accept as many clients as its limit allows.
         clients = max(clients, self._pool.terms.max_connections)

@@ -1,4 +1,4 @@
-"""The rivals: the best ordinary echo server on asyncio's own loop, or with the argument `uvloop` on uvloop's.
+"""The servers to compare with: the best ordinary echo server on asyncio's own loop, or on uvloop's (`uvloop`).
 
 A Protocol, not streams: `data_received` writes straight to the transport, which tries to send at once. Both loops set
 TCP_NODELAY on what they accept by themselves (asyncio since 3.6). Prints its port and serves 127.0.0.1 until killed.
@@ -24,14 +24,14 @@ class Echo(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Listen on a port that the kernel chooses, say which, and serve for ever."""
+    """Listen on a port that the kernel chooses, print it, and serve for ever."""
     server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 def main() -> None:
-    """Run on the loop that was asked for."""
+    """Run on the requested loop."""
     if sys.argv[1:] == ["uvloop"]:
         import uvloop
 

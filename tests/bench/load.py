@@ -1,4 +1,4 @@
-"""How much load `echoc load` makes out of a server, beside what the generator in C makes out of the same."""
+"""The load that `echoc load` generates, compared with that of the generator in C, on the same server."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.servers import ROOT, Failed, Server, echod_in, on_cpu
 
 GOAL = 0.5
-"""The least share of the generator's messages a second that echoc is to reach."""
+"""The goal: the least fraction of the C generator's messages per second that echoc must reach."""
 
 SIZE = 64
 SECONDS = 1.0
@@ -52,7 +52,7 @@ def _generator_rate(generator: str, port: int, connections: int) -> float:
         assert process.stdout is not None
         process.stdout.readline()  # "ready", or nothing
         began = time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either, and that is told
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either, which is reported
             print(f"go {1 << 40}", file=process.stdin, flush=True)
         word, *count = process.stdout.readline().split() or [""]
         elapsed = time.monotonic() - began

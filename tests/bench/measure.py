@@ -1,4 +1,4 @@
-"""How the servers take turns, so that whatever else the machine does happens to all of them."""
+"""The turns of the servers: they alternate, so that other load on the machine affects all of them alike."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from tests.bench.servers import Failed, Kind, Server, on_cpu
 __all__ = ["Case", "Failed", "Plan", "Round", "measure"]
 
 PHASE_SECONDS = 5
-"""The longest that a slice may take; the generator then sends nothing new, and is killed 10 s later."""
+"""Most seconds of a slice; after them the generator sends nothing new, and 10 s later it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is echoed: messages of `size` bytes, on lasting connections or each on one of its own."""
+    """The load: messages of `size` bytes, on permanent connections or each on a connection of its own."""
 
     size: int
     churn: bool = False
@@ -33,7 +33,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured: in each round every server is started afresh and has `slices` turns."""
+    """The number of measurements: in each round every server is restarted and has `slices` turns."""
 
     connections: int
     rounds: int
@@ -47,7 +47,7 @@ class Plan:
         )
 
     def messages(self, case: Case) -> int:
-        """How many messages make a slice: some 15 ms of work, so that the machine is in one mood for a whole turn."""
+        """The number of messages in a slice: about 15 ms, so that the machine's load stays the same in a turn."""
         return max(4 * self.connections, 300 if case.churn else 3000 // (1 + case.size // 4096))
 
 
@@ -63,7 +63,7 @@ class Round:
         return statistics.median(self.slices)
 
     def ratio(self, other: "Round") -> float:
-        """What this server's message costs as a share of the other's, slice by slice, of which the median."""
+        """The median, over all slices, of the cost of this server's message divided by that of the other's."""
         return statistics.median(mine / its for mine, its in zip(self.slices, other.slices, strict=True))
 
 
@@ -100,7 +100,7 @@ class Load:
         """Send that many messages; returns the server's CPU time for one, in microseconds."""
         pids = self._server.pids()
         before = self._server.cpu_ns()
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either, and that is told
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either, which is reported
             print(f"go {messages}", file=self._process.stdin, flush=True)
         (done,) = self._expect("done")
         used = self._server.cpu_ns() - before
@@ -127,8 +127,8 @@ class Load:
 def measure(case: Case, plan: Plan, kinds: Sequence[Kind], generator: str) -> dict[str, list[Round]]:
     """Run all rounds of a case; returns each server's, by its name.
 
-    In a round all servers are alive at once, and idle but for the one whose slice it is.  Their order is drawn anew for
-    each turn, from a fixed seed: none always follows the same.
+    In a round all servers run at once, and only the one whose slice it is has work.  Their order is drawn at random for
+    each turn, from a fixed seed, so that no server always follows the same other one.
     """
     cpus = sorted(os.sched_getaffinity(0))
     load_cpu, server_cpu = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)

@@ -9,12 +9,12 @@ from typing import Any
 from tests.bench.measure import Case, Round
 
 REFERENCES = ("uvloop", "echod")
-"""Whose cost the others' is divided by."""
+"""The server by whose cost the others' costs are divided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What the rounds gave."""
+    """The results of the rounds."""
 
     median: float
     low: float
@@ -22,11 +22,11 @@ class Spread:
 
     @classmethod
     def over(cls, values: Sequence[float]) -> "Spread":
-        """Of one value for each round."""
+        """The summary of one value for each round."""
         return cls(statistics.median(values), min(values), max(values))
 
     def show(self, digits: int) -> str:
-        """The three, for a person."""
+        """The three values in readable form."""
         return f"{self.median:.{digits}f} [{self.low:.{digits}f} {self.high:.{digits}f}]"
 
 
@@ -47,7 +47,7 @@ class Table:
         return Spread.over([mine.ratio(its) for mine, its in pairs])
 
     def render(self) -> str:
-        """The table, for a person."""
+        """The table in readable form."""
         references = [name for name in REFERENCES if name in self.rounds]
         lines = [[str(self.case), "us per message", *(f"/ {name}" for name in references)]]
         for name in self.rounds:
@@ -63,7 +63,7 @@ class Table:
 
 
 def cpu_model() -> str:
-    """What the kernel calls the processor, proc_cpuinfo(5)."""
+    """The kernel's name for the processor, proc_cpuinfo(5)."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model"):

@@ -1,4 +1,4 @@
-"""What an echo costs: echod beside asyncio, uvloop and C servers, in CPU time per message.  README.md has the method.
+"""The cost of an echo: echod compared with asyncio, uvloop and C, in CPU time per message.  README.md has the method.
 
     python tests/bench/run.py [--rounds N] [--sizes 64,1024] [--churn] [--servers echod,asyncio,uvloop,c] ...
 
@@ -38,10 +38,10 @@ CHURN_SIZE = 64
 
 
 class Parser(argparse.ArgumentParser):
-    """Leaves with 64, EX_USAGE, as echod does."""
+    """Exits with 64, EX_USAGE, as echod does."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one sentence."""
+        """Report an error in one sentence."""
         self.exit(64, f"{self.prog}: {message}\n")
 
 
@@ -82,7 +82,7 @@ def checkout(text: str) -> Path:
 
 
 def writable(text: str) -> TextIO:
-    """A file to write to; better to hear at the start that it can't be."""
+    """A file to write to; an error is better reported at the start."""
     try:
         return open(text, "w")
     except OSError as error:
@@ -116,7 +116,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def missing(options: argparse.Namespace) -> str:
-    """What the benchmark needs and this machine lacks, as a sentence, or ''."""
+    """A sentence with the requirements that this machine lacks, or ''."""
     if not shutil.which("cc"):
         return "the load generator is compiled on the spot, and there is no C compiler here: install one (cc)"
     if not os.access(start.PYTHON, os.X_OK):
@@ -135,7 +135,7 @@ def kinds(options: argparse.Namespace, directory: Path) -> list[Kind]:
 
 
 def describe_machine() -> str:
-    """The line without which no figure means anything."""
+    """The line that describes the machine, without which no figure is meaningful."""
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     build = "with" if optimised else "without"
     parts = [
@@ -151,7 +151,7 @@ def describe_machine() -> str:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM unwind the stack as SIGINT does, so that no server outlives the benchmark."""
+    """Make SIGTERM unwind the stack as SIGINT does, so that no server outlives the benchmark."""
 
     def handle_term(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> int:
 
 
 def judge(tables: list["report.Table"], start_ratio: float) -> int:
-    """Say whether the goals are met: 0, or 1."""
+    """Print whether the goals are met, and return 0 or 1."""
     met = start_ratio <= start.LIMIT
     status = int(not met)
     print(f"\ngoal of the start: {start_ratio:.2f}, at most {start.LIMIT}: {'met' if met else 'missed'}")

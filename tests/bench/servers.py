@@ -1,4 +1,4 @@
-"""The servers under comparison, each in processes of its own on one CPU, and what they have used of it."""
+"""The servers to compare, each in processes of its own on one CPU, and the CPU time that they use."""
 
 import json
 import os
@@ -18,10 +18,10 @@ ROOT = HERE.parents[1]
 START_TIMEOUT = STOP_TIMEOUT = 10.0
 """Seconds for a server to listen, and to end on SIGTERM before it is killed."""
 POLL = 0.01
-"""Seconds between looks at what a starting server has said."""
+"""Seconds between checks of the output of a starting server."""
 
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "PYTHONSAFEPATH")
-"""Variables that would change what is measured begin with these."""
+"""The prefixes of variables that would change the measurement."""
 
 
 class Failed(Exception):
@@ -49,7 +49,7 @@ SERVERS: dict[str, Callable[[Path], Kind]] = {
     "uvloop": lambda directory: Kind("uvloop", (sys.executable, "asyncio_echo.py", "uvloop")),
     "c": lambda directory: Kind("c", (compile_program("epoll_echo.c", directory),)),
 }
-"""By name, what makes each; the argument is a directory for compiled programs."""
+"""By name, the function that creates each; its argument is a directory for compiled programs."""
 
 
 def compile_program(source: str, directory: Path) -> str:
@@ -64,7 +64,7 @@ def compile_program(source: str, directory: Path) -> str:
 
 @contextmanager
 def on_cpu(cpu: int | None) -> Iterator[None]:
-    """What is started within inherits this CPU alone (sched_setaffinity(2)); None leaves it free."""
+    """Processes started in the block inherit this CPU alone (sched_setaffinity(2)); None sets nothing."""
     before = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
@@ -75,10 +75,10 @@ def on_cpu(cpu: int | None) -> Iterator[None]:
 
 
 class Server:
-    """A running server; as a context, it is ended on the way out.  Raises `Failed` if it does not come up.
+    """A running server; as a context manager, it ends the server.  Raises `Failed` if the server does not start.
 
-    What it says goes to a file: a pipe would need a reader, which would run beside the load generator and be paid for
-    by the server's wake-ups.
+    Its output goes to a file: a pipe would need a reader, which would run beside the load generator, and whose wake-ups
+    would cost the server time.
     """
 
     def __init__(self, kind: Kind, cpu: int | None, log: IO[str]) -> None:
@@ -124,14 +124,14 @@ class Server:
             raise Failed(f"a process of {self.name} ended: {self.last_words()}") from None
 
     def pids(self) -> list[int]:
-        """Its process and all that descend from it."""
+        """Its process and all descendants."""
         found = [self._process.pid]
         for pid in found:
             found.extend(int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(path))
         return found
 
     def last_words(self) -> str:
-        """The end of what it said, or a remark that it said nothing."""
+        """The end of its output, or a remark that there was none."""
         lines = self._said()
         return lines[-1] if lines else "(it said nothing)"
 

@@ -1,4 +1,4 @@
-"""How long echoc takes to start, beside a Python that imports what any such client needs."""
+"""The start time of echoc, compared with a Python that imports the modules that any such client needs."""
 
 import random
 import subprocess
@@ -10,9 +10,9 @@ LIMIT = 1.5
 TURNS = 41
 
 PYTHON = "/usr/bin/python3"
-"""What an installed echoc runs on; others have more, or less, that each start without -S must look at."""
+"""The interpreter of an installed echoc; others have other site-packages, which a start without -S must read."""
 
-# What packaging/install.sh has in the command echoc comes to this.
+# Equivalent to the command echoc that packaging/install.sh writes.
 _STUB = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from echod.client.cli import main; sys.exit(main())"
 _ECHOC = (PYTHON, "-IS", "-c", _STUB, "--version")
 _BASELINE = (PYTHON, "-I", "-c", "import argparse, socket")
@@ -20,7 +20,7 @@ BASELINE = 'python3 -I -c "import argparse, socket"'
 
 
 def measure(turns: int = TURNS) -> list[float]:
-    """echoc's time from start to end as a share of the other's, turn by turn; after one turn to compile and to warm up.
+    """echoc's run time divided by the other's, turn by turn, after one turn to compile and warm up.
 
     Raises `Failed` if either fails.
     """

@@ -257,8 +257,8 @@ class TestRefused:
                 send_and_get(client, b"before")
             echod.hang_up_on("host = '127.0.0.1'\nworkers = 2")
             assert echod.wait_for("reload_refused")["problem"] == (
-                "workers cannot change now: there are 6 connections to hand over, but the descriptor limit of this "
-                "process allows 5; raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
+                "workers cannot change now: the descriptor limit allows handing over 5 of 6 connections; "
+                "raise LimitNOFILE= (ulimit -n), or reload again with fewer connections"
             )
             for client in clients:
                 send_and_get(client, b"after")

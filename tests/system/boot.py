@@ -19,23 +19,23 @@ from tests.system.machine import Machine, readable
 BOOT_TIMEOUT = 120.0  # seconds
 POWER_OFF_TIMEOUT = 30.0
 
-# However this process ends, even by kill -9, nspawn gets SIGTERM and powers the machine off. $0 is the cgroup to be in.
+# However this process ends, even by kill -9, nspawn gets SIGTERM and powers the machine off. $0 is the cgroup to join.
 LAUNCH = ("setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"')
 
 NSPAWN = (
     *("systemd-nspawn", "--quiet", "--boot", "--console=pipe"),
     # Shared lock on the root (otherwise only one machine at a time could use it), overlay in memory on top.
     *("--read-only", "--volatile=overlay"),
-    # Loopback and nothing else. So the tests also prove that nothing wants a network.
+    # Loopback and nothing else, so the tests also prove that nothing needs a network.
     "--private-network",
-    # The host need not run systemd: nspawn asks no machined for a name and no systemd for a scope.
+    # The host need not run systemd: nspawn requests no name from machined and no scope from systemd.
     *("--register=no", "--keep-unit"),
     # The inner systemd must be able to load the BPF programs of IPAddressDeny= and to set up every namespace of a
     # hardened unit, as it could on a real machine.
     "--capability=all",
     # READY=1 comes when the inner systemd has finished booting, not when nspawn has started it.
     "--notify-ready=yes",
-    # What systemd takes as "halt"; nspawn sends it when it is told to end.
+    # The signal that means "halt" to systemd; nspawn sends it when it gets SIGTERM.
     "--kill-signal=SIGRTMIN+3",
 )
 
@@ -54,7 +54,7 @@ def boot(suite: str, root: Path, scratch: Path) -> Iterator[Machine]:
     Raises AssertionError with the console's last lines if the boot is not finished within BOOT_TIMEOUT.
     """
     console, notify = scratch / f"{suite}.console", scratch / f"{suite}.notify"
-    # Unique on the host: nspawn keeps state by it.
+    # Unique on the host: nspawn keeps state under this name.
     name = f"echod-{suite}-{secrets.token_hex(4)}"
     environment = os.environ | NSPAWN_ENVIRONMENT | {"NOTIFY_SOCKET": str(notify)}
     with (
@@ -103,7 +103,7 @@ def own_cgroup(name: str) -> Iterator[Path]:
 
 
 def wait_until_empty(cgroup: Path) -> None:
-    """Return when the last process in the cgroup and below is gone; after POWER_OFF_TIMEOUT at the latest."""
+    """Return when the last process in the cgroup and below has exited, but after POWER_OFF_TIMEOUT at the latest."""
     with (cgroup / "cgroup.events").open() as events:
         changes = select.poll()
         changes.register(events, select.POLLPRI)
@@ -116,7 +116,7 @@ def wait_until_booted(nspawn: subprocess.Popen[bytes], notifications: socket.soc
     leader, ready = 0, False
     deadline = time.monotonic() + BOOT_TIMEOUT
     while not (leader and ready):
-        # A datagram, or a look once a second at whether nspawn has given up.
+        # Wait for a datagram, and check once a second whether nspawn has given up.
         if readable(notifications.fileno(), min(deadline, time.monotonic() + 1.0)):
             for line in notifications.recv(8192).decode().splitlines():
                 key, _, value = line.partition("=")

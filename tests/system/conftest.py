@@ -14,8 +14,8 @@ from tests.system.boot import boot
 from tests.system.machine import Machine
 from tests.system.service import Service
 
-# As an installation leaves it, but for the start. Not /etc/hosts: a minimal Debian has none, and echod must find
-# localhost without it.
+# The state after an installation, except that echod does not run. /etc/hosts is removed: a minimal Debian has none, and
+# echod must find localhost without it.
 CLEAN = """
 systemctl stop 'echod*.socket' 'echod*.service'
 systemctl --quiet disable echod.socket
@@ -32,7 +32,7 @@ def prepared() -> dict[str, Path]:
     reason = roots.missing()
     if reason:
         pytest.skip(f"no machine can be booted here: {reason}")
-    # The first time this takes minutes. It ends by time limits of its own, so pytest's need not.
+    # The first time this takes minutes, and it has time limits of its own, so pytest's is disabled.
     faulthandler.cancel_dump_traceback_later()
     with ThreadPoolExecutor() as pool:
         return dict(zip(roots.SUITES, pool.map(roots.create, roots.SUITES), strict=True))
@@ -67,7 +67,7 @@ def booted(
     packages: list[Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Machine]:
-    """A machine with the packages installed; one for all tests, which pytest therefore runs suite by suite."""
+    """A machine with the packages installed, shared by all tests, which pytest therefore runs suite by suite."""
     suite: str = request.param
     with boot(suite, prepared[suite], tmp_path_factory.mktemp(suite)) as machine:
         package.install(machine, packages)
@@ -76,7 +76,7 @@ def booted(
 
 @pytest.fixture(params=roots.SUITES)
 def fresh(request: pytest.FixtureRequest, prepared: dict[str, Path], tmp_path: Path) -> Iterator[Machine]:
-    """A machine on which echod never was; one for each test that wants it."""
+    """A machine on which echod was never installed; each test that needs it gets its own."""
     with boot(request.param, prepared[request.param], tmp_path) as machine:
         yield machine
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 RUN_TIMEOUT = 180.0
-"""Seconds that a command may take: apt's twenty times over, for a machine that is busy."""
+"""Seconds that a command may take: twenty times as long as apt, in case the machine is busy."""
 PATIENCE = 60.0
-"""Seconds within which something must have happened that is waited for."""
+"""Seconds within which an awaited event must happen."""
 POLL = 0.05
 
-# What a login on a fresh system has, and nothing of the host's.
+# The variables of a login on a fresh system, and none of the host's.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -26,7 +26,7 @@ ENVIRONMENT = {
 }
 
 
-# Called with the file last, before it what else systemctl wants an editor to do.
+# systemctl passes the file as the last argument, after options for the editor.
 EDITOR = """\
 #!/bin/sh
 for file; do :; done
@@ -92,12 +92,12 @@ class Machine:
         return dict(line.split("=", 1) for line in listing.splitlines())
 
     def listening(self) -> set[str]:
-        """The TCP addresses that somebody listens on, as ss(8) writes them."""
+        """The TCP addresses of listening sockets, as ss(8) writes them."""
         listeners = self.output("ss", "--no-header", "--listening", "--tcp", "--numeric")
         return {line.split()[3] for line in listeners.splitlines()}
 
     def edit_unit(self, unit: str, text: str) -> None:
-        """Type `text` where `systemctl edit` wants it; it wants a terminal and an editor."""
+        """Enter `text` by `systemctl edit`, which needs a terminal and an editor."""
         self.write("/run/text", text)
         self.write("/run/editor", EDITOR)
         self.run("chmod", "755", "/run/editor")
@@ -115,14 +115,14 @@ class Machine:
         return value
 
     def journaled(self, *arguments: str) -> str:
-        """What journalctl prints, of all that was sent to the journal before."""
-        # journald answers when it has worked off what is in its queues; until then an entry may be on its way there.
+        """The output of journalctl, including everything that was sent to the journal before this call."""
+        # journald answers once it has processed its queues; until then an entry may still be in them.
         self.run("journalctl", "--sync")
         return self.output("journalctl", "--quiet", *arguments)
 
     @contextmanager
     def journal(self, *selection: str) -> Iterator["Journal"]:
-        """Follow the journal from this moment on, `selection` as for journalctl."""
+        """Follow the journal from now on, with journalctl's arguments `selection`."""
         # Only an empty journal has no cursor, and a booted machine's is not.
         shown = self.journaled("--lines=0", "--show-cursor")
         cursor = shown.removeprefix("-- cursor: ")
@@ -144,7 +144,7 @@ class Journal:
         self._pending = b""
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = PATIENCE) -> dict[str, Any]:
-        """The next entry that `wanted` accepts. Raises AssertionError with what came instead after `timeout` s."""
+        """The next entry that `wanted` accepts. After `timeout` s, raises AssertionError with the other entries."""
         deadline = time.monotonic() + timeout
         while True:
             entry = self._next(deadline)
@@ -173,7 +173,7 @@ class Journal:
 
 
 def event_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON object in a journal entry's message; empty for what others wrote, such as systemd."""
+    """The JSON object in a journal entry's message; empty for messages of other programs, such as systemd."""
     message = entry.get("MESSAGE")
     if not isinstance(message, str) or not message.startswith("{"):
         return {}
@@ -189,7 +189,7 @@ def readable(descriptor: int, deadline: float) -> bool:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End what Machine.start() began, and what that started, and close the pipes; fine if it has ended already."""
+    """End a command of Machine.start() and its children, which may have exited already, and close the pipes."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

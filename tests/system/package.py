@@ -1,4 +1,4 @@
-"""The Debian packages, built as `make deb` builds them and put into a machine as a person would."""
+"""The Debian packages, built by `make deb` and installed as an administrator would."""
 
 import os
 import platform
@@ -12,17 +12,17 @@ from tests.system.machine import Machine
 CHECKOUT = Path(__file__).parents[2]
 MACHINE = platform.machine()
 WHEELS = CHECKOUT / "build/wheels" / MACHINE
-"""What `make wheels` has filled, before these tests began."""
+"""The directory that `make wheels` has filled before the tests."""
 
 BUILD_TIMEOUT = 500.0  # seconds
 PARTS = ("echod", "etc", "packaging", "Makefile", "pyproject.toml", "CHANGELOG.md", "README.md", "LICENSE")
-"""What is needed of the checkout to build and to install."""
+"""The parts of the checkout that are needed to build and to install."""
 
 VERSION = "0.1.0"
 
 
 def copy_checkout(into: Path) -> Path:
-    """The parts of the checkout in a new directory `into`."""
+    """Copy these parts of the checkout to a new directory `into`."""
     into.mkdir()
     for part in PARTS:
         if (CHECKOUT / part).is_dir():
@@ -33,7 +33,7 @@ def copy_checkout(into: Path) -> Path:
 
 
 def substitute(file: Path, old: str, new: str) -> None:
-    """Change a text in a file. Raises AssertionError if it is not there."""
+    """Replace a text in a file. Raises AssertionError if the file does not have it."""
     text = file.read_text()
     assert old in text, f"{file} has no {old!r}"
     file.write_text(text.replace(old, new))
@@ -84,7 +84,7 @@ def copy_packages(machine: Machine, packages: list[Path], into: str = "/root/dis
 
 
 def install(machine: Machine, packages: list[Path], *options: str) -> str:
-    """Install, upgrade or downgrade, and return what was printed; there is no network to do it with."""
+    """Install, upgrade or downgrade without a network, and return what was printed."""
     names = copy_packages(machine, packages)
     apt = ("apt-get", "install", "--yes", "--option=Dpkg::Options::=--force-confold", *options, *names)
     done = machine.run("env", "DEBIAN_FRONTEND=noninteractive", *apt)

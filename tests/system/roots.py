@@ -1,4 +1,4 @@
-"""Fresh Debian roots to boot, made once and kept outside the checkout.
+"""Fresh Debian roots to boot, created once and kept outside the checkout.
 
 debootstrap takes about a minute and 250 MB for one, so they are cached. Nothing ever writes to a finished root: every
 boot puts an overlay in memory over it (see boot.py), which is why a root can serve two test runs at the same time.
@@ -17,8 +17,8 @@ from pathlib import Path
 # The oldest and the newest Debian that the packages are for: systemd 252 with Python 3.11, and 257 with 3.13.
 SUITES = ("bookworm", "trixie")
 
-# No more than the daemon itself may expect, so that a forgotten dependency shows; dbus, because systemd-run needs it;
-# what loads completions; and what the commands in the README are typed with.
+# No more than the daemon itself requires, so that a missing dependency is noticed; dbus, because systemd-run needs it;
+# bash-completion; and the programs in the commands of the README.
 PACKAGES = (
     "systemd",
     "systemd-sysv",
@@ -37,7 +37,7 @@ PACKAGES = (
 # in, they fail, and a machine that is "degraded" from the beginning hides what a test breaks.
 MASKED = ("console-getty.service", "systemd-modules-load.service")
 
-# Raise it when anything else in create() changes what a root holds.
+# Increase it when another change of create() changes the contents of a root.
 RECIPE = 1
 
 CREATE_TIMEOUT = 600.0  # seconds; ten times what it takes here, for a slow mirror
@@ -55,21 +55,21 @@ def missing() -> str | None:
 
 
 def cache() -> Path:
-    """Where roots are kept: SYSTEM_TEST_CACHE, or echod-tests in the user's cache directory."""
+    """The directory of the roots: SYSTEM_TEST_CACHE, or echod-tests in the user's cache directory."""
     named = os.environ.get("SYSTEM_TEST_CACHE")
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(named) if named else user / "echod-tests"
 
 
 def create(suite: str) -> Path:
-    """The suite's root, from the cache or new. Of two runs that want the same one, the second waits for the first.
+    """The suite's root, from the cache or new. If two runs need the same root, the second waits for the first.
 
     Raises RuntimeError with debootstrap's last words if it fails, subprocess.TimeoutExpired if it does not end.
     """
     recipe = repr((suite, PACKAGES, MASKED, RECIPE))
     key = f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     root = cache() / key
-    # A root holds set-user-id programs that nobody updates: keep other users out.
+    # A root contains set-user-id programs that are never updated, so other users must have no access.
     cache().mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(cache() / f"{key}.lock"):
         if not root.exists():
@@ -109,7 +109,7 @@ def debootstrap(suite: str, target: Path) -> None:
 def mirror() -> str:
     """SYSTEM_TEST_MIRROR, or the mirror that this machine's apt takes Debian from.
 
-    Asked of apt instead of read from sources.list, because there are two formats of that and any number of files.
+    Apt itself is queried, because sources.list has two formats and any number of files.
     """
     named = os.environ.get("SYSTEM_TEST_MIRROR")
     if named:

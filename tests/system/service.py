@@ -1,4 +1,4 @@
-"""echod.service inside a machine, as a test sees it from outside: processes, events, what a client gets."""
+"""echod.service inside a machine, seen from outside: processes, events, and echoes."""
 
 import json
 from collections.abc import Mapping
@@ -44,16 +44,16 @@ class Service:
         self.machine.run("systemctl", "daemon-reload")
 
     def start(self) -> None:
-        """Start the unit and return once the daemon has said READY=1, and `ready` to the journal.
+        """Start the unit and return once the daemon has sent READY=1, and `ready` is in the journal.
 
-        The latter comes later: whoever waits for the next `ready` would get this one.
+        `ready` comes later than READY=1, and a test that waits for the next `ready` must not get this one.
         """
         with self.machine.journal(f"--unit={self.unit}") as journal:
             self.machine.run("systemctl", "start", self.unit)
             journal.wait_for_event("ready")
 
     def wait_for_status(self, wanted: str) -> None:
-        """Return when the unit's sentence has that in it; while systemd tries again and again, it is empty between."""
+        """Return when the unit's status contains this text; it may be empty while systemd restarts the unit."""
         found = self.show("StatusText")
         while wanted not in found:
             found = self.machine.wait_for_change(self.unit, "StatusText", found)
@@ -84,7 +84,7 @@ class Service:
     def events(self) -> list[dict[str, Any]]:
         """The journal's entries from the unit's last start, each JSON event with its entry's PRIORITY beside it.
 
-        Not by the invocation: a journald that is late gives the last entries of one process that of the next.
+        Not selected by invocation: a slow journald gives the last entries of one process the invocation of the next.
         """
         of_unit = f"_SYSTEMD_UNIT={self.unit}"
         starting = self.machine.journaled("--output=json", "--lines=1", of_unit, "ECHOD_EVENT=starting")
@@ -93,7 +93,7 @@ class Service:
         return [parse(json.loads(line)) for line in lines.splitlines()]
 
     def invocation(self) -> str:
-        """What selects in the journal all that the unit's processes wrote since its last start."""
+        """The arguments that select the journal entries of the unit's processes since its last start."""
         return f"_SYSTEMD_INVOCATION_ID={self.show('InvocationID')}"
 
     def echoes(self, host: str = "127.0.0.1", port: int = PORT) -> bool:

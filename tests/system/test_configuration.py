@@ -10,7 +10,7 @@ from tests.system.test_failures import send
 
 
 def check(service: Service, addresses: set[str]) -> None:
-    """It must listen on just these, say so in its status, and echo on each."""
+    """Check that echod listens on exactly these addresses, shows them in its status, and echoes on each."""
     assert service.machine.listening() == addresses
     for address in addresses:
         assert address in service.show("StatusText")
@@ -31,7 +31,7 @@ def check(service: Service, addresses: set[str]) -> None:
 def test_the_host_of_the_file_is_where_it_listens(
     machine: Machine, service: Service, host: str, addresses: set[str]
 ) -> None:
-    """Every address, every one of IPv4, a name, one address."""
+    """echod listens where `host` says: every address, every IPv4 address, a name, one address."""
     machine.write(CONFIG, f'host = "{host}"\n')
     service.start()
     check(service, addresses)
@@ -56,16 +56,16 @@ def test_port_7_by_the_drop_in(machine: Machine, service: Service) -> None:
 
 
 def test_port_7_without_the_drop_in_says_what_is_missing(machine: Machine, service: Service) -> None:
-    """The status has the sentence that tells what to do."""
+    """The status has the sentence with the remedy."""
     machine.write(CONFIG, "port = 7\n")
-    service.configure(Restart="no")  # which would begin with an empty status
+    service.configure(Restart="no")  # a restart would begin with an empty status
     assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
     assert "port 7 is privileged" in service.show("StatusText")
     assert "port 7 is privileged" in service.status()
 
 
 def test_the_environment_by_systemctl_edit(machine: Machine, service: Service) -> None:
-    """A variable in a drop-in, as `systemctl edit` writes it, is stronger than the file."""
+    """A variable in a drop-in, as `systemctl edit` writes it, overrides the file."""
     machine.write(CONFIG, "port = 10001\n")
     machine.edit_unit(UNIT, "[Service]\nEnvironment=ECHOD_PORT=10002\n")
     service.start()
@@ -73,7 +73,7 @@ def test_the_environment_by_systemctl_edit(machine: Machine, service: Service) -
 
 
 def test_a_reload_of_a_wrong_configuration_keeps_serving(machine: Machine, served: Service) -> None:
-    """systemctl reload fails, the status says why, and the same process goes on as it was."""
+    """systemctl reload fails, the status says why, and the same process continues unchanged."""
     parent = served.parent
     machine.write(CONFIG, 'port = "ten thousand"\n')
     assert machine.run("systemctl", "reload", UNIT, check=False).returncode != 0
@@ -85,7 +85,7 @@ def test_a_reload_of_a_wrong_configuration_keeps_serving(machine: Machine, serve
 
 
 def test_a_reload_of_a_right_configuration_takes_effect(machine: Machine, served: Service) -> None:
-    """systemctl reload returns when the new settings hold, and the process is the same."""
+    """systemctl reload returns once the new settings are in effect, and the process is the same."""
     parent = served.parent
     machine.write(CONFIG, "[limits]\nmax_connections = 5\n")
     with machine.journal(f"--unit={UNIT}") as journal:
@@ -96,14 +96,14 @@ def test_a_reload_of_a_right_configuration_takes_effect(machine: Machine, served
 
 
 def test_a_reload_lasts_until_the_daemon_has_seen_it(machine: Machine, served: Service) -> None:
-    """systemctl reload waits for one that is slow to look at its signals, and then for what it has to say."""
+    """systemctl reload waits for a daemon that handles its signals late, and then for its READY=1."""
     served.configure(WatchdogSec="0")
     machine.run("systemctl", "restart", UNIT)
     machine.write(CONFIG, "[limits]\nmax_connections = 5\n")
     send(served, signal.SIGSTOP, served.parent)
     reload = machine.start("systemctl", "reload", UNIT)
     try:
-        # The check of the configuration, and then the signal: what is left of the reload is the daemon's part.
+        # The configuration was checked, and the signal was sent; the rest of the reload is up to the daemon.
         found = {"SubState": "running", "ControlPID": "0"}
         while not (found["SubState"].startswith("reload") and found["ControlPID"] == "0"):
             assert reload.poll() is None, "it is over"
@@ -129,7 +129,7 @@ def test_each_instance_has_its_file(machine: Machine, service: Service) -> None:
 
 
 def test_an_instance_without_a_file_says_so(machine: Machine) -> None:
-    """And is not tried again."""
+    """An instance without a file fails, and systemd does not start it again."""
     assert machine.run("systemctl", "start", "echod@none", check=False).returncode != 0
     status = Service(machine, "echod@none").status()
     assert "/etc/echod/none.toml: cannot be read: No such file or directory" in status

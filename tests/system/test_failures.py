@@ -12,7 +12,7 @@ from tests.system.machine import PATIENCE, Journal
 from tests.system.service import PORT, UNIT, Service
 
 WATCHDOG = "60s"
-"""Where a worker hangs: until all is well again up to 8 of the unit's 10 s pass, and on a slow machine all of them."""
+"""For a worker that hangs: replacing it takes up to 8 of the unit's 10 s, and on a slow machine more."""
 
 
 @contextmanager
@@ -28,20 +28,20 @@ def send(service: Service, signal_: signal.Signals, pid: int) -> None:
 
 
 def alive(service: Service, pids: set[int]) -> set[int]:
-    """Which of these processes exist."""
+    """The processes among these that exist."""
     return pids & {int(name) for name in service.machine.output("ls", "/proc").split() if name.isdigit()}
 
 
 @pytest.fixture
 def two_workers(service: Service) -> Service:
-    """The service with one worker more than the one that a test strikes."""
+    """The service with two workers, of which a test strikes one."""
     service.configure(Environment="ECHOD_WORKERS=2", WatchdogSec=WATCHDOG)
     service.start()
     return service
 
 
 def test_killing_the_parent_restarts_everything(served: Service) -> None:
-    """kill -9 of the parent takes its workers along; the service is back by itself, and serves."""
+    """kill -9 of the parent kills its workers too; systemd restarts the service, which serves again."""
     parent, workers = served.parent, served.workers()
     with journal_of(served) as journal:
         send(served, signal.SIGKILL, parent)
@@ -52,7 +52,7 @@ def test_killing_the_parent_restarts_everything(served: Service) -> None:
 
 
 def test_killing_a_worker_is_the_parents_business(two_workers: Service) -> None:
-    """kill -9 of a worker: the parent replaces it and nothing else; for systemd nothing happened."""
+    """kill -9 of a worker: the parent replaces this worker alone, and systemd notices nothing."""
     check_replacement(two_workers, signal.SIGKILL)
 
 
@@ -74,7 +74,7 @@ def test_a_hung_loop_is_replaced(service: Service) -> None:
         service.start()
         parent, workers = service.parent, service.workers()
         with journal_of(service) as journal:
-            # The client is over when the worker that has it is.
+            # The client's connection ends with the worker.
             service.machine.run("nc", "-N", "-p", "40007", "127.0.0.1", str(PORT), check=False)
             exited = journal.wait_for_event("worker_exited")
             journal.wait_for_event("worker_started")
@@ -87,7 +87,7 @@ def test_a_hung_loop_is_replaced(service: Service) -> None:
 
 
 def check_replacement(service: Service, blow: signal.Signals) -> None:
-    """Strike one worker down; another must take its place, and every other process be as it was."""
+    """Strike one worker; another must replace it, and every other process must be unchanged."""
     parent, (struck, spared) = service.parent, sorted(service.workers())
     with journal_of(service) as journal:
         send(service, blow, struck)
@@ -101,7 +101,7 @@ def check_replacement(service: Service, blow: signal.Signals) -> None:
 
 
 def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
-    """SIGSTOP of the parent: no WATCHDOG=1 comes any more, so systemd restarts the service."""
+    """SIGSTOP of the parent: no more WATCHDOG=1 is sent, so systemd restarts the service."""
     service.start()
     parent, workers = service.parent, service.workers()
     with journal_of(service) as journal:
@@ -114,9 +114,9 @@ def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
 
 
 def test_a_healthy_daemon_keeps_the_watchdog_fed(service: Service) -> None:
-    """WATCHDOG=1 goes on coming, over three of systemd's periods with nothing to do."""
+    """WATCHDOG=1 is sent for three of systemd's periods, although there is nothing to do."""
     service.start()
-    # As it is in the unit: on a slow machine a shorter one would be over before the daemon comes to say so.
+    # As in the unit: on a slow machine a shorter period would end before the daemon can send it.
     period = service.show("WatchdogUSec")
     assert period == "10s"
     stamp = "WatchdogTimestampMonotonic"
@@ -137,14 +137,14 @@ def test_a_crash_loop_backs_off(service: Service) -> None:
         restarts = "0"
         while int(restarts) < 4:
             restarts = service.machine.wait_for_change(UNIT, "NRestarts", restarts)
-        # The fourth restart has failed in the meantime, or will: from then on there is only what waits.
+        # The fourth restart has failed meanwhile, or will fail: from then on only the waiting script runs.
         wait_for_back_off(service)
     finally:
         service.machine.run("systemctl", "stop", "taker.socket", UNIT)
 
 
 def test_a_start_by_hand_ends_the_waiting(service: Service) -> None:
-    """After a crash loop a start by hand counts restarts from none again."""
+    """After a crash loop, a start by hand resets the number of restarts."""
     taken = f"--socket-property=ListenStream=127.0.0.1:{PORT}"
     service.machine.run("systemd-run", "--unit=taker", taken, "sleep", "infinity")
     try:
@@ -165,9 +165,9 @@ def test_restarts_by_hand_never_trip_a_limit(served: Service) -> None:
 
 
 def wait_for_back_off(service: Service) -> None:
-    """Return when what waits is the only process that the unit has.
+    """Return when the waiting script is the only process of the unit.
 
-    It is looked for again where it has ended, or is not what it is to be yet, since systemd looked.
+    The check is repeated if the process has exited meanwhile, or has not executed the script yet.
     """
     deadline = time.monotonic() + PATIENCE
     while True:

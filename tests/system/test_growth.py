@@ -1,4 +1,4 @@
-"""What an echod holds does not grow: not with the connections that it has served, nor with the restarts behind it."""
+"""The resources of echod do not grow with the number of connections served or of restarts."""
 
 import faulthandler
 import json
@@ -12,23 +12,23 @@ from tests.system.machine import RUN_TIMEOUT, kill, readable
 from tests.system.service import CONFIG, UNIT, Service
 
 STAYING = 50
-"""Clients that are connected all the while."""
+"""Clients that stay connected."""
 RESTARTS = 100
 PER_RESTART = 500
 """Connections during a restart and after it."""
 PER_LIFE = 50_000
-"""Connections to one echod: what grew with these would be gone with it."""
+"""Connections to one process of echod: a leak per connection would end with the process."""
 WARM_UP_RESTARTS = 5
 WARM_UP = 5_000
-"""Connections that an echod has served before it is looked at: by then all that it needs for them is there."""
+"""Connections served before the first measurement: by then echod has allocated everything that they need."""
 VARYING = {"memory", "descriptors of systemd", "unix sockets"}
-"""What depends on the collector of garbage, or on others: within `TOLERANCE` it is the same. All else is, or is not."""
+"""Figures that depend on garbage collection or other programs: compared within `TOLERANCE`, others exactly."""
 TOLERANCE = 0.05
 
-# Clients that stay, and for each line with a number so many that come and go: ten at once, each of which compares what
-# it gets back, and then closes, or resets, or ends its side and reads to the end; and of a hundred one that resets with
-# an echo unread that fills its buffers. After these, each of those that stay must be echoed, by the connection that it
-# had at first. It says how many were right of both.
+# Clients that stay, and for each line with a number, as many that come and go. Ten of them connect at once; each
+# compares its echo, and then closes, or resets, or closes its sending direction and reads to the end. One in a hundred
+# resets while an unread echo fills its buffers. After them, each client that stays must get an echo on its first
+# connection. The output is the number of successful clients of both kinds.
 CLIENTS = """
 import socket, struct, sys
 ADDRESS, RESET = ("127.0.0.1", 10000), struct.pack("ii", 1, 0)
@@ -74,9 +74,9 @@ for line in sys.stdin:
     print(right, sum(map(is_alive, staying)), flush=True)
 """
 
-# Of the unit: processes, threads, descriptors, and KiB of memory that is nobody else's, what parent and workers share
-# counted once. Of systemd: its descriptors, and which of them are echod's files in memory. Of the kernel: sockets,
-# which are there even if nobody has a descriptor of them, because they are in a queue. argv: the unit's control group.
+# Of the unit: processes, threads, descriptors, and KiB of private memory, where memory that parent and workers share is
+# counted once. Of systemd: its descriptors, and those of echod's files in memory. Of the kernel: sockets,
+# including those without a descriptor, because they are in a queue. argv: the unit's control group.
 FIGURES = """
 import contextlib, json, os, sys
 def lines(path):
@@ -106,19 +106,19 @@ print(json.dumps({
 
 
 class Clients:
-    """Those of CLIENTS, by the process that they are in."""
+    """The process of CLIENTS."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def come_and_go(self, count: int) -> None:
-        """Have so many come and go, and those that stay say that they are alive."""
+        """Open and close this number of connections, then check that those that stay are alive."""
         with self.coming_and_going(count):
             pass
 
     @contextmanager
     def coming_and_going(self, count: int) -> Iterator[None]:
-        """Have that done meanwhile. Raises AssertionError if one of them is not served, or one that stays is lost."""
+        """Do so during the block. Raises AssertionError if one is not served, or one that stays is lost."""
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
         assert stdin is not None
         assert stdout is not None
@@ -133,7 +133,7 @@ class Clients:
 
 @contextmanager
 def connected(service: Service) -> Iterator[Clients]:
-    """Clients that are there until the block is left."""
+    """Clients that are connected until the block is left."""
     process = service.machine.start("python3", "-c", CLIENTS, str(STAYING), stdin=-1)
     try:
         yield Clients(process)
@@ -142,7 +142,7 @@ def connected(service: Service) -> Iterator[Clients]:
 
 
 def restart(service: Service, clients: Clients, times: int) -> None:
-    """Restart so many times while clients come and go; each time those that stay go on with another process."""
+    """Restart this number of times while clients come and go; those that stay continue with each new process."""
     parents = {service.parent}
     for _ in range(times):
         with clients.coming_and_going(PER_RESTART):
@@ -153,20 +153,20 @@ def restart(service: Service, clients: Clients, times: int) -> None:
 
 
 def wait_until_the_others_are_gone(service: Service) -> None:
-    """Return when echod, too, knows that only those are connected that stay."""
+    """Return when echod counts only the clients that stay."""
     found = service.show("StatusText")
     while not re.search(f": {STAYING} connections now", found):
         found = service.machine.wait_for_change(UNIT, "StatusText", found)
 
 
 def figures(service: Service) -> dict[str, int]:
-    """How much there is of what may grow."""
+    """The figures of everything that may grow."""
     held: dict[str, int] = json.loads(service.machine.output("python3", "-c", FIGURES, service.show("ControlGroup")))
     return held | {"stored": int(service.show("NFileDescriptorStore"))}
 
 
 def changed(service: Service, before: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """What is not as it was, and how much there was and is of it, once whatever is about to end has ended."""
+    """The figures that have changed, with old and new values, once processes that are about to end have ended."""
     deadline = time.monotonic() + RUN_TIMEOUT
     while True:
         after = figures(service)
@@ -177,14 +177,14 @@ def changed(service: Service, before: dict[str, int]) -> dict[str, tuple[int, in
 
 
 def is_same(name: str, before: int, after: int) -> bool:
-    """Whether a figure is as it was."""
+    """Whether a figure is unchanged."""
     return abs(after - before) <= (TOLERANCE * before if name in VARYING else 0)
 
 
 def test_nothing_grows(served: Service) -> None:
-    """After 100 restarts and 100,000 connections, half of them to one echod, it holds as much as before."""
+    """After 100 restarts and 100,000 connections, half of them to one process, all figures are unchanged."""
     faulthandler.cancel_dump_traceback_later()  # this takes a minute, and each of its steps has a time limit of its own
-    # The journal would take no more of the unit's events for a while, those that the next tests wait for included.
+    # The journal would drop the unit's events for a while, including those for which the next tests wait.
     served.machine.write(CONFIG, "[log]\nconnections = false\n")
     with connected(served) as clients:
         restart(served, clients, WARM_UP_RESTARTS)

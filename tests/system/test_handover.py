@@ -1,4 +1,4 @@
-"""Restarts of a booted system's echod: whoever is connected stays so, and gets every byte back, in order."""
+"""Restarts of echod on a booted system: connections stay open, and get every byte back, in order."""
 
 import json
 import random
@@ -15,9 +15,9 @@ from tests.system.machine import PATIENCE, Machine, kill
 from tests.system.service import CONFIG, PORT, UNIT, Service
 
 # Connections on which messages of 1 byte to 300 kB go out and are compared as they come back, one after the other with
-# pauses, so that this is not the bottleneck; and a fresh connection every 20 ms. Until a line comes; then each is
-# half-closed, and the end must come. It says what went wrong how often, which connections broke, which of those by a
-# reset, and of the longest time that each had to wait, in milliseconds, the median and other quantiles, in thousandths.
+# pauses, so that this is not the bottleneck; and a new connection every 20 ms, until a line arrives. Then each is
+# half-closed, and must end. The output has the number of errors of each kind, the connections that broke, those by a
+# reset, and quantiles (in thousandths) of the longest time, in milliseconds, that each connection had to wait.
 EXCHANGING = """
 import asyncio, collections, json, os, random, sys, time
 POOL = os.urandom(1 << 20)
@@ -78,8 +78,8 @@ async def main():
 asyncio.run(main())
 """
 
-# Many connections that are mostly quiet: one exchange on each, then on one after the other until a line comes, and then
-# on each again. It says how many are alive, and the longest time that an exchange took meanwhile, in milliseconds.
+# Many connections that are mostly idle: one exchange on each, then on one after the other until a line arrives, then
+# on each again. The output has the number of live ones, and the longest exchange in between, in milliseconds.
 MANY = """
 import itertools, resource, select, socket, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -101,19 +101,19 @@ print(sum(map(alive, clients)), round(1000 * longest), flush=True)
 
 
 PATIENT = "limits.drain_timeout = 100\n"
-"""Settings by which who waits for a worker that does not end waits longer than these clients do.  They wait for so long
-that no machine is too slow for them."""
+"""Settings with which a wait for a worker that does not exit lasts longer than these clients wait, which is long enough
+for any machine."""
 
 
 class Told:
-    """What the clients said at their end."""
+    """The output of the clients at their end."""
 
     counts: dict[str, Any]
 
     def check(self) -> list[str]:
-        """Assert that nothing was wrong, refused or held up by a time-out (PATIENT); which connections broke."""
+        """Assert that nothing was wrong, refused or delayed by a time-out (PATIENT); return the broken connections."""
         print(self.counts)
-        # How those ended that broke: before their bytes had come back, never behind an end that looks whole.
+        # A broken connection ended before its bytes had come back, and never with an end that looks complete.
         expected = {"messages", "connections", "lost", "reset", "waits", "ended", "ConnectionResetError"}
         assert self.counts.keys() <= expected, self.counts
         lost: list[str] = self.counts["lost"]
@@ -123,7 +123,7 @@ class Told:
 
 @contextmanager
 def exchanging(machine: Machine) -> Iterator[Told]:
-    """Clients that exchange bytes all the while; each has done so when the block is entered."""
+    """Clients that exchange bytes during the block; each has completed an exchange when it is entered."""
     told = Told()
     process = machine.start("python3", "-c", EXCHANGING, stdin=-1)
     try:
@@ -139,13 +139,13 @@ def exchanging(machine: Machine) -> Iterator[Told]:
 
 
 def of(service: Service, name: str) -> list[dict[str, Any]]:
-    """The events of that name since the last start."""
+    """The events with that name since the last start."""
     return [event for event in service.events() if event["event"] == name]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_restarts_drop_nobody(service: Service, workers: int) -> None:
-    """Three of them in a row, with one worker and with four; systemd keeps the listening sockets only afterwards."""
+    """Three restarts, with one worker and with four, close no connection; afterwards only the listeners are stored."""
     service.machine.write(CONFIG, f"workers = {workers}\n{PATIENT}")
     service.start()
     with exchanging(service.machine) as clients:
@@ -160,7 +160,7 @@ def test_restarts_drop_nobody(service: Service, workers: int) -> None:
 
 
 def test_reloads_drop_nobody(service: Service) -> None:
-    """Other terms, another number of workers, other addresses: who is connected is not touched, nobody is refused."""
+    """Reloads of terms, of the number of workers and of addresses close and refuse no connection."""
     service.machine.write(CONFIG, PATIENT)
     service.start()
     parent = service.parent
@@ -179,7 +179,7 @@ def test_reloads_drop_nobody(service: Service) -> None:
 
 
 def test_a_restart_into_a_restart_drops_nobody(service: Service) -> None:
-    """Wherever that has got to: systemd announces none to an echod that is starting."""
+    """A restart during any phase of a start closes no connection, although systemd runs no ExecStop= then."""
     service.machine.write(CONFIG, PATIENT)
     service.start()
     pieces = random.Random(0)
@@ -191,7 +191,7 @@ def test_a_restart_into_a_restart_drops_nobody(service: Service) -> None:
 
 
 def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
-    """Nor to one that is reloading."""
+    """A restart during a reload closes no connection, although systemd runs no ExecStop= then."""
     service.machine.write(CONFIG, PATIENT)
     service.machine.write(NEVER_HUNG_FILE, NEVER_HUNG.read_text())
     service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {NEVER_HUNG_FILE}")
@@ -207,13 +207,13 @@ NEVER_HUNG_FILE = "/usr/lib/echod/never-hung.py"
 
 
 def restart_into_reloads(service: Service) -> None:
-    """Three of them."""
+    """Restart three times during a reload."""
     service.start()
     with exchanging(service.machine) as clients, service.machine.journal(f"--unit={UNIT}") as journal:
         for size in range(100, 103):
             service.machine.write(CONFIG, f"chunk_size = {size}\n{PATIENT}")
             (worker,) = service.workers()
-            # The reload lasts until the worker has answered, and that it may not do before systemd has sent its signal.
+            # The reload lasts until the worker has answered, which it must not do before systemd has sent its signal.
             show = f"systemctl show --property=SubState,ControlPID {UNIT} | sort | xargs"
             reloads, stops = (
                 f'until {show} | grep "ControlPID=0 SubState={state}"; do :; done' for state in ("reload", "stop")
@@ -230,7 +230,7 @@ def restart_into_reloads(service: Service) -> None:
 def test_killed_workers(service: Service, workers: int, kills: int) -> None:
     """kill -9 of one after the other: no byte is wrong, and each connection that is lost has its event.
 
-    Of one that was old enough for a copy it is its own, of the others the count in the worker's.
+    A connection old enough for a copy has an event of its own; the others are counted in the worker's event.
     """
     service.machine.write(CONFIG, f"workers = {workers}\n{PATIENT}")
     service.start()
@@ -250,14 +250,14 @@ def test_killed_workers(service: Service, workers: int, kills: int) -> None:
 
 
 def wait_for_copies(service: Service, count: int) -> None:
-    """Wait until the parent has that many sockets more than at first."""
+    """Wait until the parent has this number of sockets more than at first."""
     deadline = time.monotonic() + PATIENCE
     while len(service.machine.output("ls", f"/proc/{service.parent}/fd").split()) < count:
         assert time.monotonic() < deadline, "there are no copies"
 
 
 def test_a_stop_ends_everything_in_good_order(machine: Machine, service: Service) -> None:
-    """What had arrived comes back, and then the end; nobody sees a reset, and nothing is kept that was before."""
+    """A stop echoes what had arrived and then closes, without a reset, and leaves nothing in the store."""
     machine.write(CONFIG, PATIENT)
     service.start()
     with exchanging(machine) as clients:
@@ -266,14 +266,14 @@ def test_a_stop_ends_everything_in_good_order(machine: Machine, service: Service
         service.start()
     print(clients.counts)
     assert "wrong" not in clients.counts
-    # Who arrives between the last look into a socket's queue and its end was nobody's client: the kernel resets it.
+    # The kernel resets a connection that arrives between the last accept from a queue and the end of its socket.
     assert peers
     assert not peers & set(clients.counts["reset"])
     assert service.show("NFileDescriptorStore") == "3"
 
 
 def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """The package's own restarts are no different."""
+    """The restarts by an upgrade and a downgrade of the package close no connection."""
     fresh.write(CONFIG, PATIENT)
     package.install(fresh, packages)
     with exchanging(fresh) as clients:
@@ -284,19 +284,19 @@ def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[P
 
 
 def test_thousands_of_clients(served: Service) -> None:
-    """All of them are alive after a restart."""
+    """Thousands of connections are alive after a restart."""
     assert alive_after_a_restart(served, 5000, PORT)
 
 
 def test_behind_echod_socket(service: Service) -> None:
-    """Connections by sockets of systemd's own are alive too, in a service without a network."""
+    """Connections to sockets of echod.socket, in a service without a network, are alive after a restart."""
     service.use("socket-activated.conf")
     service.start()
     assert alive_after_a_restart(service, 10, 7)
 
 
 def alive_after_a_restart(service: Service, count: int, port: int) -> bool:
-    """Whether so many clients, which are quiet meanwhile, are echoed before and after it."""
+    """Whether this number of clients, idle meanwhile, get their echo before and after a restart."""
     process = service.machine.start("python3", "-c", MANY, str(count), str(port), stdin=-1)
     try:
         assert process.stdin is not None

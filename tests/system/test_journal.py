@@ -1,4 +1,4 @@
-"""What echod tells, as the journal keeps it."""
+"""The events of echod in the journal."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def restarted(served: Service) -> Service:
 
 
 def test_one_json_object_an_entry(restarted: Service) -> None:
-    """Everything the daemon tells is one JSON object, in the order in which a start happens."""
+    """Each entry of the daemon is one JSON object, and those of a start are in its order."""
     names = [event["event"] for event in restarted.events()]
     assert names[0] == "starting"
     assert names.count("listening") == 2
@@ -36,14 +36,14 @@ def test_one_json_object_an_entry(restarted: Service) -> None:
 
 
 def test_jq_reads_what_echod_says(restarted: Service) -> None:
-    """`journalctl -t echod -o cat | jq` has no line in it that is no JSON."""
+    """Every line of `journalctl -t echod -o cat` is JSON, so jq can read it."""
     command = "journalctl -t echod -o cat | jq -r .event"
     names = restarted.machine.output("bash", "-o", "pipefail", "-c", command).splitlines()
     assert {"starting", "ready", "stopped"} <= set(names)
 
 
 def test_the_sentence_comes_first(restarted: Service) -> None:
-    """systemctl status and journalctl cut a line off at the width of the terminal: they show the sentence."""
+    """systemctl status and journalctl truncate a line at the width of the terminal, after the sentence."""
     told = entries(restarted.machine, restarted.invocation(), "ECHOD_EVENT=ready")
     assert [entry["MESSAGE"].startswith('{"message": "Ready: accepting connections on ') for entry in told] == [True]
 
@@ -60,7 +60,7 @@ def test_a_level_is_a_priority(machine: Machine, service: Service) -> None:
 
 
 def test_a_connection_is_found_by_its_fields(served: Service) -> None:
-    """Each field of an event is one of the journal's, and can be asked for."""
+    """Each field of an event is a field of the journal, by which entries can be selected."""
     with served.machine.journal("ECHOD_EVENT=connection_closed") as journal:
         assert served.echoes()
         closed = journal.wait_for_event("connection_closed")
@@ -74,7 +74,7 @@ def test_a_connection_is_found_by_its_fields(served: Service) -> None:
 
 
 def test_the_story_of_a_connection_is_told_by_its_id(machine: Machine, service: Service) -> None:
-    """ECHOD_CONNECTION selects all that happened to one client, from its acceptance to its end."""
+    """ECHOD_CONNECTION selects all events of one connection, from its acceptance to its end."""
     machine.write(CONFIG, '[log]\nlevel = "debug"\n')
     service.start()
     with machine.journal("ECHOD_EVENT=connection_closed") as journal:
@@ -92,7 +92,7 @@ def test_the_story_of_a_connection_is_told_by_its_id(machine: Machine, service: 
 
 
 def test_an_entry_is_from_the_process_that_made_it(served: Service) -> None:
-    """A worker's events have the worker's pid, as journald itself found it."""
+    """A worker's events have the worker's pid, which journald gets from the kernel."""
     with served.machine.journal("ECHOD_EVENT=connection_closed") as journal:
         assert served.echoes()
         entry = journal.wait_for(lambda entry: True)
@@ -100,7 +100,7 @@ def test_an_entry_is_from_the_process_that_made_it(served: Service) -> None:
 
 
 def test_a_restart_of_journald_is_survived(restarted: Service) -> None:
-    """What happens afterwards is in the journal, and no event was lost meanwhile."""
+    """After a restart of journald, later events are in the journal, and none was lost meanwhile."""
     restarted.machine.run("systemctl", "restart", "systemd-journald")
     with restarted.machine.journal("ECHOD_EVENT=connection_closed") as journal:
         assert restarted.echoes()
@@ -120,11 +120,11 @@ for _ in range(500):
 
 
 def test_a_flood_is_limited_and_counted(machine: Machine, service: Service) -> None:
-    """What is over the unit's rate limit, journald leaves out and says how much."""
+    """journald drops events above the unit's rate limit, and says how many."""
     service.configure(LogRateLimitBurst="5", LogRateLimitIntervalSec="2s")
     service.start()
     suppressed: list[dict[str, Any]] = []
-    # journald says so with the first entry that it lets through after an interval, so one flood may not be enough.
+    # journald reports it with the first entry that it accepts after an interval, so one flood may not be enough.
     while not suppressed:
         machine.run("python3", "-c", FLOOD)
         told = entries(machine, "--identifier=systemd-journald")
@@ -133,9 +133,9 @@ def test_a_flood_is_limited_and_counted(machine: Machine, service: Service) -> N
 
 
 def test_a_failed_start_is_an_event_with_its_sentence(machine: Machine, service: Service) -> None:
-    """Also that which keeps echod from serving is JSON, with the priority of an error."""
+    """The reason of a failed start is JSON too, with the priority of an error."""
     machine.write(CONFIG, "prot = 7\n")
-    # Not by its invocation: journald looks for that when it takes the entry, and the process may be gone by then.
+    # Not by its invocation: journald looks that up when it reads the entry, and the process may have exited by then.
     with machine.journal("ECHOD_EVENT=cannot_start") as journal:
         assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
         entry = journal.wait_for(lambda entry: True)

@@ -13,12 +13,12 @@ from tests.system.test_package import completion, files
 
 SOURCE = "/root/echod"
 COLUMNS = 100
-"""Of a line in a unit, which is read in terminals."""
+"""The longest line in a unit, which is read in terminals."""
 
 
 @pytest.fixture
 def unpacked(fresh: Machine, carried: bytes) -> Machine:
-    """A machine on which echod never was, with the checkout on it."""
+    """A machine on which echod was never installed, with the checkout on it."""
     fresh.run("mkdir", SOURCE)
     fresh.unpack(carried, SOURCE)
     return fresh
@@ -56,7 +56,7 @@ def test_every_unit_is_right_for_its_place(unpacked: Machine) -> None:
 
 @pytest.mark.parametrize("prefix", ["/usr", "/opt/echo"])
 def test_any_prefix_will_do(unpacked: Machine, prefix: str) -> None:
-    """PREFIX is the place of everything but the configuration, even where the unit could not see it by default."""
+    """PREFIX applies to everything but the configuration, even where the unit could not read it by default."""
     make(unpacked, "install", f"PREFIX={prefix}")
     assert Service(unpacked).echoes()
     assert unpacked.output(f"{prefix}/bin/echoc", "-m", "a sentence") == "a sentence"
@@ -228,7 +228,7 @@ def modules(directory: Path) -> set[str]:
         (("PREFIX=usr",), "PREFIX=usr must be an absolute path, such as /usr/local"),
         (("PREFIX=/home/me",), "PREFIX=/home/me is in a home directory, which the service cannot see"),
         (("PREFIX=/root",), "PREFIX=/root is in a home directory, which the service cannot see"),
-        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is where the service cannot see it"),
+        (("PREFIX=/var/lib/echo",), "PREFIX=/var/lib/echo is hidden from the service or not permanent"),
         (("PYTHON=/nowhere/python3",), "PYTHON=/nowhere/python3 does not exist"),
         (("PREFIX=/a b",), "PREFIX=/a b has characters that a unit cannot contain"),
     ],

@@ -127,7 +127,7 @@ def pickier(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_a_version_that_refuses_the_configuration_is_not_started(
     fresh: Machine, packages: list[Path], pickier: list[Path]
 ) -> None:
-    """The old one keeps running, with its clients; apt says so, and the journal says what is wrong and where."""
+    """If the new version rejects the configuration, the old one keeps running, and apt and the journal say why."""
     package.install(fresh, packages)
     fresh.edit_unit(UNIT, "[Service]\nEnvironment=ECHOD_PORT=30000\n")
     fresh.run("systemctl", "restart", UNIT)
@@ -177,12 +177,12 @@ def test_purging_leaves_no_dangling_link(fresh: Machine, packages: list[Path]) -
         for name in ("privileged-port.conf", "socket-activated.conf"):
             fresh.run("ln", "-s", f"/usr/share/echod/{name}", f"/etc/systemd/system/{directory}/")
     fresh.run("apt-get", "purge", "--yes", "echod", "echoc")
-    # What somebody wrote stays, and systemctl made this directory.
+    # The administrator's files stay, and systemctl created this directory.
     assert files(fresh) - before - {"/etc/systemd/system/sockets.target.wants"} == {"/etc/echod", "/etc/echod/lab.toml"}
 
 
 def test_purging_keeps_what_still_leads_somewhere(fresh: Machine, packages: list[Path]) -> None:
-    """An instance of another installation, as by make install, stays enabled; so does a drop-in that somebody wrote."""
+    """An instance of another installation, as by make install, stays enabled; so does an administrator's drop-in."""
     package.install(fresh, packages)
     unit = "/usr/local/lib/systemd/system/echod@.service"
     link = "/etc/systemd/system/multi-user.target.wants/echod@lab.service"

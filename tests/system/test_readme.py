@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 
 def commands() -> Iterator[Command]:
-    """What follows a prompt in the README's examples."""
+    """The commands after a prompt in the README's examples."""
     for example in re.findall(r"^```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
         for entry in re.split(r"^\$ ", example, flags=re.MULTILINE)[1:]:
             text, *shown = entry.splitlines()
@@ -46,7 +46,7 @@ def commands() -> Iterator[Command]:
 
 
 def words_in_text() -> list[str]:
-    """The commands that are named in the middle of a sentence, and can be run as they are."""
+    """The commands in the middle of a sentence that can be run unchanged."""
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE)
     spans = dict.fromkeys(re.findall(r"`([^`\n]+)`", prose))
     first = ("journalctl ", "ss ", "systemctl cat", "systemctl status", "systemd-analyze ")
@@ -67,7 +67,7 @@ def check(machine: Machine, command: Command) -> None:
 
 
 def test_every_command_has_its_place() -> None:
-    """What is run elsewhere than on a machine with the package is in the README."""
+    """The commands that are run elsewhere than on a machine with the package are in the README."""
     assert {command.text for command in commands()} >= ON_THE_HOST | BY_CI | WITHOUT_THE_PACKAGE
     for text in BY_CI:
         assert f"step {text}\n" in (CHECKOUT / ".ci/run").read_text()
@@ -131,7 +131,7 @@ def test_two_commands(prepared: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_make_deb() -> None:
-    """The command that makes the packages leaves them where the next one looks for them."""
+    """The command that builds the packages puts them where the next command expects them."""
     subprocess.run(("make", "deb"), cwd=CHECKOUT, check=True, timeout=package.BUILD_TIMEOUT, capture_output=True)
     (install,) = [command.text for command in commands() if command.text.startswith("sudo apt install")]
     for pattern in install.split()[3:]:

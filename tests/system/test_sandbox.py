@@ -1,4 +1,4 @@
-"""What the unit takes away, tried from inside: by a program that runs as the daemon would, in its place."""
+"""The restrictions of the unit, tested by a program that runs in the daemon's place."""
 
 import json
 from typing import Any
@@ -125,7 +125,7 @@ PROBE_FILE = "/usr/lib/echod/probe.py"
 
 
 def probe(service: Service, *families: str) -> dict[str, Any]:
-    """What of all that the probe attempts it succeeds in, `families` apart; empty lists for the rest."""
+    """The attempts of the probe that succeed, without `families`; empty lists for the others."""
     service.machine.write(PROBE_FILE, PROBE)
     command = " ".join(("/usr/bin/python3", "-IS", PROBE_FILE, *families))
     try:
@@ -147,7 +147,7 @@ def probe(service: Service, *families: str) -> dict[str, Any]:
 def test_nothing_that_is_tried_from_inside_succeeds(
     service: Service, drop_in: str | None, families: tuple[str, ...]
 ) -> None:
-    """No file to write, no program, no other family, no capability, no other user's files, and none of the rest."""
+    """All attempts fail: writing files, running programs, other families, capabilities, other users' files, etc."""
     if drop_in is not None:
         service.use(drop_in)
     found = probe(service, *families)
@@ -156,11 +156,11 @@ def test_nothing_that_is_tried_from_inside_succeeds(
 
 
 def test_the_probe_finds_what_is_not_taken_away(service: Service) -> None:
-    """Without the sandbox the same attempts do succeed: so it is the unit that makes them fail."""
+    """Without the sandbox the same attempts succeed, so it is the unit that makes them fail."""
     service.machine.write("/run/probe.py", PROBE)
     done = service.machine.run("python3", "-IS", "/run/probe.py", check=False)
     found = json.loads(done.stderr)
-    # The rest fails in a machine without a kernel of its own, whoever tries.
+    # The other attempts fail for every process of a machine without a kernel of its own.
     assert {attempt for attempt, result in found.items() if result} >= {
         "places_to_write",
         "programs_to_run",

@@ -16,7 +16,7 @@ def test_localhost_is_both_loopback_addresses(served: Service) -> None:
 
 
 def test_it_echoes_on_both(served: Service) -> None:
-    """A client gets back over IPv4 and over IPv6 what it sends."""
+    """A client gets its bytes back over IPv4 and over IPv6."""
     assert served.echoes("127.0.0.1")
     assert served.echoes("::1")
 
@@ -27,7 +27,7 @@ def test_echoc_agrees(served: Service) -> None:
 
 
 def test_the_status_is_a_sentence_with_the_addresses(served: Service) -> None:
-    """systemctl status shows in words where it listens."""
+    """systemctl status shows the addresses in a sentence."""
     status = served.show("StatusText")
     assert f"127.0.0.1:{PORT}" in status
     assert f"[::1]:{PORT}" in status
@@ -53,7 +53,7 @@ def test_started_means_served(machine: Machine, service: Service) -> None:
 
 
 def test_the_plain_command_works_as_a_transient_unit(machine: Machine, service: Service) -> None:
-    """systemd-run -p Type=notify needs nothing of the unit file's."""
+    """echod runs by systemd-run -p Type=notify, without anything from the unit file."""
     plain = "echod-plain.service"
     machine.run("systemd-run", f"--unit={plain}", "-p", "Type=notify", "echod", "--port", "10001")
     assert machine.output("systemctl", "is-active", plain) == "active"
@@ -64,7 +64,7 @@ def test_the_plain_command_works_as_a_transient_unit(machine: Machine, service: 
 
 
 def test_stop_is_clean(served: Service) -> None:
-    """systemctl stop lets it drain: exit status 0, `stopped` is its last word, nothing is left to be killed."""
+    """systemctl stop lets echod drain: exit status 0, `stopped` is the last event, and no process is left to kill."""
     with served.machine.journal(f"--unit={UNIT}") as journal:
         served.machine.run("systemctl", "stop", UNIT)
         journal.wait_for_event("stopped")
@@ -87,8 +87,8 @@ def test_a_broken_configuration_fails_once_and_says_why(machine: Machine, servic
     assert "ten thousand" in status
 
 
-# A client that never reads what it is due; it says so when the daemon takes no more from it, though it has come round
-# several times meanwhile, which another client sees.
+# A client that never reads its echo. It prints a line once the daemon reads no more from it, although its loop has run
+# several times since, as the echoes of another client show.
 DEAF = """
 import socket, sys
 client, other = (socket.create_connection(("127.0.0.1", 10000), 60) for _ in range(2))
@@ -109,7 +109,7 @@ sys.stdin.readline()
 
 
 def test_draining_may_take_longer_than_systemd_allows(machine: Machine, service: Service) -> None:
-    """It is asked for the time that limits.drain_timeout gives (EXTEND_TIMEOUT_USEC=): echod is not killed before."""
+    """echod requests the time of limits.drain_timeout (EXTEND_TIMEOUT_USEC=), and is not killed before that."""
     assert service.show("TimeoutStopUSec") == "10s"
     machine.write(CONFIG, "[limits]\ndrain_timeout = 12\n")
     service.start()

@@ -13,7 +13,7 @@ EXPOSURE = 2
 
 @pytest.fixture
 def activated(machine: Machine, service: Service) -> Service:
-    """echod.socket in the place of the daemon's own sockets, by the lines that it says itself are to be typed."""
+    """echod.socket instead of the daemon's own sockets, enabled by the commands in its comment."""
     machine.run("systemctl", "start", UNIT)
     service.use("socket-activated.conf")
     machine.run("systemctl", "enable", "echod.socket")
@@ -32,7 +32,7 @@ def test_port_7_without_any_capability(activated: Service) -> None:
 
 
 def test_exposure_is_next_to_nothing(activated: Service) -> None:
-    """systemd-analyze security has three things left to find."""
+    """systemd-analyze security reports only three remaining exposures."""
     activated.machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={EXPOSURE}", UNIT)
 
 
@@ -58,7 +58,7 @@ def test_the_first_connection_starts_it_and_is_served(activated: Service) -> Non
 
 
 def test_a_restart_refuses_nobody(activated: Service) -> None:
-    """The socket is systemd's, so whoever connects while the daemon is down is served when it is back."""
+    """The socket belongs to systemd, so a client that connects while the daemon is down is served afterwards."""
     activated.machine.run("sh", "-c", f"systemctl restart --no-block {UNIT}; exec echoc 127.0.0.1 7 -m now")
     activated.machine.run("systemctl", "start", UNIT)  # joins the restart, wherever that is: either may have served it
     assert activated.show("ActiveState") == "active"
@@ -78,7 +78,7 @@ def test_host_and_port_are_overridden(activated: Service) -> None:
 
 
 def test_reload_works_without_a_network(activated: Service) -> None:
-    """The check before the reload does not fail for addresses that it could not bind, but does for what is wrong."""
+    """The check before the reload ignores addresses that it cannot bind, but fails for an invalid configuration."""
     activated.machine.run("systemctl", "reload", UNIT)
     activated.machine.write(CONFIG, "prot = 10001\n")
     assert activated.machine.run("systemctl", "reload", UNIT, check=False).returncode != 0

@@ -1,4 +1,4 @@
-"""The listening sockets in systemd's descriptor store: whatever becomes of the daemon, nobody is refused."""
+"""The listening sockets in systemd's descriptor store: no connection is refused, whatever happens to the daemon."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ print(json.dumps(counts), flush=True)
 
 
 class Clients:
-    """What became of the clients, when the block is left."""
+    """The results of the clients, when the block is left."""
 
     counts: dict[str, int]
 
@@ -57,12 +57,12 @@ def connecting(service: Service, address: str = "127.0.0.1") -> Iterator[Clients
 
 
 def stored(service: Service) -> int:
-    """How many descriptors systemd keeps for the unit."""
+    """The number of descriptors that systemd stores for the unit."""
     return int(service.show("NFileDescriptorStore"))
 
 
 def test_restarts_refuse_nobody(served: Service) -> None:
-    """Whoever connects while the service is restarted, three times, is echoed by the old daemon or by the new one."""
+    """Each client that connects during three restarts gets its echo, from the old daemon or the new one."""
     with connecting(served) as clients:
         for _ in range(3):
             served.machine.run("systemctl", "restart", UNIT)
@@ -79,7 +79,7 @@ def test_killing_the_parent_refuses_nobody(served: Service) -> None:
 
 
 def test_a_unix_socket_survives_a_restart(service: Service) -> None:
-    """Its file too, where the unit's directory does (RuntimeDirectoryPreserve=restart)."""
+    """A unix socket survives a restart, with its file if the directory does (RuntimeDirectoryPreserve=restart)."""
     service.machine.write(CONFIG, "host = ['unix:/run/echod/socket']\n")
     service.configure(RuntimeDirectory="echod", RuntimeDirectoryPreserve="restart")
     service.start()
@@ -92,7 +92,7 @@ def test_a_unix_socket_survives_a_restart(service: Service) -> None:
 
 
 def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
-    """It is empty, and clients are refused."""
+    """After a stop the store is empty, and clients are refused."""
     assert stored(served) == 3  # the settings, too
     served.machine.run("systemctl", "stop", UNIT)
     assert stored(served) == 0
@@ -100,7 +100,7 @@ def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
 
 
 def test_a_start_that_fails_keeps_them(served: Service) -> None:
-    """Where only one of the addresses can't be had, the clients of the others wait until it can."""
+    """If one of the addresses cannot be bound, the clients of the others wait until it can."""
     served.machine.write(CONFIG, "host = ['127.0.0.1', '192.0.2.1']\n")
     with connecting(served) as clients, journal_of(served) as journal:
         served.machine.run("systemctl", "restart", UNIT, check=False)
@@ -110,7 +110,7 @@ def test_a_start_that_fails_keeps_them(served: Service) -> None:
 
 
 def test_a_restart_into_a_wrong_configuration_loses_nobody(served: Service) -> None:
-    """It goes on by the settings that served last, and says what is wrong, which reloading could have told before."""
+    """A restart with an invalid configuration continues with the last settings, and reports the error."""
     served.machine.write(CONFIG, "prot = 7\n")
     with connecting(served) as clients:
         served.machine.run("systemctl", "restart", UNIT)

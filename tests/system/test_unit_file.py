@@ -39,7 +39,7 @@ def test_no_process_has_any_privilege(served: Service) -> None:
         assert status["Seccomp"] == ["2"]
 
 
-# As nobody: connect to the unix socket, which takes the right to write to it, and get a byte back.
+# As the user nobody: connect to the unix socket, which requires write permission for it, and get a byte back.
 UNIX_CLIENT = """
 import os, socket
 os.setuid(65534)

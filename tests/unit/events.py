@@ -43,11 +43,11 @@ class Recorder:
             return b""
 
     def lines(self) -> list[bytes]:
-        """The same, line by line."""
+        """What was written since the last call, as lines."""
         return self.written().splitlines(keepends=True)
 
     def objects(self) -> list[dict[str, Any]]:
-        """The same, read as JSON."""
+        """What was written since the last call, read as JSON."""
         return [json.loads(line) for line in self.lines()]
 
     def close(self) -> None:

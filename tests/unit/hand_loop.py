@@ -1,11 +1,11 @@
-"""A loop whose clock is moved by hand, on real descriptors: an hour takes no time, and nothing is raced."""
+"""A loop on real descriptors whose clock the test moves: an hour takes no time, and there are no races."""
 
 from collections.abc import Callable
 
 from echod.net.loop import Loop
 
 DEADLINE = 20.0
-"""Seconds after which a descriptor that a test waits for will never be ready."""
+"""Seconds after which a test gives up waiting for a descriptor to become ready."""
 
 
 def raises(fd: int, error: Exception) -> None:
@@ -14,30 +14,30 @@ def raises(fd: int, error: Exception) -> None:
 
 
 class HandLoop(Loop):
-    """The real loop, one real turn at a time, by a clock that stands still until the test moves it."""
+    """The real loop, run one turn at a time, with a clock that stands still until the test moves it."""
 
     def __init__(self, on_bug: Callable[[int, Exception], None] = raises, time: float = 1000.0) -> None:
         self._time = time
         super().__init__(on_bug, clock=lambda: self._time)
 
     def turn(self, timeout: float | None = DEADLINE) -> int:
-        """One turn, in which a descriptor must become ready if it waits for one."""
+        """Run one turn; if the loop watches a descriptor, one must become ready."""
         count = super().turn(timeout)
         assert count or not timeout, f"no descriptor is ready, of {sorted(self._callbacks)}"
         return count
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Turn until `done()`."""
+        """Run turns until `done()` is true."""
         while not done():
             self.turn()
 
     def settle(self) -> None:
-        """Turn until no descriptor is ready."""
+        """Run turns until no descriptor is ready."""
         while self.turn(0):
             pass
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and take the turn that finds it moved."""
+        """Move the clock, and run one turn."""
         self._time += seconds
         self.turn(0)
 

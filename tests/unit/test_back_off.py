@@ -1,4 +1,4 @@
-"""packaging/systemd/back-off: how long a service that failed is kept from its next start."""
+"""packaging/systemd/back-off: the delay before a failed service is started again."""
 
 import subprocess
 from pathlib import Path
@@ -18,7 +18,7 @@ SLEEP = "#!/bin/sh\necho $1\n"
 
 
 def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit-code", status: str = "70") -> str:
-    """Seconds that it waits, as it says; nothing if it does not."""
+    """The seconds for which the script sleeps, as text; empty if it does not sleep."""
     commands = {"systemctl": SYSTEMCTL.format(restarts=restarts, ended=(lived + 1) * 1_000_000), "sleep": SLEEP}
     for name, text in commands.items():
         (directory / name).write_text(text)
@@ -33,22 +33,22 @@ def delay(directory: Path, *, restarts: int, lived: int = 0, result: str = "exit
     ("restarts", "expected"), [(0, ""), (1, ""), (2, "1"), (3, "2"), (8, "7"), (9, "8"), (10, "8"), (100000, "8")]
 )
 def test_each_early_death_waits_longer(tmp_path: Path, restarts: int, expected: str) -> None:
-    """Not the first two times, then a second more each time, up to eight."""
+    """The first two restarts are not delayed; each later one is delayed by one second more, up to eight."""
     assert delay(tmp_path, restarts=restarts) == expected
 
 
 @pytest.mark.parametrize(("restarts", "expected"), [(0, "1"), (1, "2"), (7, "8"), (8, "8")])
 def test_a_taken_address_is_not_tried_at_once(tmp_path: Path, restarts: int, expected: str) -> None:
-    """But a second later, and later each time."""
+    """If the address is in use, the first restart is delayed by a second, and each later one by one second more."""
     assert delay(tmp_path, restarts=restarts, status="69") == expected
 
 
 @pytest.mark.parametrize(("lived", "expected"), [(9, "8"), (10, ""), (100000, "")])
 def test_who_has_lived_for_ten_seconds_does_not_wait(tmp_path: Path, lived: int, expected: str) -> None:
-    """However often it was started before."""
+    """A daemon that ran for ten seconds is restarted at once, however often it was restarted before."""
     assert delay(tmp_path, restarts=50, lived=lived) == expected
 
 
 def test_who_was_stopped_does_not_wait(tmp_path: Path) -> None:
-    """An orderly end is not a failure."""
+    """After an orderly stop there is no delay."""
     assert delay(tmp_path, restarts=50, result="success") == ""

@@ -151,7 +151,7 @@ def test_usage(run: Echod, arguments: list[str], sentence: str) -> None:
 )
 @pytest.mark.parametrize("then", ["--check-config", "--print-config", "--log-connections"])
 def test_wrong_file(run: Echod, tmp_path: Path, text: str, sentence: str, then: str) -> None:
-    """A problem in a file is reported in one sentence that names the file, with any command: status 78."""
+    """A problem in a file is reported in one sentence that names the file, for any command: status 78."""
     file = tmp_path / "echod.toml"
     file.write_text(text)
     said = run("--config", str(file), then)

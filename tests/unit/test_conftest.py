@@ -93,7 +93,7 @@ LEAKS = {
                 os._exit(0)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         """,
-        "(ended, but nobody waited for it)",
+        "(exited, but was not waited for)",
     ),
     "an orphan": (
         """
@@ -222,6 +222,6 @@ def test_no_skip_passes_in_ci(skips: tuple[str, dict[str, str]], skip: str) -> N
 
 
 def test_an_expected_failure_is_no_skip(skips: tuple[str, dict[str, str]]) -> None:
-    """A test marked xfail that fails is none of that, in CI or elsewhere."""
+    """An expected failure (xfail) is neither a skip nor a failure, in CI or elsewhere."""
     _, reports = skips
     assert reports["an expected failure"].startswith("skipped")

@@ -14,7 +14,7 @@ from tests.unit.events import EVENTS, recording
 
 PAGE = Path(__file__).parents[2] / "packaging" / "man" / "echod-events.7"
 
-# Whatever the level of an event may depend on.
+# Fields on which the level of an event may depend.
 VARIANTS: dict[str, list[Any]] = {
     "reason": ["stopped", "killed"],
     "bytes_received": [1, 0],
@@ -57,13 +57,13 @@ def entry(name: str) -> Iterator[str]:
 
 
 def test_every_event_is_documented_as_it_is() -> None:
-    """Names, levels, what they mean and fields; in the order of the module, and nothing else."""
+    """The page has the name, levels, meaning and fields of each event, in the order of the module, and no more."""
     expected = [line for name in EVENTS for line in entry(name)]
     assert block("events") == expected, f"the list of events in {PAGE.name} should be:\n" + "\n".join(expected)
 
 
 def test_the_example_is_what_echod_writes() -> None:
-    """The fields of the example, logged to the journal, make the same object; time and process apart."""
+    """The example's fields, logged to the journal, give the same object, except for time and process."""
     shown = json.loads("\n".join(block("example event")).replace(r"\(dq", '"').replace(r"\-", "-"))
     own = {name: value for name, value in shown.items() if name in inspect.signature(EVENTS[shown["event"]]).parameters}
     with recording(framing=Framing.LINE_WITH_PRIORITY) as recorder:

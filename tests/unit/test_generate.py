@@ -1,4 +1,4 @@
-"""packaging/generate: what parsers have or may come to have, as text."""
+"""packaging/generate: the text for the arguments of parsers, present ones and other possible ones."""
 
 import argparse
 from typing import Any
@@ -30,18 +30,18 @@ def item(*names: str, **options: Any) -> str:
     ],
 )
 def test_an_argument_is_written_as_it_is_typed(names: tuple[str, ...], options: dict[str, Any], line: str) -> None:
-    """Its names, and the values that it takes."""
+    """The entry has the argument's names, and the values that it accepts."""
     assert item(*names, **options, help="do it") == line
 
 
 def test_what_argparse_says_by_itself_is_said_better() -> None:
-    """Its own words are about what it does, not about what one gets."""
+    """The descriptions that argparse adds by itself are replaced by clearer ones."""
     parser = argparse.ArgumentParser()
     assert "Print a summary of the options, and exit." in list(pages._options(parser._actions))
 
 
 def test_a_default_is_filled_in() -> None:
-    """As `--help` does it."""
+    """A default is filled into a description, as in `--help`."""
     parser = argparse.ArgumentParser()
     action = parser.add_argument("--count", default=5, help="so many (default: %(default)d)")
     assert list(pages._options([action]))[2] == "So many (default: 5)."

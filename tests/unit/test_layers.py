@@ -1,7 +1,7 @@
 """The layers of echod: which package may import which, proved by the imports themselves.
 
-A package imports only from the packages below its own row, never from its own row and never from above.  So there is
-no cycle, and a reader who starts at the bottom meets nothing that is not known yet.
+A package imports only from the rows below its own, never from its own row and never from above.  So there is
+no cycle, and each package can be understood from the packages below it.
 """
 
 import ast
@@ -39,7 +39,7 @@ SETTINGS_READERS = {"cli", "config", "daemon", "parent.last_good", "parent.reloa
 """All other modules get plain values, so that a key can be renamed without them."""
 
 CLIENT = "client"
-"""echoc stands apart: it shares nothing with the daemon but the version."""
+"""echoc is independent of the daemon: they share only the version."""
 
 ROOT = Path(echod.__file__).parent
 FILES = {
@@ -51,7 +51,7 @@ ROW_OF = {package: number for number, row in enumerate(reversed(LAYERS)) for pac
 
 
 def package_of(module: str) -> str:
-    """The box that a module belongs to: its package, or a module of the top level itself."""
+    """The unit to which a module belongs: its package, or the module itself at the top level."""
     return module.partition(".")[0]
 
 
@@ -139,18 +139,18 @@ def test_third_parties_have_one_importer() -> None:
 
 
 def test_importing_a_package_imports_nothing() -> None:
-    """An `__init__` holds a docstring and no imports, for which echoc would pay at each start."""
+    """An `__init__` has a docstring and no imports, which would slow each start of echoc."""
     assert [name for path in ROOT.rglob("__init__.py") for name in imports(path)] == []
 
 
 def test_every_package_explains_itself() -> None:
-    """The docstring of `__init__` is where a reader of the package begins."""
+    """Each package has a docstring in `__init__`, since readers begin there."""
     packages = [path for path in ROOT.rglob("__init__.py") if path.parent != ROOT]
     assert [path for path in packages if len((ast.get_docstring(ast.parse(path.read_text())) or "").split()) < 20] == []
 
 
 def test_few_modules_see_the_settings() -> None:
-    """The model of the settings ends at these modules."""
+    """Only these modules import the model of the settings."""
     readers = {module for module in FILES if any(other.startswith("config.") for other in own_imports(module))}
     assert {reader if not reader.startswith("config.") else "config" for reader in readers} == SETTINGS_READERS
 

@@ -1,4 +1,4 @@
-"""The man pages, README.md and etc/echod.toml: they repeat the code as it is, and the pages are well formed."""
+"""The man pages, README.md and etc/echod.toml: they agree with the code, and the pages are well formed."""
 
 import inspect
 import json
@@ -22,7 +22,7 @@ SCHEMA = MAN.parent / "echoc.schema.json"
 
 
 def complaints(command: str, *arguments: str | Path) -> list[str]:
-    """What a reader of man pages minds, on whichever stream."""
+    """The complaints of a man page checker, on either stream."""
     if not shutil.which(command):
         pytest.skip(f"there is no {command}")
     result = subprocess.run([command, *arguments], capture_output=True, text=True)
@@ -33,12 +33,12 @@ def complaints(command: str, *arguments: str | Path) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_repeat_the_code(path: Path) -> None:
-    """Else `make docs` was forgotten; or what it writes was edited by hand."""
+    """`make docs` would change nothing: it was not forgotten, and its output was not edited by hand."""
     assert path.read_text() == DOCUMENTS[path], "make docs"
 
 
 def test_every_generated_block_has_its_place() -> None:
-    """Each stands in one page, once, with a beginning and an end."""
+    """Each block is in exactly one page, once, with a beginning and an end."""
     found = [match[2] for page in PAGES for match in BLOCK.finditer(page.read_text())]
     assert sorted(found) == sorted(BLOCKS)
 
@@ -63,13 +63,13 @@ def test_every_key_is_documented_by_all_its_names() -> None:
 
 
 def test_references_among_the_pages_lead_to_one() -> None:
-    """Each page that another one refers to as echod's or echoc's own is there, in the section that is named."""
+    """Each reference to a page of echod or echoc leads to an existing page in that section."""
     found = {match for page in PAGES for match in re.findall(r"^\.Xr (echo\S+) (\d)", page.read_text(), re.MULTILINE)}
     assert found == {tuple(page.name.rsplit(".", 1)) for page in PAGES}
 
 
 def typed(text: str) -> str:
-    """Literal text of a page as it was before it was escaped."""
+    """Literal text of a page, with the escapes undone."""
     for escaped, char in {r"\-": "-", r"\(dq": '"', r"\(aq": "'", r"\e": "\\"}.items():
         text = text.replace(escaped, char)
     return text
@@ -78,11 +78,11 @@ def typed(text: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 class TestReaders:
     def test_mandoc(self, page: Path) -> None:
-        """It finds nothing to improve, not even in the style."""
+        """mandoc reports nothing, not even about the style."""
         assert complaints("mandoc", "-T", "lint", "-W", "style", page) == []
 
     def test_groff(self, page: Path) -> None:
-        """With all of its warnings it finds nothing either."""
+        """groff reports nothing, with all warnings enabled."""
         assert complaints("groff", "-mdoc", "-T", "utf8", "-ww", "-z", page) == []
 
 

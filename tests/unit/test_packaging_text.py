@@ -1,4 +1,4 @@
-"""The text of what packaging/ installs: it fits the terminals in which it is read."""
+"""The text files that packaging/ installs: they fit the terminals in which they are read."""
 
 from pathlib import Path
 
@@ -26,6 +26,6 @@ def test_a_script_has_no_long_line(path: Path) -> None:
 
 
 def test_the_debian_readme_fits_80_columns() -> None:
-    """It is read in a pager on a console."""
+    """README.Debian is read in a pager on a console, so no line has more than 79 columns."""
     text = (PACKAGING / "debian/echod.README.Debian").read_text()
     assert [line for line in text.splitlines() if len(line) > 79] == []

@@ -1,4 +1,4 @@
-"""packaging/requirements: the pins say what pyproject.toml says, and nothing about where packages come from."""
+"""packaging/requirements: the pins agree with pyproject.toml, and name no source of packages."""
 
 import re
 import tomllib

@@ -44,7 +44,7 @@ def open_directory() -> Iterator[Path]:
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Not root for a moment, since root may read everything."""
+    """Give up root's privileges for a moment, since root may read everything."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -56,7 +56,7 @@ def unprivileged() -> Iterator[None]:
 
 
 def problems(config: object = None, flags: Mapping[str, Any] | None = None, /, **environ: str) -> list[str]:
-    """The problems of an invalid configuration."""
+    """The problems that loading an invalid configuration raises."""
     with pytest.raises(ConfigError) as caught:
         read(config, flags, **environ)
     assert caught.value.exit_code == 78

@@ -10,6 +10,6 @@ from tests.unit.handover.queues import Queue
 
 @pytest.fixture
 def queue() -> Iterator[Queue]:
-    """An empty queue."""
+    """A queue without messages."""
     with ExitStack() as stack:
         yield Queue(stack)

@@ -1,4 +1,4 @@
-"""A queue of connections, and what is put into it by hand."""
+"""A queue of connections, and functions to put messages into it."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ class Queue:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self.monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
-        # So that descriptors of one connection can stand for many connections.
+        # This lets several descriptors of one connection stand for as many connections.
         cookies = itertools.count()
         self.monkeypatch.setattr(handover, "_cookie", lambda sock: next(cookies))
         self.reads, self.writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -52,7 +52,7 @@ class Queue:
         socket.send_fds(self.writes, [data], fds)
 
     def take_over(self) -> TakenOver:
-        """Take over all that is in the queue; the sockets are closed with the queue."""
+        """Take over everything in the queue; the sockets are closed with the queue."""
         taken = take_over([self.reads.detach(), self.writes.detach()], time.monotonic(), restarts=1, room=1000)
         for sock, _ in taken.connections:
             self._stack.enter_context(sock)
@@ -61,7 +61,7 @@ class Queue:
 
 @contextmanager
 def memory(contents: bytes) -> Iterator[int]:
-    """A memfd with these contents, as they are in a message."""
+    """A memfd with these contents, in the form of a message."""
     with open(os.memfd_create("test"), "wb", buffering=0) as file:
         file.write(contents)
         yield file.fileno()

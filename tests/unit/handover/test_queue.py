@@ -1,4 +1,4 @@
-"""queue: connections that are handed over arrive."""
+"""queue: connections that are handed over arrive, each with its state."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ def test_what_is_sent_arrives(queue: Queue, family: int) -> None:
 
 
 def test_one_that_lingers(queue: Queue) -> None:
-    """The reason why the server has shut its side down arrives with the connection."""
+    """The reason why the server has closed its side arrives with the connection."""
     _, sock, sockaddr = queue.connection()
     state = ConnectionState("1.1", sockaddr, NOW, NOW, 10, 2, lingers="idle")
     assert hand_over(queue.writes, [(state, sock.fileno())])
@@ -52,7 +52,7 @@ def test_as_many_as_a_message_holds(queue: Queue) -> None:
 
 
 def test_one_that_comes_twice(queue: Queue) -> None:
-    """It is taken once, with its first state: the second is from the copy of a worker that died after sending it."""
+    """A connection sent twice is taken once, with its first state: the second is from the copy of a dead worker."""
     _, sock, sockaddr = queue.connection()
     other = queue.connection()[1]
     queue.monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_no_room(queue: Queue) -> None:
 
 
 def test_a_full_queue(queue: Queue) -> None:
-    """What has no room is not sent; all that was sent arrives."""
+    """Messages without room are not sent; all sent messages arrive."""
     _, sock, sockaddr = queue.connection()
     one = [(ConnectionState("1.1", sockaddr, NOW, NOW), sock.fileno())]
     count = 0
@@ -98,7 +98,7 @@ def test_a_queue_without_a_reader() -> None:
 
 
 def test_handing_over_all(queue: Queue) -> None:
-    """As many as the queue has room for are sent and closed here; the others stay in the list, open."""
+    """Connections are sent while the queue has room, and closed here; the others stay in the list, open."""
     _, sock, sockaddr = queue.connection()
     state = ConnectionState("1.1", sockaddr, NOW, NOW)
     connections = [Connection(sock.dup(), state) for _ in range(handover.BATCH + 1)]

@@ -1,4 +1,4 @@
-"""queue: whatever is in it, taking it over raises nothing, and what is whole goes on."""
+"""queue: no content makes taking it over raise an error, and intact connections continue."""
 
 import os
 import select
@@ -21,7 +21,7 @@ from tests.unit.handover.queues import HEADER, NOW, VERSION, Queue, as_json, con
 
 
 def is_reset(client: socket.socket) -> bool:
-    """Whether the client's connection ends by a reset."""
+    """Whether the client's connection was reset."""
     try:
         return client.recv(1) == b"never"
     except ConnectionResetError:
@@ -29,10 +29,10 @@ def is_reset(client: socket.socket) -> bool:
 
 
 class TestAnotherVersion:
-    """What another version wrote is unknown."""
+    """The states that another version wrote are unknown."""
 
     def test_nothing_is_due(self, queue: Queue) -> None:
-        """If no bytes are due, the connection goes on as a new one."""
+        """If no bytes are due, the connection continues as a new one."""
         client, sock, sockaddr = queue.connection()
         client.sendall(b"echoed")
         sock.send(sock.recv(100))
@@ -48,7 +48,7 @@ class TestAnotherVersion:
 
     @pytest.mark.parametrize(("family", "read"), [(socket.AF_INET, 100), (socket.AF_UNIX, 0)])
     def test_bytes_are_due(self, queue: Queue, family: int, read: int) -> None:
-        """A connection that owes bytes is reset, and so is one on a unix socket, where that is unknown."""
+        """If bytes are due, the connection is reset; so is one on a unix socket, where that is unknown."""
         client, sock, _ = queue.connection(family)
         client.sendall(b"never echoed")
         sock.recv(read)
@@ -65,7 +65,7 @@ class TestAnotherVersion:
         client.close()
         poll = select.poll()
         poll.register(sock, 0)
-        assert poll.poll(DEADLINE * 1000)  # The reset may still be on its way.
+        assert poll.poll(DEADLINE * 1000)  # the reset may not have arrived yet
         queue.put(struct.pack("!HH", VERSION + 1, 1), sock.fileno())
         assert queue.take_over() == TakenOver([], 0, 1)
 
@@ -89,12 +89,12 @@ HOSTILE: list[Any] = [
     [1, 1],
 ]
 RIGHT: dict[str, list[Any]] = {"started": [1.5], "active": [1.5], "lingers": [""]}
-"""Those of them that are right values of a field."""
+"""The values that are valid for a field."""
 
 
 @pytest.mark.parametrize("key", sorted(set(ConnectionState._fields) - {"pending"}))
 def test_hostile_values(queue: Queue, key: str) -> None:
-    """A value that no connection's state can have makes that state unknown, and no other in the message."""
+    """An impossible value makes the state of that connection unknown, but no other state in the message."""
     hostile = [value for value in HOSTILE if value not in RIGHT.get(key, [])]
     _, sock, sockaddr = queue.connection()
     objects = [as_json(sockaddr) | {key: value} for value in hostile] + [as_json(sockaddr)]
@@ -106,7 +106,7 @@ def test_hostile_values(queue: Queue, key: str) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)
 def test_a_hostile_number_of_pending_bytes(queue: Queue, value: object) -> None:
-    """All states are unknown then, because it is unknown where the bytes of each connection begin."""
+    """A wrong number of pending bytes makes all states unknown: the bytes of each connection cannot be separated."""
     _, sock, sockaddr = queue.connection()
     with memory(contents([as_json(sockaddr) | {"pending": value}, as_json(sockaddr)])) as memfd:
         queue.put(struct.pack("!HH", VERSION, 2), memfd, sock.fileno(), sock.fileno())
@@ -114,7 +114,7 @@ def test_a_hostile_number_of_pending_bytes(queue: Queue, value: object) -> None:
 
 
 def test_a_field_of_a_later_version(queue: Queue) -> None:
-    """It is ignored."""
+    """A field of a later version is ignored."""
     _, sock, sockaddr = queue.connection()
     with memory(contents([as_json(sockaddr, colour="blue")])) as memfd:
         queue.put(HEADER, memfd, sock.fileno())
@@ -140,7 +140,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damaged", DAMAGE.values(), ids=DAMAGE)
 def test_damage(queue: Queue, damaged: bytes) -> None:
-    """A damaged memfd is not used; the connection goes on as a new one."""
+    """A damaged memfd is ignored, and the connection continues as a new one."""
     _, sock, _ = queue.connection()
     with memory(damaged) as memfd:
         queue.put(HEADER, memfd, sock.fileno())
@@ -149,7 +149,7 @@ def test_damage(queue: Queue, damaged: bytes) -> None:
 
 
 def test_fewer_than_announced(queue: Queue) -> None:
-    """It is unknown then which state belongs to which connection, and the missing connections are lost."""
+    """If descriptors are missing, all states are unknown, and the missing connections are lost."""
     _, sock, sockaddr = queue.connection()
     with memory(contents([as_json(sockaddr)] * 3)) as memfd:
         queue.put(struct.pack("!HH", VERSION, 3), memfd, sock.fileno(), sock.fileno())
@@ -158,7 +158,7 @@ def test_fewer_than_announced(queue: Queue) -> None:
 
 
 def test_a_huge_memfd(queue: Queue) -> None:
-    """No more of it is read than a right one can hold."""
+    """No more of a huge memfd is read than a valid one can contain."""
     _, sock, _ = queue.connection()
     with memory(b"[]\n") as memfd:
         os.ftruncate(memfd, 1 << 40)
@@ -167,7 +167,7 @@ def test_a_huge_memfd(queue: Queue) -> None:
 
 
 def test_no_queue_at_all() -> None:
-    """Descriptors that have a queue's name and are none are closed."""
+    """Descriptors that have the name of a queue but are not one are closed."""
     reads, writes = os.pipe()
     one, other = socket.socketpair()
     other.send(b"endless")
@@ -190,7 +190,7 @@ values = st.recursive(
 
 @st.composite
 def messages(draw: st.DrawFn) -> tuple[bytes, bytes, list[str]]:
-    """A header, a memfd's contents, and the descriptors in the message: nearly right, or not at all."""
+    """A header, a memfd's contents, and the descriptors in the message: almost valid, or arbitrary."""
     objects = [
         as_json(("127.0.0.1", 7)) | draw(st.dictionaries(st.sampled_from(ConnectionState._fields), values, max_size=2))
     ]
@@ -202,7 +202,7 @@ def messages(draw: st.DrawFn) -> tuple[bytes, bytes, list[str]]:
 @settings(max_examples=100)
 @given(st.lists(messages(), max_size=3))
 def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
-    """Any message raises nothing and leaves nothing open, and sessions can serve the connections that go on."""
+    """No message raises an error or leaves anything open, and sessions can serve the connections that continue."""
     with ExitStack() as stack:
         queue = Queue(stack)
         loop = stack.enter_context(closing(HandLoop()))

@@ -1,4 +1,4 @@
-"""log.events: every event, in each format, at each level, with the largest and the worst values."""
+"""log.events: every event, in each format, at each level, with the largest and most difficult values."""
 
 import inspect
 import json
@@ -60,7 +60,7 @@ def test_an_event_is_one_line_with_all_its_fields(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_every_event_has_a_sentence(name: str) -> None:
-    """It is not empty, and nothing in it is left to fill in."""
+    """Each sentence is complete: it is not empty, and has no placeholder left."""
     with recording() as recorder:
         recorder.log(name)
         (event,) = recorder.objects()
@@ -259,7 +259,7 @@ class TestConnections:
         return str(event["level"])
 
     def test_one_that_sent_nothing_is_logged_at_debug(self) -> None:
-        """Health checks do not flood the log."""
+        """A connection on which nothing arrived, such as a health check, is logged at debug."""
         assert self.level("connection_closed", True, bytes_received=0) == "debug"
         assert self.level("connection_closed", True, bytes_received=1) == "info"
 

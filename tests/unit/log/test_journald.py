@@ -1,4 +1,4 @@
-"""log.journald: entries in the native protocol, and a socket that loses none that journald can take."""
+"""log.journald: entries in the native protocol, and a socket that loses no entry for which journald has room."""
 
 import errno
 import os
@@ -49,7 +49,7 @@ class TestEncode:
 
     @pytest.mark.parametrize("size", [1, 128, 300, 70_000])
     def test_a_value_of_several_lines(self, size: int) -> None:
-        """It follows its length in bytes, written as 64 bits in little-endian order."""
+        """Text with a line break follows its length in bytes, written as 64 bits in little-endian order."""
         text = "\n" + (size - 1) * "x"
         expected = FIRST + b"ECHOD_X\n" + size.to_bytes(8, "little") + text.encode() + b"\n"
         assert encode("It is.", 6, {"x": text}) == expected
@@ -218,7 +218,7 @@ def entry(number: int, size: int = 4000) -> bytes:
 
 class TestSink:
     def test_entries_that_have_to_wait(self, tmp_path: Path) -> None:
-        """They are written when there is room, whole and in order; those over the bound are dropped and counted."""
+        """Entries are written when there is room, whole and in order; those above the bound are dropped and counted."""
         with queueing(tmp_path / "socket") as (journald, queue, loop):
             total = 2 * QUEUE_BYTES // 4000
             for number in range(total):
@@ -268,7 +268,7 @@ class TestSink:
             assert [each["ECHOD_NUMBER"] for each in journald.entries()] == ["101"]
 
     def test_one_that_is_too_large(self, tmp_path: Path) -> None:
-        """It is dropped and counted, and the next one is not."""
+        """An entry that is too large is dropped and counted, and the next one is not."""
         with Journald(tmp_path / "socket") as journald:
             sock = JournaldSocket(str(journald.path))
             sock._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)

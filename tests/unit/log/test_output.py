@@ -1,4 +1,4 @@
-"""log.output: lines on their way to every kind of standard error, none of which may block the writer."""
+"""log.output: lines to every kind of standard error, none of which may block the writer."""
 
 import fcntl
 import os
@@ -77,7 +77,7 @@ def turn(loop: Loop) -> None:
 
 
 def in_child(function: Callable[[], None]) -> None:
-    """Run `function` in another process, which may give up its privileges for good."""
+    """Run `function` in another process, which may give up its privileges permanently."""
     pid = os.fork()
     if not pid:
         code = 1
@@ -114,7 +114,7 @@ class TestPipe:
             assert not loop._poller.get_map()
 
     def test_the_descriptor_is_left_as_it_is(self) -> None:
-        """It is shared with other processes: it still blocks, and stays open."""
+        """The descriptor itself, which other processes share, still blocks and stays open."""
         with pipe() as (reads, writes):
             with closing(LogQueue(open_writer(writes))) as queue:
                 queue.put(line(1))
@@ -172,7 +172,7 @@ class TestPipe:
             assert read_all(reads) == b"again\n"
 
     def test_a_reader_that_is_gone(self) -> None:
-        """Lines are dropped and counted, whether they waited or not; nothing fails or waits for ever."""
+        """Without a reader, lines are dropped and counted, whether they waited or not; nothing fails or hangs."""
         with pipe() as (reads, writes), closing(LogQueue(open_writer(writes))) as queue, looping() as loop:
             queue.attach(loop)
             for number in range(3):
@@ -197,7 +197,7 @@ class TestPipe:
         root = os.geteuid() == 0
         with pipe() as (reads, writes):
             os.fchmod(writes, 0)
-            if root:  # who may open anything
+            if root:  # which may open anything
                 os.seteuid(65534)
             try:
                 with pytest.raises(PermissionError):

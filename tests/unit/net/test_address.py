@@ -61,7 +61,7 @@ class TestResolve:
         assert resolve("localhost") == [LOCAL_V4, LOCAL_V6]
 
     def test_a_name_is_every_address_that_it_resolves_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It has an endpoint for each, IPv4 and IPv6."""
+        """A name has an endpoint for each of its addresses, IPv4 and IPv6."""
         found = [
             (V6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),
             (V6, socket.SOCK_STREAM, 6, "", ("fe80::1%eth0", 0, 0, 2)),
@@ -76,7 +76,7 @@ class TestResolve:
 
     @pytest.mark.parametrize("host", [UNRESOLVABLE, "no..such..name", "l" * 64, "\udcff"])
     def test_a_name_that_does_not_resolve(self, host: str) -> None:
-        """The sentence names the host and what would be right."""
+        """The sentence names the host and a valid alternative."""
         with pytest.raises(CannotListen) as caught:
             resolve(host)
         (problem,) = caught.value.problems
@@ -91,7 +91,7 @@ class TestResolve:
 
     @pytest.mark.parametrize("first", ["/", "@"])
     def test_the_longest_unix_address(self, first: str) -> None:
-        """The limit counts bytes: the longest address accepted is one that the kernel takes."""
+        """The limit is in bytes: the kernel accepts the longest address that is valid."""
         longest = first + "é" * 53
         assert len(os.fsencode(longest)) == UNIX_PATH_MAX
         assert resolve(f"unix:{longest}")[0].family == UNIX
@@ -124,7 +124,7 @@ class TestEndpoints:
 
     @given(st.lists(st.sampled_from(["", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1", "unix:@a", "192.0.2.1"])))
     def test_none_covers_another(self, hosts: list[str]) -> None:
-        """Every address asked for is covered, and none twice."""
+        """Every requested address is covered, and no endpoint covers another."""
         kept = endpoints(hosts)
         assert not any(a.covers(b) for a in kept for b in kept if a is not b)
         assert all(any(a.covers(wanted) for a in kept) for host in hosts for wanted in resolve(host))
@@ -171,7 +171,7 @@ class TestShow:
         ],
     )
     def test_every_form(self, family: int, sockaddr: object, expected: str) -> None:
-        """Addresses look as people write them; an IPv4 peer of an IPv6 socket looks like IPv4."""
+        """Each address has its usual form; an IPv4 peer of an IPv6 socket looks like IPv4."""
         assert show(family, sockaddr) == expected
 
     @given(ipv6_addresses, st.integers(0, 65535))
@@ -224,7 +224,7 @@ class TestSource:
 
     @given(st.one_of(ipv6_addresses, st.integers(0, 2**64).map(ipaddress.IPv6Address)))
     def test_the_number_is_fit_for_the_table(self, address: ipaddress.IPv6Address) -> None:
-        """It is never 0 and below 2**64, also for ::, ::1 and addresses that only look mapped."""
+        """The number of a source is never 0 and below 2**64, also for ::, ::1 and addresses that only look mapped."""
         number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
         assert number is not None
         assert 0 < number < 2**64
@@ -246,5 +246,5 @@ class TestSource:
         assert source(V6, ("fe80::1%lo", 1, 0, 1)) == source(V6, ("fe80::2", 1, 0, 1))
 
     def test_a_unix_peer_has_none(self) -> None:
-        """It has no address to be counted by."""
+        """A client of a unix socket has no source."""
         assert source(UNIX, "") is None

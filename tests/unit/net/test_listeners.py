@@ -160,7 +160,7 @@ class TestPort:
                     assert peer == host
 
     def test_a_port_that_is_not_free_for_both_families(self) -> None:
-        """If the port that the kernel chose for IPv4 is taken for IPv6, others are tried until one is free for both."""
+        """If the port that the kernel chose for IPv4 is in use for IPv6, other ports are tried until one is free."""
         output = in_namespace("""
 sysctl("ipv4/ip_local_port_range", "40000 40015")
 with socket.create_server(("::1", 40001), family=socket.AF_INET6):
@@ -212,7 +212,7 @@ for sock in taken:
         )
 
     def test_an_address_of_another_machine(self) -> None:
-        """Listening fails at the first such address; a check finds all of them."""
+        """Listening fails at the first address of another machine; a check reports all of them."""
         expected = "this machine does not have that address; 'ip address' lists its own"
         assert refusal(NOWHERE) == f"cannot listen on {NOWHERE}:0: {expected}"
         assert check_endpoints(endpoints([NOWHERE, "127.0.0.1", NOWHERE_ELSE]), 0) == [
@@ -242,7 +242,7 @@ print(check_endpoints(endpoints(["", "localhost"]), 7007), len(check_endpoints(e
         ]
 
     def test_where_ipv6_is_not_even_compiled_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Such a kernel refuses to make the socket; this one is made to look like it."""
+        """A kernel without IPv6 refuses to create the socket; the test imitates it."""
 
         class WithoutIPv6(socket.socket):
             def __init__(self, family: int = -1, *args: int, **kwargs: int) -> None:
@@ -286,7 +286,7 @@ class TestUnix:
             pass
 
     def test_the_file_of_a_live_daemon_is_kept(self, path: str) -> None:
-        """That daemon goes on listening, and the sentence says that another program listens there."""
+        """A live daemon continues to listen, and the sentence says that another program listens there."""
         with listening(f"unix:{path}") as (listener,):
             expected = "another program listens there; stop it (ss -lxp shows it) or choose another name"
             assert refusal(f"unix:{path}") == f"cannot listen on unix:{path}: {expected}"
@@ -313,7 +313,7 @@ class TestUnix:
 
     @pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "link to a socket", "fifo"])
     def test_a_file_that_is_not_a_socket_is_not_touched(self, path: str, kind: str) -> None:
-        """Listening and a mere check both leave it, and say what is in the way."""
+        """A file that is not a socket stays, and both listening and a check report it."""
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(f"{path}-dead")
         match kind:
@@ -337,7 +337,7 @@ class TestUnix:
 
     @pytest.mark.parametrize("beneath", ["", "/deeper"])
     def test_a_missing_directory(self, path: str, beneath: str) -> None:
-        """The sentence says that the directory does not exist, or is none; so does a mere check."""
+        """The sentence says that the directory does not exist, or is no directory; a check reports the same."""
         if beneath:
             Path(path).write_text("")
         where = f"unix:{path}{beneath or '-missing'}/sock"
@@ -347,7 +347,7 @@ class TestUnix:
 
     @pytest.mark.usefixtures("unprivileged")
     def test_a_directory_without_write_permission(self) -> None:
-        """The sentence says that permission is denied; so does a mere check."""
+        """The sentence says that permission is denied; a check reports the same."""
         expected = (
             "cannot listen on unix:/usr/sock: permission denied; choose a directory in which this user may create files"
         )
@@ -390,7 +390,7 @@ class TestOpened:
             assert int.from_bytes(info[28:32], sys.byteorder) == min(BACKLOG, somaxconn)
 
     def test_a_listener_never_waits(self) -> None:
-        """It does not wait for a connection that another worker has taken."""
+        """A listener does not wait for a connection that another worker has accepted."""
         with listening("127.0.0.1", ABSTRACT) as listeners:
             for listener in listeners:
                 with pytest.raises(BlockingIOError):
@@ -437,7 +437,7 @@ class TestAdopting:
             listener.close()
 
     def test_its_file_is_kept(self, path: str) -> None:
-        """The process that made it, usually systemd, goes on listening there."""
+        """Closing keeps the file: the process that created it, usually systemd, continues to listen there."""
         with socket.socket(socket.AF_UNIX) as original:
             original.bind(path)
             original.listen()
@@ -465,7 +465,7 @@ class TestAdopting:
         ],
     )
     def test_another_socket(self, make: Callable[[], socket.socket]) -> None:
-        """The sentence names the descriptor and the right setting of the unit; no other one is adopted either."""
+        """The sentence names the descriptor and the correct setting of the unit, and no descriptor is adopted."""
         with passed(listening_tcp) as good, passed(make) as bad:
             with pytest.raises(CannotListen) as caught:
                 adopt_listeners([good, bad], TUNING)

@@ -44,7 +44,7 @@ def once(loop: Loop) -> None:
 
 
 def test_a_callback_is_called_while_its_descriptor_is_ready(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """Once a turn, for as long as the descriptor has something to read."""
+    """A callback is called once a turn while its descriptor has something to read."""
     (reads, writes), (other, _), _ = pipes
     called: list[str] = []
     loop.watch(reads, READ, lambda: called.append("read"))
@@ -73,7 +73,7 @@ def test_rewatch_changes_what_is_waited_for(loop: Loop) -> None:
 
 
 def test_an_error_is_an_event_whatever_is_waited_for(loop: Loop) -> None:
-    """A reset comes to light by the call that the callback makes anyway."""
+    """After a reset, the callback's own system call raises the error."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as client:
             server, _ = listener.accept()
@@ -132,7 +132,7 @@ def test_a_reused_descriptor_gets_no_readiness_of_the_old_one(loop: Loop, pipes:
 
 
 def test_a_descriptor_watched_in_a_turn_is_served_from_the_next(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """Until then it can be watched otherwise, or no more, like any other."""
+    """Until then it can be rewatched or unwatched like any other."""
     (first, _), (second, _), (third, _) = pipes
     called: list[str] = []
 
@@ -152,7 +152,7 @@ def test_a_descriptor_watched_in_a_turn_is_served_from_the_next(loop: Loop, pipe
 
 
 def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> None:
-    """The owner of the loop gets the descriptor and the error, and the rest of the turn goes on."""
+    """The owner of the loop gets the descriptor and the error, and the rest of the turn continues."""
     bugs: list[tuple[int, str]] = []
     called: list[int] = []
     with closing(Loop(lambda fd, error: bugs.append((fd, repr(error))))) as loop:
@@ -170,7 +170,7 @@ def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> Non
 
 
 def test_what_the_owner_raises_ends_the_loop(loop: Loop, pipes: list[tuple[int, int]]) -> None:
-    """The owner decides what a bug ends."""
+    """An error that the owner raises ends the loop."""
     reads, _ = pipes[0]
     loop.watch(reads, READ, partial(int, "no number"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no number"):
@@ -209,7 +209,7 @@ def test_a_timer_is_not_early(loop: Loop) -> None:
 
 
 def test_a_cancelled_timer_is_not_called(loop: Loop) -> None:
-    """The loop does not wake for it either."""
+    """The loop does not wake for a cancelled timer."""
     loop.call_later(0, raises_if_called).cancel()
     loop.call_later(0, lambda now: loop.stop())
     loop.run()
@@ -259,7 +259,7 @@ delays = st.one_of(st.integers(0, 5), st.just(math.inf))
 
 
 class Model:
-    """The simplest timers, whatever they cost: when each is due, by its number."""
+    """The simplest implementation of timers: the time at which each is due, by its number."""
 
     def __init__(self) -> None:
         self.to_come: dict[int, float] = {}
@@ -278,7 +278,7 @@ class Model:
 
 
 class AgainstModel(RuleBasedStateMachine):
-    """The calls and their order are the model's; callbacks add and cancel timers themselves."""
+    """Timers are called as in the model and in its order; callbacks add and cancel timers too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -327,7 +327,7 @@ class AgainstModel(RuleBasedStateMachine):
 
     @rule(count=st.integers(65, 200), delay=delays)
     def add_and_cancel_many(self, count: int, delay: float) -> None:
-        """Enough for the heap to be rebuilt."""
+        """Add and cancel enough timers for the heap to be rebuilt."""
         for timer in [self.timers.add(self.now + delay, lambda now: None) for _ in range(count)]:
             timer.cancel()
         self.model.added += count

@@ -1,4 +1,4 @@
-"""tcpinfo: what the kernel knows of a connection's bytes, on real connections."""
+"""tcpinfo: the kernel's counters, on real connections."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ def wait_for(sock: socket.socket, unread: int, unacknowledged: int) -> None:
 
 
 def test_owes_nothing(tcp: Pair) -> None:
-    """Not at first, not with unread bytes only, not when all bytes read were written back, not after a half-close."""
+    """No bytes are due at first, with unread bytes only, once all read bytes are written back, or half-closed."""
     client, sock = tcp
     assert not tcpinfo.owes(sock)
     client.sendall(b"12345")
@@ -50,7 +50,7 @@ def test_owes_nothing(tcp: Pair) -> None:
 
 
 def test_owes(tcp: Pair) -> None:
-    """A connection owes the bytes that were read and not written back."""
+    """Bytes that were read and not written back are due."""
     client, sock = tcp
     client.sendall(b"12345")
     wait_for(sock, 5, 0)
@@ -64,7 +64,7 @@ def test_owes(tcp: Pair) -> None:
 
 
 def test_owes_with_full_queues(tcp: Pair) -> None:
-    """The answer is exact to the byte with megabytes in the tcpinfo."""
+    """The answer is exact to the byte with megabytes in the queues."""
     client, sock = tcp
     client.setblocking(False)
     sock.setblocking(False)
@@ -78,14 +78,14 @@ def test_owes_with_full_queues(tcp: Pair) -> None:
 
 
 def test_owes_if_the_kernel_does_not_know() -> None:
-    """A unix socket has no such counters, so its connection counts as one that owes."""
+    """A unix socket has no such counters, so bytes count as due."""
     one, other = socket.socketpair()
     with one, other:
         assert tcpinfo.owes(one)
 
 
 def test_owes_on_an_ended_side(tcp: Pair) -> None:
-    """A connection of which our side has ended counts as one that owes."""
+    """Once our side has ended, bytes count as due."""
     _, sock = tcp
     sock.shutdown(socket.SHUT_WR)
     assert tcpinfo.owes(sock)

@@ -1,4 +1,4 @@
-"""last_good: settings on their way to the next echod, and when that goes on by them."""
+"""last_good: the stored settings, and when the next echod continues with them."""
 
 import os
 from contextlib import closing
@@ -14,19 +14,19 @@ from echod.systemd.notify import Notifier
 
 
 def memfd(text: str) -> int:
-    """As systemd passes it."""
+    """A memfd with these contents, as systemd passes it."""
     fd = os.memfd_create("settings")
     os.write(fd, text.encode())
     return fd
 
 
 def wrong() -> Loaded:
-    """A configuration that is."""
+    """Raise the error of an invalid configuration."""
     raise ConfigError("a problem", "another")
 
 
 def test_what_is_right_is_taken() -> None:
-    """Then nothing else is looked at, and what was kept is closed."""
+    """A valid configuration is used, and the stored settings are closed unread."""
     right = Loaded(Settings(), {}, [], [])
     fd = memfd("nonsense")
     assert last_good.read_or_continue(lambda: right, [fd]) == (right, [])
@@ -35,20 +35,20 @@ def test_what_is_right_is_taken() -> None:
 
 
 def test_what_is_wrong_is_told() -> None:
-    """In its place come the settings that were kept, and neither the environment nor a file adds to them."""
+    """The stored settings replace an invalid configuration, without the environment and without files."""
     loaded, problems = last_good.read_or_continue(wrong, [memfd("port = 7\n")])
     assert (loaded.settings, problems) == (Settings(port=7), ["a problem", "another"])
 
 
 @pytest.mark.parametrize("kept", [[], ["port = 'seven'\n"], ["no_such_key = 1\n", "nonsense"]])
 def test_nothing_to_go_on_by(kept: list[str]) -> None:
-    """Without settings that are right for this version the problems stand."""
+    """Without stored settings that are valid in this version, the configuration's error is raised."""
     with pytest.raises(ConfigError, match="a problem"):
         last_good.read_or_continue(wrong, list(map(memfd, kept)))
 
 
 @pytest.mark.parametrize("host", ["localhost", "unix:/\udcff"])
 def test_without_systemd_nothing_is_kept(host: str) -> None:
-    """And nothing is left open; nor does it matter whether the settings could be written down."""
+    """Nothing is stored or left open, whether or not TOML can hold the settings."""
     with closing(Notifier({})) as notifier:
         last_good.keep(Settings(host=(host,)), DescriptorStore(notifier))

@@ -11,7 +11,7 @@ UNLISTED = [pair for pair in itertools.product(State, Trigger) if pair[1] not in
 
 
 def in_state(state: State) -> Lifecycle:
-    """A parent that has come to this state."""
+    """A parent that has reached this state."""
     lifecycle = Lifecycle()
     lifecycle.state = state
     return lifecycle
@@ -41,7 +41,7 @@ def test_every_other_pair_is_a_bug(state: State, trigger: Trigger) -> None:
 
 
 def test_every_state_can_be_reached() -> None:
-    """From STARTING, by the table alone."""
+    """Every state can be reached from STARTING by transitions of the table."""
     reached, new = set[State](), {State.STARTING}
     while new:
         reached |= new

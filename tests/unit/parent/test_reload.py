@@ -18,7 +18,7 @@ from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 BESIDE = {"host", "port", "workers"}
-"""What changes something else than the terms."""
+"""The keys that change something other than the terms."""
 OTHER: dict[str, Any] = {
     "host": "::1",
     "port": 7,
@@ -36,11 +36,11 @@ OTHER: dict[str, Any] = {
     "log.connections": False,
     "log.payload": True,
 }
-"""A value for each key that is not its default."""
+"""A value other than the default for each key."""
 
 
 class Flags:
-    """A configuration of flags alone, which change; `start` is what they change at startup."""
+    """A configuration that consists of flags, which change; `start` is the change at startup."""
 
     def __init__(self, *, activated: bool = False, descriptors: int = 1 << 20, **flags: Any) -> None:
         self.flags = flags
@@ -49,13 +49,13 @@ class Flags:
         self.configuration.commit()
 
     def reload(self) -> Change:
-        """Read what the flags say now, and commit it."""
+        """Read the present flags, and commit them."""
         change = self.configuration.reload()
         self.configuration.commit()
         return change
 
     def load(self) -> Loaded:
-        """What the flags say now."""
+        """The settings of the present flags."""
         return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
 
 
@@ -68,13 +68,13 @@ def configuration(
 
 
 def test_each_key_has_another_value() -> None:
-    """Or a new one would not be tested here."""
+    """`OTHER` has a value for each key, so a new key is tested too."""
     assert sorted(OTHER) == sorted(key.name for key in keys())
 
 
 @pytest.mark.parametrize("key", list(keys()), ids=lambda key: key.name)
 def test_each_key(key: Key) -> None:
-    """It changes the terms, how many workers there are, or where they listen; and back again when it is set back."""
+    """Each key changes the terms, the number of workers, or the endpoints, and a second change restores them."""
     flags = Flags()
     start = flags.start
     assert (start.changed, start.overruled, start.warnings) == ([], [], [])
@@ -94,13 +94,13 @@ def test_each_key(key: Key) -> None:
 
 
 def test_where_to_listen_at_startup() -> None:
-    """The first settings say where to listen, although nothing has changed."""
+    """At startup the change has endpoints, although no setting has changed."""
     assert Flags(host="127.0.0.1").start.endpoints == [Endpoint(socket.AF_INET, "127.0.0.1")]
     assert Flags(host="127.0.0.1", activated=True).start.endpoints == []
 
 
 def test_where_to_listen() -> None:
-    """A change of host or port says all of where to listen."""
+    """A change of host or port contains all endpoints and the port."""
     flags = Flags(host="127.0.0.1", port=1)
     flags.flags = {"host": "127.0.0.1", "port": 2}
     change = flags.reload()
@@ -108,7 +108,7 @@ def test_where_to_listen() -> None:
 
 
 def test_a_name_that_does_not_resolve() -> None:
-    """It is refused, like anything else that is wrong."""
+    """A name that does not resolve fails the reload."""
     flags = Flags()
     flags.flags = {"host": "name.invalid"}
     with pytest.raises(CannotListen, match="name.invalid"):
@@ -116,7 +116,7 @@ def test_a_name_that_does_not_resolve() -> None:
 
 
 def test_terms() -> None:
-    """Each value is where it belongs, in the units of the settings."""
+    """Each value is in its field of the terms, in the units of the settings."""
     terms = Flags(**OTHER).start.terms
     assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
     assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
@@ -127,7 +127,7 @@ def test_terms() -> None:
 
 @pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
 def test_other_tuning(name: str) -> None:
-    """From then on the kernel's queue may hold connections of each, also when it is as before again."""
+    """After a change of socket options, workers set them on accepted connections, even if the change is undone."""
     flags = Flags()
     assert not flags.start.terms.sets_accepted_options
     flags.flags = {"limits.idle_timeout": 6}
@@ -137,12 +137,12 @@ def test_other_tuning(name: str) -> None:
 
 
 def test_tuning_of_passed_sockets() -> None:
-    """Who was in their queue before echod had them came with no tuning at all."""
+    """Connections in the queue of a passed socket may lack the socket options, so workers set them."""
     assert Flags(activated=True).start.terms.sets_accepted_options
 
 
 def test_wrong() -> None:
-    """Nothing of a configuration that is wrong is taken, so the next is compared with the one before."""
+    """An invalid configuration changes nothing, so the next one is compared with the one before it."""
     flags = Flags()
     flags.flags = {"chunk_size": 3, "port": "x"}
     with pytest.raises(ConfigError, match="--port is 'x', but must be "):
@@ -152,7 +152,7 @@ def test_wrong() -> None:
 
 
 def test_not_taken() -> None:
-    """What is right and all the same can't be taken leaves as little behind."""
+    """A valid configuration that was not committed changes nothing either."""
     flags = Flags()
     flags.flags = {"chunk_size": 3}
     for _ in range(2):
@@ -162,15 +162,15 @@ def test_not_taken() -> None:
 
 
 class TestOverruled:
-    """Sockets that systemd passed."""
+    """Sockets that systemd passed override host and port."""
 
     def test_nothing_is_set(self) -> None:
-        """Then nothing is overruled."""
+        """Without host and port in the configuration, nothing is overridden and nothing is reported."""
         start = Flags(activated=True).start
         assert (start.overruled, start.warnings) == ([], [])
 
     def test_each_is_named_by_where_it_stands(self, tmp_path: Path) -> None:
-        """File and key, variable, or flag."""
+        """The warning names each overridden setting by file and key, variable, or flag."""
         file = tmp_path / "echod.toml"
         file.write_text("host = '::1'")
         loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
@@ -182,7 +182,7 @@ class TestOverruled:
         )
 
     def test_nothing_moves(self) -> None:
-        """Whatever is said of where to listen."""
+        """A change of host or port has no effect."""
         flags = Flags(activated=True)
         flags.flags = {"host": "::1", "port": 7, "workers": 2}
         change = flags.reload()
@@ -192,7 +192,7 @@ class TestOverruled:
 
 @pytest.mark.parametrize(("wanted", "warnings"), [(360, 0), (361, 1)])
 def test_too_few_descriptors(wanted: int, warnings: int) -> None:
-    """For the clients that may come, in all the workers that there will be."""
+    """A warning says if all workers together lack descriptors for `max_connections` connections."""
     flags = Flags(descriptors=100, workers=100)
     flags.flags = {"workers": 10, "limits.max_connections": wanted}
     assert len(flags.configuration.reload().warnings) == warnings

@@ -1,4 +1,4 @@
-"""signals: real signals, told by a loop between its other callbacks."""
+"""signals: real signals, handled by a callback of the loop."""
 
 import fcntl
 import os
@@ -17,13 +17,13 @@ USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 @pytest.fixture
 def told() -> list[signal.Signals]:
-    """What was told, in order."""
+    """The signals that were passed on, in order."""
     return []
 
 
 @pytest.fixture
 def signals(told: list[signal.Signals]) -> Iterator[Signals]:
-    """Signals that are handled as before afterwards."""
+    """A `Signals` for two signals, whose earlier handlers are restored afterwards."""
     before = {signum: signal.getsignal(signum) for signum in (USR1, USR2)}
     with closing(Signals([USR1, USR2], told.append)) as signals:
         yield signals
@@ -32,7 +32,7 @@ def signals(told: list[signal.Signals]) -> Iterator[Signals]:
 
 
 def test_nothing_happens_until_the_loop_looks(signals: Signals, told: list[signal.Signals]) -> None:
-    """The handler does nothing; of several signals, the one with the lowest number is told first."""
+    """Only the callback passes signals on; of several, the one with the lowest number comes first."""
     os.kill(os.getpid(), USR2)
     os.kill(os.getpid(), USR1)
     assert told == []
@@ -41,7 +41,7 @@ def test_nothing_happens_until_the_loop_looks(signals: Signals, told: list[signa
 
 
 def test_others_are_none_of_its_business(signals: Signals, told: list[signal.Signals]) -> None:
-    """The interpreter tells of every signal with a handler; only those that were asked for are passed on."""
+    """The interpreter reports every signal with a handler; only the requested ones are passed on."""
     before = signal.signal(signal.SIGWINCH, lambda number, frame: None)
     try:
         os.kill(os.getpid(), signal.SIGWINCH)
@@ -53,7 +53,7 @@ def test_others_are_none_of_its_business(signals: Signals, told: list[signal.Sig
 
 
 def test_the_descriptors_never_block(signals: Signals) -> None:
-    """A storm of signals neither holds the process up nor fills its standard error."""
+    """A storm of signals neither blocks the process nor fills its standard error."""
     fcntl.fcntl(signals.fd, fcntl.F_SETPIPE_SZ, 4096)
     for _ in range(5000):
         signal.raise_signal(USR1)
@@ -61,7 +61,7 @@ def test_the_descriptors_never_block(signals: Signals) -> None:
 
 
 def test_after_the_end(told: list[signal.Signals]) -> None:
-    """The wake-up descriptor is as it was, none of its own is left, and a signal does nothing; nor does it end us."""
+    """After `close` the wake-up descriptor is restored, none is left open, and a signal is ignored."""
     before = signal.getsignal(USR1)
     reads, writes = os.pipe2(os.O_NONBLOCK)
     wakeup_before = signal.set_wakeup_fd(writes)
@@ -78,7 +78,7 @@ def test_after_the_end(told: list[signal.Signals]) -> None:
 
 
 def test_a_child_gives_back_what_is_the_parents(signals: Signals, told: list[signal.Signals]) -> None:
-    """After `forget` it writes nothing into the parent's pipe, and has no end of it."""
+    """After `forget` the child writes nothing into the parent's pipe, and has closed both ends of it."""
     pid = os.fork()
     if not pid:
         code = 1
@@ -99,7 +99,7 @@ def test_a_child_gives_back_what_is_the_parents(signals: Signals, told: list[sig
 
 
 def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
-    """Signals that come meanwhile are told afterwards; what else was blocked stays so."""
+    """Signals that arrive in the block are passed on after it; other blocked signals stay blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
     try:
         with held_back([USR1]):

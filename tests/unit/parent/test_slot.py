@@ -1,4 +1,4 @@
-"""slot: a worker's place, with a real process and real sockets in it."""
+"""slot: a worker slot, with a real process and real sockets."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from echod.parent.slot import HUNG, UNWELL, WorkerSlot
 
 @pytest.fixture
 def pair() -> Iterator[tuple[WorkerSlot, socket.socket]]:
-    """A place with a worker's end of its socket, and no process."""
+    """A slot without a process, and the worker's end of its command socket."""
     slot = WorkerSlot(0)
     slot.commands, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with worker:
@@ -25,7 +25,7 @@ def pair() -> Iterator[tuple[WorkerSlot, socket.socket]]:
 
 @pytest.fixture
 def occupied() -> Iterator[WorkerSlot]:
-    """A place with a process that waits to be killed."""
+    """A slot with a process that waits to be killed."""
     pid = os.fork()
     if not pid:
         signal.pause()
@@ -38,19 +38,19 @@ def occupied() -> Iterator[WorkerSlot]:
 
 
 def refuse(*_: object) -> None:
-    """A system call that fails for want of descriptors."""
+    """Make a system call fail for lack of descriptors."""
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def fork(slot: WorkerSlot) -> None:
-    """Have a worker there, which ends at once."""
+    """Fork a worker that exits at once."""
     if slot.fork() is not None:
         os._exit(0)
 
 
 class TestFork:
     def test_the_two_ends(self) -> None:
-        """What one side says the other hears, and each has no end but its own."""
+        """A message from either side arrives at the other, and each side has only its own end of the socket."""
         slot = WorkerSlot(0)
         theirs = slot.fork()
         if theirs is not None:
@@ -79,7 +79,7 @@ class TestFork:
         assert slot == WorkerSlot(0)
 
     def test_a_child_without_a_pidfd_is_reaped_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is killed at once, but no call waits for its end."""
+        """A child without a pidfd is killed at once, and no call waits for its exit."""
         monkeypatch.setattr(os, "pidfd_open", refuse)
         slot = WorkerSlot(0)
         with pytest.raises(OSError, match="Too many open files"):
@@ -92,7 +92,7 @@ class TestFork:
 
 class TestCommands:
     def test_an_order_arrives_with_its_descriptors(self, pair: tuple[WorkerSlot, socket.socket]) -> None:
-        """One message, whole; an answer is due if one is asked for."""
+        """A command arrives whole, with its descriptors; an answer is awaited if one is requested."""
         slot, worker = pair
         reads, writes = os.pipe()
         slot.send(b"look at this", [reads], answer=b"seen")
@@ -105,7 +105,7 @@ class TestCommands:
 
     @pytest.mark.parametrize("unread", [True, False])
     def test_nobody_takes_an_order(self, pair: tuple[WorkerSlot, socket.socket], unread: bool) -> None:
-        """A worker that has just died, having left orders unread or not, is told nothing, and says nothing."""
+        """After a worker's death nothing is sent to it or received from it, whether or not it left commands unread."""
         slot, worker = pair
         if unread:
             slot.send(b"first")
@@ -114,13 +114,13 @@ class TestCommands:
         assert (slot.awaited, slot.receive()) == (b"", b"")
 
     def test_an_empty_place_takes_none(self) -> None:
-        """There is nobody to take it."""
+        """Without a worker nothing is sent."""
         slot = WorkerSlot(0)
         slot.send(b"anybody there?", answer=b"I am")
         assert (slot.awaited, slot.receive()) == (b"", b"")
 
     def test_words(self, pair: tuple[WorkerSlot, socket.socket]) -> None:
-        """What the worker says is heard, and then that it hangs up."""
+        """The worker's messages are received, and then the end of its socket."""
         slot, worker = pair
         worker.send(b"ready")
         worker.close()
@@ -140,7 +140,7 @@ class TestCommands:
         assert info.si_status == signal.SIGKILL
 
     def test_no_message(self, pair: tuple[WorkerSlot, socket.socket]) -> None:
-        """A worker that has sent nothing has not closed its socket either, and the parent does not wait for it."""
+        """If the worker has sent nothing, the result is None, not the end of its socket; nothing waits."""
         slot, _ = pair
         assert slot.commands is not None
         slot.commands.setblocking(False)
@@ -149,7 +149,7 @@ class TestCommands:
 
 class TestLife:
     def test_a_worker_that_ticks_is_well(self, occupied: WorkerSlot) -> None:
-        """However seldom, if it is often enough."""
+        """A worker that ticks late, but before `UNWELL` beats, is well."""
         for ticks in range(1, 10):
             for _ in range(UNWELL):
                 occupied.beat(ticks)
@@ -158,7 +158,7 @@ class TestLife:
         assert not occupied.well
 
     def test_a_worker_that_hangs_is_killed(self, occupied: WorkerSlot) -> None:
-        """And that is the reason of its end."""
+        """The reason of its exit is that its loop hung."""
         for _ in range(HUNG):
             occupied.beat(0)
         info = os.waitid(os.P_PID, occupied.pid, os.WEXITED | os.WNOWAIT)
@@ -167,11 +167,11 @@ class TestLife:
         assert occupied.reason(signal.SIGKILL, stopping=False) == "killed because its loop hung"
 
     def test_one_that_hangs_is_replaced_before_the_watchdog_bites(self) -> None:
-        """It is fed twice in its period, not while a worker is unwell, and again a beat after that was replaced."""
+        """WATCHDOG=1 is sent twice a period, not while a worker is unwell, and again a beat after its replacement."""
         assert TICKS_PER_WATCHDOG // 2 + (HUNG - UNWELL) + 1 < TICKS_PER_WATCHDOG
 
     def test_the_next_has_not_hung(self, occupied: WorkerSlot) -> None:
-        """What was counted against one worker is not held against its successor."""
+        """The missed beats of one worker do not count for its successor."""
         for _ in range(UNWELL):
             occupied.beat(0)
         occupied.reset(1.0)
@@ -188,11 +188,11 @@ class TestLife:
         ],
     )
     def test_reasons(self, wait_status: int, stopping: bool, reason: str) -> None:
-        """By how the process ended, and whether it was to."""
+        """The reason depends on the wait status, and on whether the pool was stopping."""
         assert WorkerSlot(0).reason(wait_status, stopping=stopping) == reason
 
     def test_an_empty_place(self) -> None:
-        """It is not well, and there is nobody to kill."""
+        """An empty slot is not well, and killing it does nothing."""
         slot = WorkerSlot(0)
         slot.kill()
         slot.close()

@@ -48,7 +48,7 @@ def test_a_failure_is_its_first_problem() -> None:
 
 
 class Recorded(Notifier):
-    """A notifier that keeps what it would send."""
+    """A notifier that records messages instead of sending them."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -85,7 +85,7 @@ class Reporting:
 
 
 def test_the_status_is_sent_when_it_has_changed() -> None:
-    """At each beat, also at one soon after a reload, as long as beats are a second apart."""
+    """If beats are a second apart, the status is sent at each beat, even at one soon after a reload."""
     reporting = Reporting(tick=1.0)
     assert not reporting.beat(99.0, 0)  # not ready yet
     reporting.reporter.ready(100.0, ["[::1]:7"], overruled=[], refused="")

@@ -1,4 +1,4 @@
-"""supervisor: one reload at a time, over when every worker serves by it; with a pool that does as the test says."""
+"""supervisor: reloads, one at a time, and stops; with a fake pool that the test controls."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warni
 
 
 class Pool:
-    """Two workers that exist in name only; `steps` is what they were to do, in its order."""
+    """A fake pool of two workers; `steps` are the commands that it got, in order."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -45,7 +45,7 @@ class Pool:
         return 2
 
     def serve_by(self, terms: ServiceTerms) -> None:
-        """Adopt the terms when `Parent.answer` says so, or fail."""
+        """Adopt the terms when `Parent.answer` is called, or fail."""
         if self.refusal is not None:
             raise self.refusal
         self.steps.append("serve by")
@@ -66,9 +66,9 @@ class Parent(Supervisor):
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.change = CHANGE
-        """What the files say."""
+        """The settings that the files contain."""
         self.failure: Exception | None = None
-        """What reading them raises."""
+        """The error that reading them raises."""
         notifier = Notifier({})
         self.store = DescriptorStore(notifier)
         self.committed = 0
@@ -90,7 +90,7 @@ class Parent(Supervisor):
         return self.change
 
     def commit(self) -> None:
-        """Note that what was read is in effect."""
+        """Record that the settings are in effect."""
         self.committed += 1
 
     def answer(self) -> None:
@@ -104,7 +104,7 @@ class Parent(Supervisor):
 
     @property
     def state(self) -> State:
-        """Where the parent is."""
+        """The parent's state."""
         return self._state
 
     @property
@@ -113,7 +113,7 @@ class Parent(Supervisor):
         return self._refused
 
     def logged(self) -> list[str]:
-        """The names of the events since this was last asked."""
+        """The names of the events since the last call."""
         return [event["event"] for event in self.recorder.objects()]
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ def test_no_worker_to_wait_for(serving: Parent) -> None:
 
 
 def test_not_before_the_workers_are_there(parent: Parent) -> None:
-    """A SIGHUP that comes while echod starts is remembered until it is ready."""
+    """A SIGHUP that arrives while echod starts takes effect once echod is ready."""
     parent.signal(signal.SIGHUP)
     assert parent.pool.steps == []
     parent.on_ready()
@@ -181,7 +181,7 @@ def test_not_before_the_workers_are_there(parent: Parent) -> None:
 
 
 def test_requested_again_meanwhile(serving: Parent) -> None:
-    """However many SIGHUPs come during a reload, one more follows it, with what the files say then."""
+    """After any number of SIGHUPs during a reload, one more reload follows, with the files as they are then."""
     for _ in range(4):
         serving.signal(signal.SIGHUP)
     assert serving.pool.steps == ["read", "serve by"]
@@ -214,7 +214,7 @@ def test_refused(serving: Parent, error: type[EchodError], where: str) -> None:
 
 
 def test_bug(serving: Parent) -> None:
-    """A bug in reading the configuration is logged with its traceback, and the workers serve on."""
+    """A bug in reading the configuration is logged with its traceback, and the workers continue to serve."""
     serving.failure = RuntimeError("unforeseen")
     serving.signal(signal.SIGHUP)
     (event,) = serving.recorder.objects()

@@ -1,4 +1,4 @@
-"""counters: what the workers count, and the parent and the other workers read."""
+"""counters: written by the workers, read by the parent and the other workers."""
 
 import os
 
@@ -34,7 +34,7 @@ def test_rows_add_up() -> None:
 
 
 def test_what_was_before() -> None:
-    """Earlier totals are added, except the clients now, which the rows count themselves."""
+    """Earlier totals are added, except the number of clients now, which the rows contain."""
     counters = Counters(1)
     counters.before = Totals(1, 20, 300, 4000)
     counters.rows[0].clients_total += 1
@@ -55,7 +55,7 @@ def test_a_worker_counts_where_the_parent_sees_it() -> None:
 
 
 def test_a_successor_goes_on_counting() -> None:
-    """A worker's clients are forgotten when it dies, its totals are not."""
+    """When a worker dies, its clients are cleared, but its totals stay."""
     counters = Counters(1)
     (row,) = counters.rows
     row.clients_now, row.bytes_echoed, row.accepting, row.available = 7, 1000, True, True

@@ -1,4 +1,4 @@
-"""limits: never one client too many, whichever workers count at the same time or die."""
+"""limits: they are never exceeded, even if workers count at the same time or die."""
 
 import errno
 import fcntl
@@ -54,7 +54,7 @@ class TestSourceTable:
         st.sampled_from([1, 3, 8]),
     )
     def test_it_counts_as_a_dictionary_does(self, steps: list[tuple[int, bool]], multiplier: int, most: int) -> None:
-        """With many keys in few cells, whatever the multiplier; a removed key leaves no cell in use."""
+        """The counts equal a dictionary's, with many keys in few cells, for any multiplier; removed keys free cells."""
         cells = 2 * 2 ** (2 * most).bit_length()
         memory = memoryview(bytearray(8 * cells)).cast("Q")
         table, model = SourceTable(memory, multiplier), Counter[int]()
@@ -86,7 +86,7 @@ class TestSourceTable:
 
     @pytest.mark.parametrize("multiplier", [1, 2**64 - 1])
     def test_keys_that_all_fall_on_one_cell(self, multiplier: int) -> None:
-        """The worst that an attacker who knew the multiplier could do makes it slower, not wrong."""
+        """The worst keys, for which an attacker would need the multiplier, make the table slower, not wrong."""
         memory = memoryview(bytearray(8 * 64)).cast("Q")
         table = SourceTable(memory, multiplier)
         colliding = range(1, 17) if multiplier == 1 else range(2**64 - 16, 2**64)
@@ -102,7 +102,7 @@ class TestSourceTable:
 
 class TestTotal:
     def test_as_many_as_there_are_places(self) -> None:
-        """All workers together get that many; a place given back can be taken by another worker."""
+        """All workers together get as many places as the limit; another worker can take a place that was given back."""
         with limits_for(2, 3, 0) as limits:
             assert [limits.take_place(worker) for worker in (0, 1, 0, 1, 0)] == [True, True, True, False, False]
             limits.give_place(0)
@@ -118,7 +118,7 @@ class TestTotal:
 
 class TestPerSource:
     def test_each_source_has_as_many_as_the_others(self) -> None:
-        """All workers together admit that many of a source, and a source's clients do not count for another."""
+        """All workers together admit as many clients of a source as the limit; each source is counted separately."""
         with limits_for(2, 10, 2) as limits:
             assert limits.counts_sources
             assert [limits.admit(worker, 7) for worker in (0, 1, 0, 1)] == [True, True, False, False]
@@ -128,13 +128,13 @@ class TestPerSource:
             assert not limits.admit(1, 7)
 
     def test_a_client_without_a_source_is_not_counted(self) -> None:
-        """All clients of a unix socket are on this machine."""
+        """A client of a unix socket has no source, so the limit does not apply to it."""
         with limits_for(1, 10, 1) as limits:
             assert all(limits.admit(0, None) for _ in range(5))
             limits.dismiss(0, None)
 
     def test_without_a_limit_there_is_nothing_to_count(self) -> None:
-        """There is no memory and no descriptor either, which this test would leak."""
+        """Without a limit per source there is no table, so no memory and no descriptor; this test would leak one."""
         limits = Limits(Counters(1), 10, 0)
         assert not limits.counts_sources
         limits.vacate(0)
@@ -146,13 +146,13 @@ class TestPerSource:
             assert not any(limits.admit(0, key) for key in range(1, 101))
 
     def test_workers_together_never_admit_more(self) -> None:
-        """As for the total, with a token for each place of one source."""
+        """The limit per source is never exceeded, with a token for each client of one source."""
         with limits_for(WORKERS, 100, 2) as limits:
             hammer(lambda worker: limits.admit(worker, 7), lambda worker: limits.dismiss(worker, 7), tokens=2)
             assert [limits.admit(0, 7) for _ in range(3)] == [True, True, False]
 
     def test_a_worker_that_dies_while_counting_blocks_no_other(self) -> None:
-        """The kernel releases the lock."""
+        """The kernel releases the lock of a worker that dies."""
         with limits_for(2, 10, 1) as limits:
             reads, writes = os.pipe()
 
@@ -176,14 +176,14 @@ class TestChange:
     """Limits that change while clients are connected."""
 
     def others(self, limits: Limits, counters: Counters, most: int, per_source: int) -> Limits:
-        """Change the parent's limits, and return those of a worker from before, which has followed."""
+        """Change the parent's limits, and return those of a worker forked before, after it has followed the change."""
         worker = Limits(counters, limits._max_connections, 0)
         worker._max_per_source = limits._max_per_source
         worker.follow(0, most, per_source, [os.dup(fd) for fd in limits.change(most, per_source)], [7, 7, None, 8])
         return worker
 
     def test_total(self) -> None:
-        """A higher or lower limit counts at once; clients already accepted stay."""
+        """A higher or lower limit takes effect at once; clients already accepted stay."""
         with limits_for(1, 2, 0) as limits:
             assert [limits.take_place(0) for _ in range(3)] == [True, True, False]
             assert limits.change(3, 0) == []
@@ -194,7 +194,7 @@ class TestChange:
 
     @pytest.mark.parametrize("before", [0, 1, 5])
     def test_a_worker_counts_its_clients_again(self, before: int) -> None:
-        """It counts them in tables that the parent and the other workers see too."""
+        """A worker counts its clients in the new tables, which the parent and the other workers use too."""
         counters = Counters(2)
         limits = Limits(counters, 10, before)
         worker = self.others(limits, counters, 10, 3)
@@ -206,7 +206,7 @@ class TestChange:
             each.close()
 
     def test_clients_already_accepted(self) -> None:
-        """They are counted even above the limit, and must become fewer before another is admitted."""
+        """Clients already accepted count even above the limit; their number must fall before another is admitted."""
         with limits_for(1, 10, 2) as limits:
             limits.count(0, [7, 7, 7, None])
             assert not limits.admit(0, 7)
@@ -215,14 +215,14 @@ class TestChange:
             assert limits.admit(0, 7)
 
     def test_a_limit_that_is_removed(self) -> None:
-        """Nothing is counted then, and no descriptor is left open."""
+        """After a limit is removed, nothing is counted, and no descriptor is left open."""
         counters = Counters(1)
         limits = Limits(counters, 10, 2)
         worker = self.others(limits, counters, 10, 0)
         assert (limits.counts_sources, worker.counts_sources) == (False, False)
 
     def test_limits_that_do_not_change(self) -> None:
-        """The tables stay as they are, and no worker counts again."""
+        """If the limits do not change, the tables stay, and no worker counts again."""
         with limits_for(1, 10, 1) as limits:
             assert limits.admit(0, 7)
             assert limits.change(10, 1) == []
@@ -231,7 +231,7 @@ class TestChange:
 
     @pytest.mark.parametrize(("module", "name"), [(os, "memfd_create"), (os, "ftruncate"), (mmap, "mmap")])
     def test_no_memory_or_descriptor(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
-        """The limits stay as they were, and no descriptor is left open."""
+        """Without memory or descriptors the limits do not change, and no descriptor is left open."""
 
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
@@ -248,7 +248,7 @@ class TestChange:
 
     @pytest.mark.parametrize(("steps", "room"), [((1,), 100), ((1, 2), 100), ((100, 1), 100)])
     def test_room_for_all_clients_already_accepted(self, steps: tuple[int, ...], room: int) -> None:
-        """The new tables have room for them, however far the limit falls below their number."""
+        """The new tables have room for all clients already accepted, however low the new limit is."""
         counters = Counters(1)
         limits = Limits(counters, room, 0)
         assert all(limits.take_place(0) for _ in range(room))
@@ -262,7 +262,7 @@ class TestChange:
 
 
 def test_the_clients_of_a_dead_worker_make_room() -> None:
-    """Its places and its sources are forgotten, the other workers' are not."""
+    """The places and sources of a dead worker are freed, and those of other workers are not."""
     with limits_for(2, 2, 1) as limits:
         for worker, key in ((0, 7), (1, 8)):
             assert limits.take_place(worker)
@@ -273,7 +273,7 @@ def test_the_clients_of_a_dead_worker_make_room() -> None:
 
 
 def hammer(take: Callable[[int], bool], give: Callable[[int], None], tokens: int) -> None:
-    """Have workers `take` and `give` as fast as they can; after each `take`, a pipe must hold a token for it."""
+    """Make workers `take` and `give` as fast as they can; after each `take`, a pipe must hold a token for it."""
     reads, writes = os.pipe2(os.O_NONBLOCK)
     os.write(writes, b"t" * tokens)
 

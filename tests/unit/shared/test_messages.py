@@ -1,4 +1,4 @@
-"""messages: what one side writes, the other reads."""
+"""messages: one side reads what the other writes."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""terms: what leaves one process arrives in the other."""
+"""terms: encoding and decoding change nothing."""
 
 import math
 
@@ -28,6 +28,6 @@ counts = st.integers(0, 1_000_000)
     )
 )
 def test_as_it_was(terms: ServiceTerms) -> None:
-    """Infinity, which is never, included; and it fits into one message of the workers' sockets."""
+    """The terms are decoded as they were encoded, including infinity, and fit into one command."""
     assert ServiceTerms.decode(terms.encode()) == terms
     assert len(terms.encode()) < 4096

@@ -1,4 +1,4 @@
-"""fdstore: the messages by which descriptors get into systemd's store, and whether they stay there."""
+"""fdstore: the messages that store and remove descriptors, and the test whether systemd stores them."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def received(systemd: socket.socket) -> tuple[bytes, int]:
 
 
 def test_putting_and_removing(systemd: socket.socket, notifier: Notifier) -> None:
-    """Descriptors are stored under a name, without being polled, and removed by it."""
+    """Descriptors are stored under a name, with FDPOLL=0, and removed by that name."""
     store = DescriptorStore(notifier)
     store.put("echod-test", [0, 1])
     store.remove("echod-test")
@@ -40,20 +40,20 @@ def test_putting_and_removing(systemd: socket.socket, notifier: Notifier) -> Non
 
 
 def test_more_than_a_message_holds(systemd: socket.socket, notifier: Notifier) -> None:
-    """They go in several messages, of at most 253 each (unix(7))."""
+    """Many descriptors are sent in several messages, with at most 253 in each (unix(7))."""
     DescriptorStore(notifier).put("echod-test", [0] * 254)
     assert [received(systemd)[1] for _ in range(2)] == [253, 1]
 
 
 def test_none(systemd: socket.socket, notifier: Notifier) -> None:
-    """No descriptor is no message."""
+    """Without descriptors no message is sent."""
     DescriptorStore(notifier).put("echod-test", [])
     with pytest.raises(BlockingIOError):
         systemd.recv(4096)
 
 
 def test_a_full_queue(systemd: socket.socket, notifier: Notifier) -> None:
-    """What systemd has no room for is not sent, and the failure is kept."""
+    """If systemd's queue is full, the message is not sent, and the error is kept."""
     store = DescriptorStore(notifier)
     while notifier.failed is None:
         store.remove("echod-test")
@@ -62,14 +62,14 @@ def test_a_full_queue(systemd: socket.socket, notifier: Notifier) -> None:
 
 
 def test_no_answer(systemd: socket.socket, notifier: Notifier) -> None:
-    """Without an answer in time it counts as if nothing was stored."""
+    """Without an answer in time, `keeps` is false."""
     assert not DescriptorStore(notifier).keeps()
     assert received(systemd) == (b"FDSTORE=1\nFDNAME=echod-probe\nFDPOLL=0", 1)
     assert received(systemd) == (b"BARRIER=1", 1)
 
 
 def test_without_systemd() -> None:
-    """Nothing is stored, and nothing fails."""
+    """Without systemd, nothing is stored, and nothing fails."""
     notifier = Notifier({})
     store = DescriptorStore(notifier)
     store.put("echod-test", [0])

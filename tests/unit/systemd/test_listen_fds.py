@@ -10,7 +10,7 @@ ME = str(os.getpid())
 
 
 def test_origins() -> None:
-    """A name that begins as echod's names do is echod's, known or not; all others are those of .socket units."""
+    """Every name that begins with `echod-` is echod's, even if unknown; all other names are those of .socket units."""
     names = ["echod-listener", "echo.socket", "echod-colour", "echod-listener", "", "echod"]
     passed = PassedFds([PassedFd(fd, name) for fd, name in enumerate(names, 3)])
     assert passed.named("echod-listener") == [3, 6]
@@ -34,13 +34,13 @@ class TestListenFds:
         ],
     )
     def test_nothing_was_passed_to_us(self, environ: dict[str, str]) -> None:
-        """Both variables must be there and mean this process; they are removed, and no descriptor is touched."""
+        """Unless both variables are set and mean this process, no descriptor is touched; the variables are removed."""
         variables = environ | {"LISTEN_FDNAMES": "a", "OTHER": "b"}
         assert listen_fds(variables).fds == []
         assert variables == {"OTHER": "b"}
 
     def test_the_first_is_3(self) -> None:
-        """They are numbered from 3, no program inherits them any more, and the variables are removed."""
+        """The descriptors begin at 3 and become non-inheritable, and the variables are removed."""
         numbers = (3, 4)
         saved = {fd: os.dup(fd) for fd in numbers if _is_open(fd)}
         reads, writes = os.pipe()
@@ -75,7 +75,7 @@ class TestListenFds:
                 os.close(copy)
 
     def test_one_that_is_not_open(self) -> None:
-        """A descriptor that is not open is listed all the same: adopting it raises the error."""
+        """A descriptor that is not open is listed too; adopting it raises the error."""
         count = max(map(int, os.listdir("/proc/self/fd")))
         fd, name = listen_fds({"LISTEN_FDS": str(count), "LISTEN_PID": ME}).fds[-1]
         assert (fd, name) == (count + 2, "")

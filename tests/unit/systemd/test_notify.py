@@ -57,7 +57,7 @@ class TestNotifier:
         assert systemd.recv(4096) == b"STATUS=" + os.fsencode(status)
 
     def test_a_status_of_several_lines(self, systemd: socket.socket) -> None:
-        """A status is sent as one line: a second one would be another assignment, of the choice of a file's name."""
+        """A status is sent as one line: a line break in a file name would begin another assignment."""
         with closing(Notifier(os.environ)) as notifier:
             notifier.ready("Up.\nMAINPID=1")
             notifier.status("Fine.\n\nWATCHDOG=trigger\n")
@@ -69,7 +69,7 @@ class TestNotifier:
         ]
 
     def test_a_full_queue(self, systemd: socket.socket) -> None:
-        """Nothing blocks; when there is room again, the last reload and the stop are sent before all else."""
+        """With a full queue nothing blocks; once there is room, the last reload and the stop are sent first."""
         with closing(Notifier(os.environ)) as notifier:
             while notifier.watchdog():
                 pass
@@ -89,7 +89,7 @@ class TestNotifier:
             assert notifier.failed is None
 
     def test_a_receiver_that_is_gone(self, systemd: socket.socket) -> None:
-        """Sending raises nothing, and the first failure is kept."""
+        """If the receiver has gone away, sending raises no error, and the first error is kept."""
         with closing(Notifier(os.environ)) as notifier:
             systemd.close()
             notifier.watchdog()
@@ -101,7 +101,7 @@ class TestNotifier:
     # sdnotify drops the socket that could not be connected without closing it.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed:ResourceWarning")
     def test_a_receiver_that_was_never_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The failure is kept, and nothing is sent."""
+        """If there never was a receiver, the error is kept, and nothing is sent."""
         monkeypatch.setenv("NOTIFY_SOCKET", f"@echod-test-absent-{ME}")
         notifier = Notifier(os.environ)
         notifier.ready("Up.")
@@ -110,14 +110,14 @@ class TestNotifier:
 
     @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
     def test_without_systemd(self, environ: dict[str, str]) -> None:
-        """Nothing is sent, and nothing has failed."""
+        """Without systemd nothing is sent, and nothing fails."""
         notifier = Notifier(environ)
         notifier.ready("Up.")
         notifier.close()
         assert notifier.failed is None
 
     def test_a_closed_notifier(self, systemd: socket.socket) -> None:
-        """Nothing is sent: a worker closes its notifier, and must not speak for the service."""
+        """A closed notifier sends nothing: a worker closes it, and must not send messages for the service."""
         notifier = Notifier(os.environ)
         notifier.close()
         notifier.close()
@@ -142,5 +142,5 @@ class TestWatchdog:
         ],
     )
     def test_what_the_variables_mean(self, environ: dict[str, str], seconds: float | None) -> None:
-        """The time is in microseconds, and counts if it is meant for this process (sd_watchdog_enabled(3))."""
+        """The time is in microseconds, and applies only if it is meant for this process (sd_watchdog_enabled(3))."""
         assert watchdog_seconds(environ) == seconds

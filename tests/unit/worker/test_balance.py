@@ -20,7 +20,7 @@ class Workers:
     def are(
         self, clients: tuple[int, int, int], accepting: tuple[int, ...] = (), available: tuple[int, ...] = (0, 1, 2)
     ) -> None:
-        """Set each worker's number of clients, which of them accept, and which of them would if they were woken."""
+        """Set each worker's number of clients, which workers accept, and which would accept if they were woken."""
         for number, row in enumerate(self.counters.rows):
             row.clients_now = clients[number]
             row.available = number in available
@@ -57,14 +57,14 @@ def test_one_that_is_not_ahead_accepts(workers: Workers, clients: tuple[int, int
 
 @pytest.mark.parametrize("accepting", [(1,), (1, 2)])
 def test_one_that_is_ahead_steps_back_for_one_that_accepts(workers: Workers, accepting: tuple[int, ...]) -> None:
-    """One worker with fewer clients that accepts is enough."""
+    """If a worker with fewer clients accepts, this one steps back and wakes none."""
     workers.are((6, 5, 6), accepting)
     assert workers.balance.steps_back()
     assert workers.woken() == set()
 
 
 def test_one_that_is_a_little_ahead_goes_on(workers: Workers) -> None:
-    """While no worker with fewer clients accepts, it wakes the one with the fewest and goes on accepting."""
+    """While no worker with fewer clients accepts, it wakes the one with the fewest and continues to accept."""
     workers.are((6, 5, 5))
     assert not workers.balance.steps_back()
     assert workers.woken() == {1}
@@ -78,14 +78,14 @@ def test_one_that_is_far_ahead_waits(workers: Workers) -> None:
 
 
 def test_one_that_would_not_accept_is_left_out(workers: Workers) -> None:
-    """A worker that is dead, pauses or ends is neither waited for nor woken."""
+    """A worker that is dead, paused or stopping is neither waited for nor woken."""
     workers.are((6, 0, 5), available=(0, 2))
     assert not workers.balance.steps_back()
     assert workers.woken() == {2}
 
 
 def test_one_that_hangs_is_left_out(workers: Workers) -> None:
-    """A worker without a tick in two looks is left out, whatever its row says, until it ticks again."""
+    """A worker without a tick in two checks is left out, whatever its row says, until it ticks again."""
     workers.are((6, 0, 6), accepting=(1, 2))
     workers.counters.rows[1].ticks += 1
     workers.balance.tick()
@@ -100,14 +100,14 @@ def test_one_that_hangs_is_left_out(workers: Workers) -> None:
 
 
 def test_wake_all(workers: Workers) -> None:
-    """A worker that cannot accept at all wakes every other, and not itself."""
+    """A worker that cannot accept wakes every other worker, and not itself."""
     workers.balance.wake_all()
     workers.balance.wake_all()
     assert workers.woken() == {1, 2}
 
 
 def test_a_worker_alone_never_steps_back() -> None:
-    """Without other workers it steps back for none, and wakes none."""
+    """A single worker never steps back, and wakes none."""
     counters = Counters(1)
     counters.rows[0].clients_now = 1000
     wakeup = open_wakeup()

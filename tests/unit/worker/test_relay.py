@@ -1,6 +1,6 @@
-"""relay: whatever a peer does, the bytes that come out are the bytes that went in.
+"""relay: whatever a peer does, the bytes sent are the bytes received.
 
-One invariant, under random interleavings of reads of every size, short writes, full sockets and errors: with bytes
+Tested by random interleavings of reads of every size, short writes, full sockets and errors, on bytes
 that arrive all at once or one by one, from a fake peer, from several that share a buffer, and from the kernel.
 """
 
@@ -18,7 +18,7 @@ from echod.worker.relay import Relay
 from tests.unit.hand_loop import DEADLINE
 
 BROKEN = -1
-"""In a script: from here on every such call fails."""
+"""In a script: this call and all later ones of its kind fail."""
 
 scripts = st.lists(st.integers(0, 40), max_size=30)
 scripts_that_fail = st.lists(st.integers(BROKEN, 40), max_size=30)
@@ -36,7 +36,7 @@ class Peer:
         self.to_come = data
         self.echoed = bytearray()
         self.owed = 0
-        """Bytes that were read from it and not sent back yet."""
+        """Bytes that were read from it and have not been sent back yet."""
         self.failed = False
         self._reads, self._writes = list(reads), list(writes)
 
@@ -49,7 +49,7 @@ class Peer:
         return count
 
     def send(self, data: memoryview, /) -> int:
-        """Take as many bytes as the script says."""
+        """Accept as many bytes as the script says."""
         assert len(data) == self.owed > 0, "it does not send the pending bytes"
         count = self._most(self._writes, len(data))
         self.echoed += data[:count]
@@ -115,7 +115,7 @@ class Talk:
         self.chunk_size = len(buffer)
 
     def turn(self) -> None:
-        """One event, unless the end has come."""
+        """One event, unless the connection has ended."""
         if self.owner.ends:
             return
         relay, peer = self.owner.relay, self.peer
@@ -130,7 +130,7 @@ class Talk:
         assert relay.active == self.owner.now or (relay.received, relay.sent) == before
 
     def run(self) -> "Talk":
-        """Turn until the end."""
+        """Run events until the connection has ended."""
         while not self.owner.ends:
             self.turn()
         assert len(self.owner.ends) == 1
@@ -158,7 +158,7 @@ def test_at_the_end_all_has_come_out(data: bytes, reads: list[int], writes: list
 @example(b"ab", [], [BROKEN], 2)
 @example(b"ab", [], [1, BROKEN], 2)
 def test_a_failure_is_reported_once(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> None:
-    """Before it, the output is a prefix of the input; after it, the bytes received and sent are still counted."""
+    """Before an error, the output is a prefix of the input; after it, the bytes received and sent are still counted."""
     done = talk(data, reads, writes, chunk_size).run()
     assert done.owner.ends == ["ConnectionResetError" if done.peer.failed else "eof"]
 
@@ -181,7 +181,7 @@ def test_fed_byte_by_byte_and_taken_byte_by_byte(data: bytes, chunk_size: int) -
 def test_relays_that_share_a_buffer(
     clients: list[tuple[bytes, list[int], list[int]]], schedule: list[int], chunk_size: int
 ) -> None:
-    """In any order of their turns, none gets a byte of another: pending bytes are not in the buffer."""
+    """Peers that share a buffer never get each other's bytes, in any order of events: pending bytes are not in it."""
     buffer = memoryview(bytearray(chunk_size))
     talks = [Talk(data, reads, writes, buffer) for data, reads, writes in clients]
     for number in schedule:
@@ -205,7 +205,7 @@ def test_buffers_that_change(
 
 
 def test_an_old_buffer_is_never_sent_from() -> None:
-    """Not even if the next chunk is as long as the last, whose part of the buffer is remembered."""
+    """The old buffer is never sent, even if the next chunk has the size of the last one, whose window is kept."""
     one = talk(b"oldnew", [3, 3], [], 10)
     one.turn()
     one.owner.relay.renew(one.peer, memoryview(bytearray(10)))
@@ -222,7 +222,7 @@ def test_nothing_read_is_nothing_done() -> None:
 
 
 def test_a_wake_up_without_room_is_no_activity() -> None:
-    """Only bytes that move count."""
+    """Only bytes that move make the client active."""
     one = talk(b"x", [], [0, 0], 10)
     one.turn()
     one.turn()
@@ -248,7 +248,7 @@ steps = st.lists(st.tuples(st.sampled_from(["send", "take", "turn", "turn"]), st
 
 @given(steps, st.sampled_from([1, 16, 4096, 65536]))
 def test_through_a_real_socket(steps: list[tuple[str, int]], chunk_size: int) -> None:
-    """The kernel's own interleavings: its buffers fill, its sends fall short, its end of file is the end."""
+    """The invariant holds on real sockets, whose buffers fill and whose sends are partial."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for sock in (ours, theirs):
@@ -298,7 +298,7 @@ def test_a_real_reset(writing: bool) -> None:
         client.close()
         poll = select.poll()
         poll.register(server, 0)
-        assert poll.poll(DEADLINE * 1000)  # the reset may still be on its way
+        assert poll.poll(DEADLINE * 1000)  # the reset may not have arrived yet
         owner.turn()
         assert owner.ends == ["ConnectionResetError"]
         assert owner.relay.sent + len(owner.relay.pending) == owner.relay.received

@@ -1,4 +1,4 @@
-"""session: every way in which a connection ends, by a clock that is moved by hand."""
+"""session: every way in which a connection ends, with a clock that the test moves."""
 
 import errno
 import fcntl
@@ -28,7 +28,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Recorded(Session):
-    """A session that keeps its changes of state, and fails the test by one that the table of transitions lacks."""
+    """A session that records its changes of state, and fails the test at one that is not in `TRANSITIONS`."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "_state" and hasattr(self, "_state"):
@@ -69,7 +69,7 @@ class Served:
         self.session = Recorded(connection, self.loop, self.told.events, buffer, timeouts, self.on_closed)
 
     def on_closed(self, session: Session) -> None:
-        """Count the calls, of which there is one."""
+        """Count the calls; there must be exactly one."""
         assert session is self.session
         self.closed += 1
 
@@ -129,7 +129,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def test_end_of_the_client(stack: ExitStack) -> None:
-    """A client that ends its side gets its whole echo, and then the server's end."""
+    """A client that closes its side gets its whole echo, and then end of file."""
     served = Served(stack)
     served.client.sendall(b"first and last")
     served.client.shutdown(socket.SHUT_WR)
@@ -169,7 +169,7 @@ def test_broken(stack: ExitStack, number: int, reason: str) -> None:
 
 
 def test_idle(stack: ExitStack) -> None:
-    """An idle client gets the server's end; its input is discarded until it ends its side too."""
+    """An idle client gets end of file; its input is discarded until it closes its side too."""
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE - 1)
@@ -184,7 +184,7 @@ def test_idle(stack: ExitStack) -> None:
 
 
 def test_each_byte_restarts_the_idle_time_out(stack: ExitStack) -> None:
-    """A client that sends something now and then is never idle."""
+    """A client that sends a byte before each time-out is never idle."""
     served = Served(stack)
     for _ in range(5):
         served.loop.pass_time(IDLE - 1)
@@ -207,7 +207,7 @@ def test_silent_from_the_beginning(stack: ExitStack) -> None:
 
 
 def test_client_that_stays_after_the_end(stack: ExitStack) -> None:
-    """A client that does not end its side while the session lingers is closed without a reset."""
+    """If the client does not close its side while the session lingers, the session closes without a reset."""
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE)
@@ -242,7 +242,7 @@ def test_stalled(stack: ExitStack) -> None:
 
 
 def test_stalled_with_everything_in_the_kernel(stack: ExitStack) -> None:
-    """So is a client whose whole echo is in the kernel's buffers, while the session itself has nothing pending."""
+    """A client stalls even if its whole echo is in the kernel's buffers and the session has nothing pending."""
     served = Served(stack)
     sent = 0
     while served.unacknowledged() < 1 << 16:
@@ -272,7 +272,7 @@ def test_asking_about_a_stall_changes_nothing(stack: ExitStack) -> None:
 
 
 def test_idle_and_blocked(stack: ExitStack) -> None:
-    """Without a stall time-out, a client that takes nothing is idle, and is reset, since it is owed bytes."""
+    """Without a stall time-out, a client that acknowledges nothing is idle, and is reset, since bytes are due."""
     served = Served(stack, timeouts=Timeouts(IDLE, math.inf, LINGER))
     served.stuff()
     served.loop.pass_time(IDLE)
@@ -282,14 +282,14 @@ def test_idle_and_blocked(stack: ExitStack) -> None:
 
 
 def take_all(served: Served) -> None:
-    """Have the client read until the session has nothing pending."""
+    """Make the client read until the session has nothing pending."""
     while served.session._state is State.WRITING:
         served.client.recv(1 << 16)
         served.loop.settle()
 
 
 def end_client(served: Served) -> None:
-    """Have the client end its side."""
+    """Make the client close its side."""
     served.client.shutdown(socket.SHUT_WR)
     served.loop.settle()
 
@@ -300,7 +300,7 @@ TO_REACH: dict[State, Callable[[Served], None]] = {
     State.LINGERING: lambda served: served.session.drain(),
     State.CLOSED: lambda served: served.session.abort("cut"),
 }
-"""How a new session comes to each state, and from there to each next one."""
+"""The steps that bring a new session to each state, and from there to each next one."""
 TO_CHANGE: dict[tuple[State, State], Callable[[Served], None]] = {
     (State.READING, State.WRITING): Served.stuff,
     (State.READING, State.LINGERING): lambda served: served.loop.pass_time(IDLE),
@@ -315,7 +315,7 @@ TO_CHANGE: dict[tuple[State, State], Callable[[Served], None]] = {
     ("before", "after"), [(before, after) for before in TRANSITIONS for after in TRANSITIONS[before]]
 )
 def test_transitions(stack: ExitStack, before: State, after: State) -> None:
-    """Each transition in the table happens; that no other does, every test of this module asserts."""
+    """Each transition of the table happens; every test of this module asserts that no other does."""
     served = Served(stack, unix=True)
     TO_REACH[before](served)
     assert served.session._state is before
@@ -338,7 +338,7 @@ def test_abort(stack: ExitStack) -> None:
 
 
 def test_abort_after_the_end(stack: ExitStack) -> None:
-    """A client that has got the server's end is not reset: it has its whole echo."""
+    """After the server has closed its side an abort sends no reset, because the echo is complete."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -348,7 +348,7 @@ def test_abort_after_the_end(stack: ExitStack) -> None:
 
 
 def test_drain_with_nothing_owed(stack: ExitStack) -> None:
-    """A drained client that is owed nothing gets the server's end at once; a second drain changes nothing."""
+    """A drained client with no bytes due gets end of file at once; a second drain changes nothing."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -396,7 +396,7 @@ def test_the_hot_path(stack: ExitStack) -> None:
 
 
 def test_drain_while_blocked(stack: ExitStack) -> None:
-    """A client drained while its echo waits for room gets all bytes that had arrived, and then the server's end."""
+    """A client drained while its echo waits for room gets all bytes that had arrived, and then end of file."""
     served = Served(stack, unix=True)
     served.stuff()
     served.session.drain()
@@ -424,7 +424,7 @@ def test_drain_after_a_reset(stack: ExitStack) -> None:
 
 
 def test_reset_while_lingering(stack: ExitStack) -> None:
-    """A reset after the server's end does not change the reason of that end."""
+    """A reset after the server has closed its side does not change the reason."""
     served = Served(stack)
     served.echo(b"hello")
     served.session.drain()
@@ -461,7 +461,7 @@ def test_debug(stack: ExitStack) -> None:
 
 
 class TestRenew:
-    """New terms for a connection that was accepted before."""
+    """New terms apply to a connection that was accepted before."""
 
     @pytest.mark.parametrize("size", [1, 3, 1 << 20])
     def test_pending_bytes(self, stack: ExitStack, size: int) -> None:
@@ -484,7 +484,7 @@ class TestRenew:
         served.session.abort("cut")
 
     def test_a_shorter_idle_time_out(self, stack: ExitStack) -> None:
-        """It counts from the client's last byte, not from now."""
+        """A shorter idle time-out counts from the client's last byte, not from the change."""
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(50)
@@ -503,7 +503,7 @@ class TestRenew:
         served.session.abort("cut")
 
     def test_a_stall_time_out_where_none_was(self, stack: ExitStack) -> None:
-        """It begins with the first look, since nothing was observed before."""
+        """A new stall time-out begins with the first check, since nothing was observed before."""
         served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
         served.stuff()
         served.loop.pass_time(10 * STALL)
@@ -516,7 +516,7 @@ class TestRenew:
         assert served.reason() == "stalled"
 
     def test_the_same_again_and_again(self, stack: ExitStack) -> None:
-        """They put nothing off: a client that takes nothing stalls when it would have."""
+        """Equal terms postpone nothing: a client that acknowledges nothing stalls at the same time."""
         served = Served(stack)
         served.stuff()
         for _ in range(10):
@@ -525,7 +525,7 @@ class TestRenew:
         assert served.reason() == "stalled"
 
     def test_while_lingering(self, stack: ExitStack) -> None:
-        """The time to linger stays the same."""
+        """New terms do not change the time to linger."""
         served = Served(stack)
         served.echo(b"hello")
         served.session.drain()
@@ -534,7 +534,7 @@ class TestRenew:
         assert served.reason() == "drained"
 
     def test_while_draining(self, stack: ExitStack) -> None:
-        """The bytes that had arrived are still the last to be echoed, in any chunks."""
+        """While draining, exactly the bytes that had arrived are still echoed, in any chunks."""
         served = Served(stack, unix=True, chunk_size=2)
         served.client.sendall(b"arrived")
         served.session.drain()
@@ -546,7 +546,7 @@ class TestRenew:
         served.session.abort("cut")
 
     def test_chunks_are_logged_or_not(self, stack: ExitStack) -> None:
-        """The level that is set now counts, also for a connection that was accepted before."""
+        """The new level applies, also to a connection that was accepted before."""
         served = Served(stack, level="info")
         for level, expected in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
             served.echo(b"hello")
@@ -620,7 +620,7 @@ class TestHandedOver:
         assert successor.reason() == "idle"
 
     def test_a_client_that_takes_nothing(self, stack: ExitStack) -> None:
-        """A client stalls when it has acknowledged nothing to its new session for the whole time-out."""
+        """After a hand-over, a client stalls when it has acknowledged nothing to the new session for the time-out."""
         served = Served(stack)
         served.stuff()
         successor = self.follow(served, stack)
@@ -630,7 +630,7 @@ class TestHandedOver:
         assert successor.reason() == "stalled"
 
     def test_while_lingering(self, stack: ExitStack) -> None:
-        """The new session lingers for the usual time, and the reason stays."""
+        """A lingering session lingers for the usual time after a hand-over, and the reason stays."""
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(IDLE)
