@@ -60,8 +60,7 @@ check() {
 }
 
 check_python() {
-    interpreter=$(command -v "$interpreter") ||
-        fail "PYTHON=$PYTHON does not exist; choose one such as /usr/bin/python3"
+    interpreter=$(command -v "$interpreter") || fail "PYTHON=$PYTHON does not exist; try /usr/bin/python3"
     check_place PYTHON "$interpreter"
     # With DESTDIR the interpreter of another machine will run it.
     [ "$staged" ] || "$interpreter" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' ||
