@@ -228,7 +228,7 @@ class Worker:
 
 
 def enter(parent: int, number: int, ignored: Iterable[signal.Signals]) -> None:
-    """Prepare a process that `parent` has just forked to be the worker with this `number`.
+    """Prepare a process that `parent` has just forked to be the worker with this `number`, and to ignore these signals.
 
     Call this with signals blocked.
     """

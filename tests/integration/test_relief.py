@@ -25,6 +25,7 @@ from tests.integration.daemon import (
     wait_for_state,
 )
 from tests.integration.faults import COPYING, TICKING_FAST
+from tests.integration.network import inside, own_network
 from tests.integration.peers import about, connect, descriptors, exchange
 from tests.integration.store import storing
 from tests.integration.test_copies import copied
@@ -433,7 +434,12 @@ def coming_and_going(echod: Daemon) -> Iterator[Counter[str]]:
 
 def test_nobody_is_refused(file: Path) -> None:
     """Each client that connects while listeners move on the same port, and workers change, is served."""
-    with Configured(file, "host = '127.0.0.1'") as echod, coming_and_going(echod) as seen:
+    # In a network of its own: if another test has this port on another address, 0.0.0.0 would get another port.
+    with (
+        Configured(file, "host = '127.0.0.1'", prefix=own_network()) as echod,
+        inside(echod.pid),
+        coming_and_going(echod) as seen,
+    ):
         for host in ("0.0.0.0", "127.0.0.1", "0.0.0.0"):
             for workers in (2, 1):
                 echod.reload(f"host = '{host}'\nworkers = {workers}")

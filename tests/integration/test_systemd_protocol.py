@@ -378,7 +378,7 @@ def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
     with Daemon(environment={"NOTIFY_SOCKET": name}) as daemon:
         warning = daemon.wait_for("config_warning")
         assert (warning["level"], daemon.words) == ("warning", [])
-        assert warning["message"].startswith("systemd cannot be notified: NOTIFY_SOCKET: ")
+        assert warning["message"].startswith("cannot notify systemd (NOTIFY_SOCKET): ")
         assert reason in warning["message"]
         assert "None" not in warning["message"]
         with daemon.connect() as client:
