@@ -20,7 +20,7 @@ def enumeration(words: Sequence[str]) -> str:
 def amount(count: int) -> str:
     """`1 byte`, `1023 bytes`, `1.00 KiB`: from 1024 bytes on, three digits and a suitable unit."""
     if count < 1024:
-        return plural(count, "byte").replace(",", "")
+        return "1 byte" if count == 1 else f"{count} bytes"
     value, unit = float(count), "bytes"
     for unit in _SIZE_UNITS:  # noqa: B007  the last one is wanted
         value /= 1024
@@ -32,7 +32,7 @@ def amount(count: int) -> str:
 def span(seconds: float) -> str:
     """`0.5 ms`, `12.3 s`, `2 h 5 min`: three digits, or the two largest units."""
     if seconds < 0.9995:
-        return f"{round(seconds * 1000, 3):.3g} ms"
+        return f"{seconds * 1000:.3g} ms"
     if seconds < 99.95:
         return f"{seconds:.3g} s"
     terms: list[tuple[int, str]] = []
