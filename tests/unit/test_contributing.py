@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+import echod
+
+PACKAGE = Path(echod.__file__).parent
+TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 PACKAGES = "cli|config|daemon|handover|log|net|parent|shared|systemd|worker"
 NAMES = sorted(set(re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", TEXT)))
 WALKS = dict(re.findall(r"^### (.+)\n((?:(?!^##).*\n)+)", TEXT, re.MULTILINE))
@@ -29,8 +31,8 @@ def test_every_name_exists(name: str) -> None:
 
 
 DOCSTRINGS = {
-    f"{path.relative_to(ROOT)}:{name}": name
-    for path in sorted((ROOT / "echod").rglob("*.py"))
+    f"{path.relative_to(PACKAGE)}:{name}": name
+    for path in sorted(PACKAGE.rglob("*.py"))
     if "client" not in path.parts
     for name in re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", path.read_text())
 }
