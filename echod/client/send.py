@@ -21,7 +21,7 @@ SENTENCE = "This is the message.  It will be repeated."
 
 
 def make_parser(verb: str = "send") -> Parser:
-    """The parser of `echoc send`, or with `verb` empty that of plain echoc."""
+    """The parser of `echoc send`; if `verb` is empty, the parser of echoc without a verb."""
     parser = Parser(
         verb,
         description="Send bytes to an echo service, print the echo, and check that it is identical."

@@ -13,7 +13,7 @@ UNIX = "unix:"
 """The prefix of a HOST that names a unix socket: unix:/path, or unix:@name for an abstract one."""
 
 PORT = 10000
-"""echod's default port, which is that of the socket tutorial."""
+"""echod's default port, 10000 as in the socket tutorial."""
 
 HOST_FORMS = "a name, an address, host:port, [IPv6 address]:port, unix:/path or unix:@name"
 

@@ -107,7 +107,7 @@ class JournaldSocket:
         exited, `systemctl status` lacks the reason for a failed start; observed with a slow journald.
         """
         # A socket is writable while at most a quarter of its buffer is in use (unix_writable() in the kernel), and one
-        # entry is more than that of the smallest buffer.  No other process shares the socket by now.
+        # entry is more than a quarter of the smallest buffer.  No other process shares the socket by now.
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
         with contextlib.closing(self._sock):
             poll = select.poll()

@@ -30,7 +30,7 @@ from echod.worker.balance import on_wakeup
 from echod.worker.session import Session
 
 _TABLES = 2
-"""Descriptors that the tables of `limits` need: that of the memory, and the copy of it that Python's mmap keeps.
+"""Descriptors that the tables of `limits` need: one for the memory, and the copy of it that Python's mmap keeps.
 
 A command may bring new tables while the old ones are in use, or the first ones.  So descriptors for them are kept in
 reserve: clients may use all others, and a command that lowers the limit must still be possible then.
