@@ -189,6 +189,7 @@ def test_into_a_directory(packages: list[Path], tmp_path: Path) -> None:
         "usr/lib/systemd/system/echod@.service",
         "usr/share/man/man5/echod.toml.5",
         "usr/share/man/man7/echod-events.7",
+        "usr/share/man/man7/echod-guarantees.7",
         "usr/share/echoc/echoc.schema.json",
         "usr/share/bash-completion/completions/echoc",
         "usr/share/zsh/site-functions/_echod",

@@ -106,3 +106,16 @@ def test_every_reason_is_explained() -> None:
         r"\w+", " ".join(re.findall(r"^\.It (.*)$", section("echod-events.7", "Reasons"), re.MULTILINE))
     )
     assert set(explained) == {*listed, WORKER_DIED}
+
+
+def test_every_guarantee_has_a_test() -> None:
+    """Each test that echod-guarantees(7) names exists, and each of its entries names one."""
+    tests = MAN.parents[1] / "tests"
+    missing = []
+    for entry in (MAN / "echod-guarantees.7").read_text().split("\n.It ")[1:]:
+        named = re.findall(r"^\.Pa (\S+)::(\w+)", entry, re.MULTILINE)
+        missing += [f"no test: {entry.splitlines()[0]}"] * (not named)
+        for file, function in named:
+            if not (tests / file).is_file() or f"def {function}(" not in (tests / file).read_text():
+                missing.append(f"{file}::{function}")
+    assert not missing
