@@ -9,8 +9,10 @@ from functools import partial
 from typing import NoReturn
 
 from echod import __version__
+from echod.config.environment import FILE_VARIABLE
+from echod.config.names import nearest
 from echod.config.settings import Key, Settings, as_toml, keys
-from echod.config.sources import DEFAULT_FILE, FILE_VARIABLE, Loaded, load, nearest
+from echod.config.sources import DEFAULT_FILE, Loaded, load
 from echod.daemon import open_events, serve
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
 from echod.log.events import EventLog

@@ -58,6 +58,8 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
     with open_events(loaded.settings) as events:
         with held_back([signal.SIGHUP]):  # until it can be handled; resolving a name may take long
             events.starting(version=__version__, config_files=loaded.files)
+            if passed.warning:
+                events.config_warning(problem=passed.warning)
             for problem in problems:
                 events.reload_refused(problem=problem)
             activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)

@@ -4,8 +4,6 @@ All sources are merged into one plain dictionary, with the origin of every value
 are reported together, and each names its file, variable or flag.
 """
 
-import difflib
-import json
 import os
 import re
 import tomllib
@@ -15,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
 
-from echod.config.settings import ENV_PREFIX, Key, Settings, keys
+from echod.config.environment import FILE_VARIABLE, read_variables
+from echod.config.names import nearest
+from echod.config.settings import Key, Settings, keys
 from echod.errors import ConfigError
 
 DEFAULT_FILE = "/etc/echod.toml"
-FILE_VARIABLE = "ECHOD_CONFIG"
 FILE_MAX = 1 << 20
 """Most bytes of a file; all settings together need about a thousand.  The parent does nothing else while it reads."""
 REPORTED_MAX = 20
@@ -32,7 +30,6 @@ ConfigPath = tuple[str, ...]
 T = TypeVar("T")
 
 _POSITION = re.compile(r"^(.*) \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_KUBERNETES = re.compile(r"ECHOD_SERVICE_.*|ECHOD_PORT_.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,7 @@ class _Reading:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[ConfigPath, Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def given(self, location: tuple[int | str, ...]) -> Any:
         """The value as it was given, at a location that pydantic reports, whose last steps may be parts of a type."""
@@ -79,11 +77,7 @@ class _Reading:
         return value
 
     def lay(self, path: ConfigPath, value: Any, origin: Origin) -> None:
-        """Override what was read before with this value."""
-        if path in _TABLES and isinstance(value, dict):
-            for name, inner in value.items():
-                self.lay((*path, name), inner, origin)
-            return
+        """Override what was read before with this value of a key."""
         place = self.values
         for name in path[:-1]:
             inner = place.get(name)
@@ -93,6 +87,23 @@ class _Reading:
             place = inner
         place[path[-1]] = value
         self.origins[path] = origin
+
+    def lay_table(self, table: ConfigPath, values: Mapping[str, Any], origin: Origin) -> list[ConfigPath]:
+        """Override what was read before with the keys of a table and its inner tables; returns those that do not exist.
+
+        They are not left to pydantic-settings, which takes `PORT` for `port`, and `_env_prefix` for an option of its
+        own.
+        """
+        unknown: list[ConfigPath] = []
+        for name, value in values.items():
+            path = (*table, name)
+            if path in _TABLES and isinstance(value, dict):
+                unknown += self.lay_table(path, value, origin)
+            elif path in _TABLES or path in _KEYS:
+                self.lay(path, value, origin)
+            else:
+                unknown.append(path)
+        return unknown
 
 
 def load(
@@ -104,8 +115,12 @@ def load(
     Raises `ConfigError` with all problems.
     """
     reading = _Reading()
-    files = [file for file in _files(config, environ, reading.problems) if _read_file(file, reading, again=again)]
-    warnings = _read_environment(environ, reading)
+    files = [file for file in _files(config, environ, reading) if _read_file(file, reading, again=again)]
+    variables = read_variables(environ)
+    reading.problems += variables.problems
+    reading.warnings += variables.warnings
+    for key, value in variables.values:
+        reading.lay(key.path, value, Origin("environment", key.variable))
     for key in _KEYS.values():
         if key.path in flags:
             reading.lay(key.path, flags[key.path], Origin("flag", key.flag))
@@ -116,28 +131,46 @@ def load(
         raise ConfigError(*reading.problems) from error
     if reading.problems:
         raise ConfigError(*reading.problems)
-    return Loaded(settings, reading.origins, [str(file) for file in files], warnings)
+    return Loaded(settings, reading.origins, [str(file) for file in files], reading.warnings)
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """`; did you mean …?` if one of `words` is similar to `word`, else nothing."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _files(config: str | None, environ: Mapping[str, str], problems: list[str]) -> list[Path]:
+def _files(config: str | None, environ: Mapping[str, str], reading: _Reading) -> list[Path]:
     """The file, if it exists or was requested, followed by the files of its directory FILE.d, sorted by name."""
     named = config if config is not None else environ.get(FILE_VARIABLE)
+    if named == "":
+        source = "--config" if config is not None else FILE_VARIABLE
+        reading.problems.append(f"{source} is empty; name a file, or leave it out for {DEFAULT_FILE}")
+        return []
     file = Path(named if named is not None else DEFAULT_FILE)
     found = [file] if named is not None or _is_there(file) else []
     directory = Path(f"{file}.d")
     try:
-        found += sorted(entry for entry in directory.iterdir() if entry.suffix == ".toml")
+        entries = sorted(entry for entry in directory.iterdir() if entry.name.endswith(".toml"))
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return found
     except OSError as error:
-        problems.append(f"{directory}: cannot be read: {error.strerror}; make the directory readable by this user")
-    return found
+        reading.problems.append(
+            f"{directory}: cannot be read: {error.strerror}; make the directory readable by this user"
+        )
+        return found
+    return found + [entry for entry in entries if _is_drop_in(entry, reading.warnings)]
+
+
+def _is_drop_in(entry: Path, warnings: list[str]) -> bool:
+    """Whether the entry of a directory of drop-ins is one; if not, a warning says why.
+
+    A link that leads nowhere is one, and a problem: the file was there when the link was made.
+    """
+    if entry.name.startswith("."):
+        warnings.append(f"{entry}: ignored; its name begins with a dot, as an editor's temporary files do")
+        return False
+    try:
+        if entry.is_file() or not entry.exists() or entry.samefile(os.devnull):
+            return True
+    except OSError:
+        return True  # so that reading it reports the reason
+    warnings.append(f"{entry}: ignored; it is not a regular file")
+    return False
 
 
 def _is_there(file: Path) -> bool:
@@ -165,7 +198,7 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
         if len(data) > FILE_MAX:
             reading.problems.append(f"{file}: is longer than {FILE_MAX} bytes; check that it is a configuration file")
             return False
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         reading.problems.append(
             f"{file}: cannot be read: {error.strerror}; name a file that exists and is readable by this user"
@@ -180,11 +213,8 @@ def _read_file(file: Path, reading: _Reading, *, again: bool) -> bool:
         reading.problems.append(f"{file}{_syntax(str(error), text)}; correct the TOML syntax")
         return False
     origin = Origin("file", str(file))
-    options = [name for name in values if name.startswith("_")]  # BaseSettings has arguments of such names
-    reading.problems += _first(origin.name, options, lambda name: _unknown_key(origin, name))
-    for name, value in values.items():
-        if not name.startswith("_"):
-            reading.lay((name,), value, origin)
+    unknown = reading.lay_table((), values, origin)
+    reading.problems += _first(origin.name, unknown, lambda path: _unknown_key(origin, ".".join(path)))
     return True
 
 
@@ -195,58 +225,6 @@ def _syntax(message: str, text: str) -> str:
         return f": {message}"
     *before, last = text.split("\n")
     return f":{match[2] or len(before) + 1}:{match[3] or len(last) + 1}: {match[1]}"
-
-
-def _read_environment(environ: Mapping[str, str], reading: _Reading) -> list[str]:
-    """Override what was read before with the variables; returns warnings."""
-    warnings = []
-    given = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX) and name != FILE_VARIABLE}
-    injected = [name for name, value in given.items() if _KUBERNETES.fullmatch(name) or _is_url(name, value)]
-    if injected:
-        warnings.append(
-            f"{', '.join(sorted(injected))}: ignored; Kubernetes sets such variables for a service named echod"
-        )
-    for name in sorted(given.keys() - _VARIABLES - set(injected)):
-        reading.problems.append(f"{name}: unknown variable{nearest(name, _VARIABLES)}")
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): given[name] for name in given.keys() & _VARIABLES - set(injected)}
-    values = source()
-    for key in _KEYS.values():
-        if key.variable.lower() in source.env_vars:
-            value = values
-            for name in key.path:
-                value = value[name]
-            if key.path == ("host",):
-                value = _host_list(given[key.variable])
-                if value is None:
-                    reading.problems.append(
-                        f"{key.variable} is {given[key.variable]!r}, but must be {key.kind.expected}"
-                    )
-                    continue
-                if value == [""]:
-                    warnings.append(
-                        f"{key.variable} is empty, so echod listens on every address of this machine; "
-                        "unset it for localhost"
-                    )
-            reading.lay(key.path, value, Origin("environment", key.variable))
-    return warnings
-
-
-def _is_url(name: str, value: str) -> bool:
-    return name == "ECHOD_PORT" and "://" in value
-
-
-def _host_list(text: str) -> Any:
-    """The hosts in a variable, separated by commas or written as a list like in the file; None if invalid.
-
-    An empty item is ignored: only an empty variable means every address.
-    """
-    if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-    return [host for part in text.split(",") if (host := part.strip())] or ([""] if not text.strip() else None)
 
 
 def _problems(error: ValidationError, reading: _Reading) -> list[str]:
@@ -263,9 +241,7 @@ def _problems(error: ValidationError, reading: _Reading) -> list[str]:
             # As it was given: in some versions of pydantic the error has the converted value.
             given, expected = reading.given(location), _KEYS[path].kind.expected
             return f"{origin.subject(path)} is {_shown(given)}, but must be {expected}"
-        if path in _TABLES:
-            return f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
-        return _unknown_key(origin, ".".join(path))
+        return f"{origin.subject(path)} must be a table: write [{'.'.join(path)}] and its keys below"
 
     return [problem for name, things in wrong.items() for problem in _first(name, list(things.items()), sentence)]
 
@@ -296,4 +272,3 @@ def _prefixes(location: tuple[int | str, ...]) -> Iterable[ConfigPath]:
 _KEYS: dict[ConfigPath, Key] = {key.path: key for key in keys()}
 _TABLES = {key.path[:-1] for key in _KEYS.values()}
 _NAMES = [key.name for key in _KEYS.values()] + [".".join(table) for table in _TABLES if table]
-_VARIABLES = {key.variable for key in _KEYS.values()}

@@ -16,6 +16,9 @@ from pydantic_settings import NoDecode
 INFINITY = math.inf
 """A timeout that is disabled."""
 
+BRACKETED = re.compile(r"\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[^][]+)?)\]")
+"""An IPv6 address in brackets, as in a URL (RFC 3986), with or without a zone."""
+
 _CHUNK_SIZE_MAX = 16 << 20
 _WORKERS_MAX = 256
 _KEEPALIVE_MAX = 32767
@@ -119,6 +122,19 @@ def _hosts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _host(host: Any) -> Any:
+    """As other programs write it: `*` is every address, and an IPv6 address may have the brackets of a URL."""
+    if isinstance(host, str) and (match := BRACKETED.fullmatch(host)):
+        return match[1]
+    return "" if host == "*" else host
+
+
+def _level(value: Any) -> Any:
+    """In either case, as in other programs, and `warn` too."""
+    level = value.lower() if isinstance(value, str) else value
+    return "warning" if level == "warn" else level
+
+
 def _whole(value: Any) -> Any:
     if isinstance(value, (bool, float)):
         raise ValueError(value)
@@ -185,7 +201,7 @@ def _show_truth(value: bool) -> str:
 
 
 Hosts = Annotated[
-    tuple[Annotated[str, Field(strict=True)], ...],
+    tuple[Annotated[str, BeforeValidator(_host), Field(strict=True)], ...],
     NoDecode,
     BeforeValidator(_hosts),
     Field(min_length=1),
@@ -253,6 +269,7 @@ Drain = Annotated[
 ]
 Level = Annotated[
     Literal["debug", "info", "warning", "error"],
+    BeforeValidator(_level),
     ValueType("one of debug, info, warning, error", "LEVEL", quoted),
 ]
 Format = Annotated[Literal["json", "console"], ValueType("json or console", "FORMAT", quoted)]

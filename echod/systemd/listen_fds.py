@@ -22,10 +22,14 @@ class PassedFd(NamedTuple):
 
 
 class PassedFds:
-    """All descriptors that were passed to this process, in their order."""
+    """All descriptors that were passed to this process, in their order.
 
-    def __init__(self, fds: Sequence[PassedFd]) -> None:
+    `warning` is a sentence if LISTEN_FDS is set but cannot be meant for this process, else empty.
+    """
+
+    def __init__(self, fds: Sequence[PassedFd], warning: str = "") -> None:
         self.fds = fds
+        self.warning = warning
 
     def named(self, name: str) -> list[int]:
         """The descriptors that an earlier echod has stored under `name`."""
@@ -44,7 +48,7 @@ def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
-        return PassedFds([])
+        return PassedFds([], _why_not(pid, count))
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
     if len(names) != len(fds):
         names = [""] * len(fds)
@@ -57,3 +61,16 @@ def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
         if name != PROBE:
             passed.append(PassedFd(fd, name))
     return PassedFds(passed)
+
+
+def _why_not(pid: str, count: str) -> str:
+    """Why descriptors are not used; empty if none were passed."""
+    if count in ("", "0"):
+        return ""
+    if pid == str(os.getpid()):
+        return f"LISTEN_FDS is {count!r}, not a number, so no passed socket is used"
+    process = f"process {pid}" if pid else "no process"
+    return (
+        f"LISTEN_FDS is set, but LISTEN_PID names {process}, not {os.getpid()} (echod), so no passed socket is used; "
+        "have systemd start echod itself, or the program in between exec it"
+    )

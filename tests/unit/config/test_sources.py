@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from echod.config import sources
+from echod.config.names import nearest
 from echod.config.settings import Settings, keys
-from echod.config.sources import Loaded, load, nearest
+from echod.config.sources import Loaded, load
 from echod.errors import ConfigError
 
 KEYS = {key.name: key for key in keys()}
@@ -166,14 +167,55 @@ class TestWhichFile:
         assert read(f"/dev/fd/{reads}").settings.port == 7
         os.close(reads)
 
-    @pytest.mark.parametrize(("named", "shown"), [("", "."), ("/", "/"), ("..", "..")])
+    @pytest.mark.parametrize(("named", "shown"), [("/", "/"), ("..", "..")])
     def test_a_directory(self, named: str, shown: str) -> None:
-        """A directory in place of a file is a problem, and so is the empty name."""
+        """A directory in place of a file is a problem."""
         assert (
             problems(named)
             == problems(ECHOD_CONFIG=named)
             == [f"{shown}: cannot be read: Is a directory; name a file that exists and is readable by this user"]
         )
+
+    def test_an_empty_name(self) -> None:
+        """An empty name is a problem that names the flag or the variable."""
+        assert problems("") == [f"--config is empty; name a file, or leave it out for {sources.DEFAULT_FILE}"]
+        assert problems(ECHOD_CONFIG="") == [
+            f"ECHOD_CONFIG is empty; name a file, or leave it out for {sources.DEFAULT_FILE}"
+        ]
+
+    def test_a_drop_in_that_is_none(self, file: Path) -> None:
+        """A name that begins with a dot, a FIFO and a directory are ignored with a warning; a link to null masks."""
+        drop_ins = Path(f"{file}.d")
+        drop_ins.mkdir()
+        (drop_ins / ".#10.toml").symlink_to("me@host.1:2")
+        (drop_ins / "._20.toml").write_bytes(b"\0")
+        os.mkfifo(drop_ins / "30.toml")
+        (drop_ins / "40.toml").mkdir()
+        (drop_ins / "50.toml").symlink_to(os.devnull)
+        file.touch()
+        loaded = read(file)
+        dotted = "ignored; its name begins with a dot, as an editor's temporary files do"
+        assert loaded.warnings == [
+            f"{drop_ins}/.#10.toml: {dotted}",
+            f"{drop_ins}/._20.toml: {dotted}",
+            f"{drop_ins}/30.toml: ignored; it is not a regular file",
+            f"{drop_ins}/40.toml: ignored; it is not a regular file",
+        ]
+        assert loaded.files == [str(file), f"{drop_ins}/50.toml"]
+
+    def test_a_drop_in_that_leads_nowhere(self, file: Path) -> None:
+        """A link to a file that is gone is a problem: its settings would be missing."""
+        drop_in = Path(f"{file}.d") / "10.toml"
+        drop_in.parent.mkdir()
+        drop_in.symlink_to("missing")
+        file.touch()
+        (problem,) = problems(file)
+        assert problem.startswith(f"{drop_in}: cannot be read: No such file or directory")
+
+    def test_a_byte_order_mark(self, file: Path) -> None:
+        """A file may begin with a byte-order mark, as some editors write it, and have CRLF line ends."""
+        file.write_bytes(b"\xef\xbb\xbfport = 7\r\nworkers = 2\r\n")
+        assert (read(file).settings.port, read(file).settings.workers) == (7, 2)
 
     def test_what_is_no_directory_of_drop_ins(self, file: Path) -> None:
         """A file in place of FILE.d is ignored."""
@@ -246,6 +288,9 @@ class TestBadFile:
             ("_env_prefix = 'X_'", "unknown key '_env_prefix'"),
             ("__pydantic_self__ = 7", "unknown key '__pydantic_self__'"),
             ("[log]\n_env_file = 'x'", "unknown key 'log._env_file'"),
+            ("PORT = 7", "unknown key 'PORT'; did you mean 'port'?"),
+            ("[Limits]\nidle_timeout = 7", "unknown key 'Limits'; did you mean 'limits'?"),
+            ("[log]\nLevel = 'info'", "unknown key 'log.Level'; did you mean 'log.level'?"),
         ],
     )
     def test_an_unknown_key(self, file: Path, text: str, sentence: str) -> None:
@@ -338,7 +383,9 @@ class TestBadVariable:
         [
             ({"ECHOD_PORT": "http"}, f"ECHOD_PORT is 'http', but must be {PORT}"),
             ({"ECHOD_PORT": ""}, f"ECHOD_PORT is '', but must be {PORT}"),
-            ({"ECHOD_HOST": "[::1]"}, f"ECHOD_HOST is '[::1]', but must be {HOST}"),
+            ({"ECHOD_HOST": "[localhost]"}, f"ECHOD_HOST is '[localhost]', but must be {HOST}"),
+            ({"ECHOD_HOST": "[::1]:7"}, f"ECHOD_HOST is '[::1]:7', but must be {HOST}"),
+            ({"ECHOD_HOST": '["::1"'}, f"ECHOD_HOST is '[\"::1\"', but must be {HOST}"),
             ({"ECHOD_HOST": '["a", 5]'}, f"ECHOD_HOST is 5, but must be {HOST}"),
             ({"ECHOD_HOST": "[" * 100_000}, f"ECHOD_HOST is {'[' * 100_000!r}, but must be {HOST}"),
             ({"ECHOD_HOST": " , "}, f"ECHOD_HOST is ' , ', but must be {HOST}"),
@@ -352,7 +399,8 @@ class TestBadVariable:
                 "ECHOD_IDLE_TIMEOUT: unknown variable; did you mean 'ECHOD_LIMITS__IDLE_TIMEOUT'?",
             ),
             ({"ECHOD_LIMITS": "{}"}, "ECHOD_LIMITS: unknown variable"),
-            ({"ECHOD_XYZZY": "{}"}, "ECHOD_XYZZY: unknown variable"),
+            ({"ECHOD_port": "7"}, "ECHOD_port: unknown variable; did you mean 'ECHOD_PORT'?"),
+            ({"ECHOD_2PORT": "7"}, "ECHOD_2PORT: unknown variable; did you mean 'ECHOD_PORT'?"),
         ],
         ids=lambda value: str(value)[:50] if isinstance(value, dict) else "",
     )
@@ -371,16 +419,16 @@ class TestBadVariable:
         Path(f"{file}.d").mkdir()
         broken = Path(f"{file}.d") / "broken.toml"
         broken.write_text("=")
-        unknown = [f"ECHOD_{letter}" for letter in "ZYXW"]
+        unknown = [f"ECHOD_{letter}PORT" for letter in "ZYXW"]
         found = problems(file, {"port": "x"}, ECHOD_LOG__LEVEL="x", ECHOD_HOST="[", **dict.fromkeys(unknown, "1"))
         assert [re.split("[,;]", problem)[0] for problem in found] == [
+            f"{file}: unknown key 'prot'",
             f"{broken}:1:1: Invalid statement",
             *(f"{name}: unknown variable" for name in sorted(unknown)),
             "ECHOD_HOST is '['",
             "--port is 'x'",
             f"{file}: workers is 0",
             f"{file}: limits.keepalive is 'x'",
-            f"{file}: unknown key 'prot'",
             "ECHOD_LOG__LEVEL is 'x'",
         ]
 
@@ -394,6 +442,9 @@ class TestHostVariable:
             ("::1,", ("::1",)),
             (",127.0.0.1", ("127.0.0.1",)),
             ('["::1", "unix:/a,b"]', ("::1", "unix:/a,b")),
+            ("[::1]", ("::1",)),
+            ("127.0.0.1, [fe80::1%eth0]", ("127.0.0.1", "fe80::1%eth0")),
+            ("*", ("",)),
             (' [""]', ("",)),
         ],
     )
@@ -416,9 +467,9 @@ class TestHostVariable:
         assert read(None, {"host": [""]}).warnings == []
 
 
-class TestKubernetes:
-    def test_what_it_injects_is_ignored(self) -> None:
-        """One warning names all variables that Kubernetes sets; other unknown variables are still problems."""
+class TestForeignVariable:
+    def test_of_a_service(self) -> None:
+        """One warning names all variables that Kubernetes sets for services whose names begin with echod."""
         environ = {
             "ECHOD_PORT": "tcp://10.0.0.1:7",
             "ECHOD_SERVICE_HOST": "10.0.0.1",
@@ -426,13 +477,23 @@ class TestKubernetes:
             "ECHOD_SERVICE_PORT_ECHO": "7",
             "ECHOD_PORT_7_TCP": "tcp://10.0.0.1:7",
             "ECHOD_PORT_7_TCP_PROTO": "tcp",
+            "ECHOD_LB_SERVICE_HOST": "10.0.0.2",
+            "ECHOD_LB_PORT": "tcp://10.0.0.2:7",
+            "ECHOD_2_PORT": "udp://10.0.0.3:7",
+            "ECHOD_2_PORT_7_UDP_ADDR": "10.0.0.3",
         }
         loaded = read(ECHOD_WORKERS="2", **environ)
         assert (loaded.settings.port, loaded.settings.workers) == (10000, 2)
         assert loaded.warnings == [
-            f"{', '.join(sorted(environ))}: ignored; Kubernetes sets such variables for a service named echod"
+            ", ".join(sorted(environ))
+            + ": ignored; Kubernetes sets such variables for a service whose name begins with echod"
         ]
         assert set(loaded.origins) == {("workers",)}
+
+    def test_of_an_image(self) -> None:
+        """A variable that is similar to no setting is not meant for echod: a warning names it."""
+        loaded = read(ECHOD_VERSION="1.0", ECHOD_HOME="/opt/echod")
+        assert loaded.warnings == ["ECHOD_HOME, ECHOD_VERSION: ignored; not similar to any setting of echod"]
 
     def test_a_port_is_a_port(self) -> None:
         """ECHOD_PORT with a number is the setting, without any warning."""
@@ -440,7 +501,10 @@ class TestKubernetes:
         assert (loaded.settings.port, loaded.warnings) == (7, [])
 
 
-@pytest.mark.parametrize(("word", "expected"), [("prot", "; did you mean 'port'?"), ("xyzzy", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("prot", "; did you mean 'port'?"), ("HOST", "; did you mean 'host'?"), ("xyzzy", ""), ("", "")],
+)
 def test_nearest(word: str, expected: str) -> None:
     """The most similar word is suggested, if one is similar enough."""
     assert nearest(word, ["port", "host"]) == expected

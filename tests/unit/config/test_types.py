@@ -16,7 +16,13 @@ from echod.config.types import parse_duration, parse_size, show_duration, show_s
 KEYS = {key.name: key for key in keys()}
 
 TAKEN: dict[str, list[tuple[Any, Any]]] = {
-    "Hosts": [("localhost", ("localhost",)), ("", ("",)), (["::1", "unix:@a"], ("::1", "unix:@a"))],
+    "Hosts": [
+        ("localhost", ("localhost",)),
+        ("", ("",)),
+        (["::1", "unix:@a"], ("::1", "unix:@a")),
+        ("*", ("",)),
+        (["[::1]", "[fe80::1%eth0]", "[a]"], ("::1", "fe80::1%eth0", "[a]")),
+    ],
     "Port": [(0, 0), ("65535", 65535)],
     "ChunkSize": [(1, 1), ("16MiB", 16 << 20), ("64K", 64 << 10), ("100", 100)],
     "Workers": [(1, 1), ("256", 256), ("auto", "auto")],
@@ -33,7 +39,7 @@ TAKEN: dict[str, list[tuple[Any, Any]]] = {
     ],
     "Keepalive": [("1s", 1.0), (32767, 32767.0), (0, math.inf)],
     "Drain": [(0, 0.0), ("1h", 3600.0), (0.5, 0.5)],
-    "Level": [("debug", "debug")],
+    "Level": [("debug", "debug"), ("INFO", "info"), ("Warning", "warning"), ("WARN", "warning"), ("warn", "warning")],
     "Format": [("console", "console")],
     "Truth": [(True, True), ("no", False), ("true", True)],
 }
@@ -47,7 +53,7 @@ REFUSED: dict[str, list[Any]] = {
     "Timeout": [-1, "0.9ms", 1e-9, "8d", math.nan, -math.inf, True, [1], "", 10**400],
     "Keepalive": [0.5, 32768, "10h", True],
     "Drain": ["1h 1s", "infinity", -1, math.nan],
-    "Level": ["loud", "INFO", "", 1],
+    "Level": ["loud", "critical", "", 1],
     "Format": ["xml", True],
     "Truth": ["maybe", 2, ""],
 }

@@ -39,6 +39,23 @@ class TestListenFds:
         assert listen_fds(variables).fds == []
         assert variables == {"OTHER": "b"}
 
+    @pytest.mark.parametrize(
+        ("environ", "beginning"),
+        [
+            ({}, ""),
+            ({"LISTEN_PID": ME}, ""),
+            ({"LISTEN_FDS": "0", "LISTEN_PID": "1"}, ""),
+            ({"LISTEN_FDS": "1"}, "LISTEN_FDS is set, but LISTEN_PID names no process, not "),
+            ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, "LISTEN_FDS is set, but LISTEN_PID names process 1, not "),
+            ({"LISTEN_FDS": "many", "LISTEN_PID": ME}, "LISTEN_FDS is 'many', not a number, so "),
+        ],
+    )
+    def test_why_not(self, environ: dict[str, str], beginning: str) -> None:
+        """A sentence says why passed descriptors are not used, if any were passed."""
+        warning = listen_fds(environ).warning
+        assert warning.startswith(beginning)
+        assert bool(warning) == bool(beginning)
+
     def test_the_first_is_3(self) -> None:
         """The descriptors begin at 3 and become non-inheritable, and the variables are removed."""
         numbers = (3, 4)
