@@ -5,6 +5,5 @@
     copies  the parent's copies of a worker's connections, in case the worker dies
 
 `hand_over` gives connections away, and `take_over` receives them; `parent` and `worker` decide when.  No input is
-trusted here.  Only two calls block: `queue.open_queue`, until systemd has answered, and `CopySender.finish` in a
-worker, until the parent has received everything.
+trusted here.  Only one call blocks: `CopySender.finish` in a worker, until the parent has received everything.
 """

@@ -13,7 +13,7 @@ still show whether bytes of the echo are missing.  If none are, the connection c
 reset, because an echo with a gap is worse than an error.  The kernel has these counters for TCP only (`tcpinfo.owes`),
 so such a connection on a unix socket is always closed.
 
-Nothing here blocks, except for `open_queue`, which waits for systemd's answer (`DescriptorStore.keeps`).
+Nothing here blocks.
 """
 
 import contextlib
@@ -57,9 +57,9 @@ _Written = tuple[Mapping[str, Any], bytes]
 
 
 def open_queue(store: DescriptorStore) -> socket.socket | None:
-    """The sending end of a new queue that systemd stores for the next echod; None if systemd does not store it.
+    """The sending end of a new queue for the next echod; None if there is no descriptor or no memory left for it.
 
-    Blocks until systemd has answered (`DescriptorStore.keeps`).
+    Whether systemd stores the queue is not known before it has answered (`DescriptorStore.ask`).
     """
     try:
         reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -68,11 +68,7 @@ def open_queue(store: DescriptorStore) -> socket.socket | None:
     with reading:
         writing.setblocking(False)
         store.put(STORED_AS, [reading.fileno(), writing.fileno()])
-        if store.keeps():
-            return writing
-    store.remove(STORED_AS)
-    writing.close()
-    return None
+    return writing
 
 
 def room(listeners: int, workers: int) -> int:

@@ -13,5 +13,5 @@
     signals      signals as events of a loop
 
 It never touches a client's bytes, so nothing that a client sends can harm it.  It waits for nothing but the
-configuration (files and host names), and systemd.
+configuration (files and host names).
 """

@@ -1,6 +1,6 @@
 """The states of the parent, and every transition between them.
 
-The parent is in one of eight states.  `Supervisor` acts; this module only lists the possible transitions, so that they
+The parent is in one of nine states.  `Supervisor` acts; this module only lists the possible transitions, so that they
 can be read on one page, and so that any other transition raises an error.
 
     STARTING      The pool's workers have been forked; not all of them accept yet.
@@ -8,6 +8,7 @@ can be read on one page, and so that any other transition raises an error.
     READING       The configuration is being read and resolved.  Nothing has changed yet.
     RELOADING     New terms have been sent to the workers; not all workers have adopted them yet.
     REPLACING     The pool hands its connections to another pool, which starts once the last old worker has exited.
+    ASKING        A restart was requested; systemd is asked whether it stores the queue for it.  All are served.
     HANDING_OVER  The pool hands its connections to the next echod, through a queue in systemd's descriptor store.
     DRAINING      The workers echo what has arrived, then exit.  None is replaced.
     STOPPED       No worker is left.
@@ -18,12 +19,14 @@ What signals do:
   again, because files may have changed after they were read; once echod stops, the request is discarded.  At a terminal
   SIGHUP stops echod, because closing the terminal sends it (termios(3)).
 - SIGUSR2 announces that the next SIGTERM is the first half of a restart.  The unit's ExecStop= sends it.
-- SIGTERM and SIGINT stop echod: HANDING_OVER if this is a restart and systemd stores descriptors, else DRAINING.
-  In REPLACING the stop waits until the new pool has the connections.  systemd runs no ExecStop= for a service that is
-  starting or reloading, so a SIGTERM outside SERVING counts as a restart if there is a descriptor store: a restart is
-  the more frequent case, and if it was a stop, connections are reset instead of closed in order.
-- A second SIGTERM or SIGINT kills the workers without waiting for them to drain.  In REPLACING it kills the old pool;
-  the new one still starts, with the connections that are left, is stopped like any other, and is killed too.
+- SIGTERM and SIGINT stop echod: DRAINING, or ASKING if this is a restart.  If systemd then refuses to store
+  descriptors, DRAINING follows, else HANDING_OVER: an answer that is late is not a refusal.  In REPLACING the stop
+  waits until the new pool has the connections.  systemd runs no ExecStop= for a service that is starting or reloading,
+  so a SIGTERM outside SERVING counts as a restart if there is a descriptor store: a restart is the more frequent case,
+  and if it was a stop, connections are reset instead of closed in order.
+- A second SIGTERM or SIGINT kills the workers without waiting for them to drain; in ASKING once systemd has answered.
+  In REPLACING it kills the old pool; the new one still starts, with the connections that are left, is stopped like any
+  other, and is killed too.
 - Other signals are not handled.
 
 What messages from workers do (`shared.messages`):
@@ -31,9 +34,9 @@ What messages from workers do (`shared.messages`):
 - READY from the last worker of a pool ends STARTING.
 - ADOPTED from the last worker ends RELOADING, and HANDED_OVER from the last one ends HANDING_OVER.
 
-When a worker dies in STARTING, SERVING or RELOADING, the pool replaces it, and the state does not change; the parent no
-longer waits for an answer from it.  In REPLACING, HANDING_OVER and DRAINING it is not replaced, and the death of the
-last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
+When a worker dies in STARTING, SERVING, RELOADING or ASKING, the pool replaces it, and the state does not change; the
+parent no longer waits for an answer from it.  In REPLACING, HANDING_OVER and DRAINING it is not replaced, and the death
+of the last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
 """
 
 from collections.abc import Mapping
@@ -48,6 +51,7 @@ class State(Enum):
     READING = auto()
     RELOADING = auto()
     REPLACING = auto()
+    ASKING = auto()
     HANDING_OVER = auto()
     DRAINING = auto()
     STOPPED = auto()
@@ -63,6 +67,7 @@ class Trigger(Enum):
     REPLACEMENT_BEGUN = "the command to hand its connections to another pool has been sent to the pool"
     TERMS_ADOPTED = "all workers have adopted the new terms"
     RESTART = "a stop was requested, after which another echod continues with the connections"
+    KEPT = "systemd stores the queue to the next echod"
     STOP = "a stop was requested"
     HANDED_OVER = "all workers have handed their connections over to the next echod"
     POOL_GONE = "the last worker of a pool that ends has exited"
@@ -71,12 +76,12 @@ class Trigger(Enum):
 TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     State.STARTING: {
         Trigger.POOL_READY: State.SERVING,
-        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.RESTART: State.ASKING,
         Trigger.STOP: State.DRAINING,
     },
     State.SERVING: {
         Trigger.RELOAD: State.READING,
-        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.RESTART: State.ASKING,
         Trigger.STOP: State.DRAINING,
     },
     State.READING: {
@@ -86,10 +91,11 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     },
     State.RELOADING: {
         Trigger.TERMS_ADOPTED: State.SERVING,
-        Trigger.RESTART: State.HANDING_OVER,
+        Trigger.RESTART: State.ASKING,
         Trigger.STOP: State.DRAINING,
     },
     State.REPLACING: {Trigger.POOL_GONE: State.STARTING},
+    State.ASKING: {Trigger.KEPT: State.HANDING_OVER, Trigger.STOP: State.DRAINING},
     State.HANDING_OVER: {Trigger.HANDED_OVER: State.DRAINING},
     State.DRAINING: {Trigger.POOL_GONE: State.STOPPED},
     State.STOPPED: {},

@@ -55,7 +55,7 @@ class StatusReporter:
 
     def beat(self, now: float, *, well: bool) -> None:
         """Send what is due: WATCHDOG=1 if all workers are `well`, and the sentence if it has changed."""
-        self._notifier.send_late()
+        self._notifier.send_waiting()
         due = self._watchdog_every is not None and now - self._watchdog_at >= self._watchdog_every
         if due and well and self._notifier.watchdog():
             self._watchdog_at = now
@@ -100,7 +100,7 @@ def serving(
     # A worker takes a place before it accepts, and adds to the total afterwards; the status may be sent in between.
     total = max(totals.clients_total, totals.clients_now)
     turned_away = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
-    failed = f"; the last reload failed: {refused}" if refused else "."
+    failed = f"; last reload failed: {refused}" if refused else "."
     return (
         f"Echoing on {enumeration(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
         f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{failed}"

@@ -26,7 +26,7 @@ from echod.parent.signals import HANDLED, Signals
 from echod.parent.status import StatusReporter, failure
 from echod.shared import messages
 from echod.shared.counters import Totals
-from echod.systemd.fdstore import DescriptorStore
+from echod.systemd.fdstore import ANSWER_WAIT, Answer, DescriptorStore
 from echod.systemd.notify import Notifier
 
 GRACE = 1.0
@@ -55,6 +55,8 @@ class Requests:
     """The signal that requested the stop; None if there was none."""
     restart: bool = False
     """The stop is, or will be, the first half of a restart."""
+    may_restart: bool = False
+    """The stop counts as a restart if systemd stores descriptors, though it may not have been announced as one."""
     kill: bool = False
     """The stop does not wait for connections to drain."""
 
@@ -101,6 +103,7 @@ class Supervisor:
         loop, log = self._loop, self._events.queue
         self._pool = self._new_pool(self._change, self._sockets.listeners, clients=len(connections))
         log.attach(loop)
+        self._manager.notifier.attach(loop)
         loop.watch(self._signals.fd, READ, self._signals.on_readable)
         try:
             self._pool.start(connections, Totals(0, len(connections), 0, 0))
@@ -152,12 +155,12 @@ class Supervisor:
         self._pool, self._replacement = self._replacement.complete(), None
         if self._requests.stop is not None:
             self._stop(self._requests.stop)
-            if self._requests.kill:
-                self._pool.kill()
+            self._kill_if_requested()
 
     def drop_parent_resources(self) -> None:
         """In a worker, after the fork: close the resources that only the parent uses."""
         self._events.queue.reset()
+        self._manager.store.close()
         self._manager.notifier.close()
         self._signals.forget()
         self._loop.close()
@@ -176,11 +179,10 @@ class Supervisor:
             requests.restart = True
         elif requests.stop is not None:
             requests.kill = True
-            self._pool.kill()
+            self._kill_if_requested()
         else:
             requests.stop = signum
-            if self._state is not State.SERVING:
-                requests.restart = requests.restart or self._manager.store.keeps()
+            requests.may_restart = requests.restart or self._state is not State.SERVING
             if self._state is not State.REPLACING:
                 self._stop(signum)
 
@@ -264,36 +266,61 @@ class Supervisor:
     # Stopping
 
     def _stop(self, signum: signal.Signals) -> None:
-        """Hand the connections over if this is a restart, else drain them.
-
-        The listening sockets are closed too, unless systemd keeps them for a successor.
-        """
-        pool, requests, store = self._pool, self._requests, self._manager.store
+        """Drain the connections; or, if this may be a restart, ask systemd first whether it stores them."""
         self._close_retired()
-        drain = pool.terms.drain
-        if requests.restart and pool.terms.handover:
-            self._handover_queue = self._open_handover_queue()
+        if not self._requests.may_restart:
+            self._drain(signum, for_successor=False)
+            return
+        store, terms = self._manager.store, self._pool.terms
+        self._lifecycle.on(Trigger.RESTART)
+        if terms.handover:
+            self._handover_queue = handover.open_queue(store)
         hands_over = self._handover_queue is not None
-        for_successor = hands_over or (requests.restart and store.keeps())
-        self._status.stopping(drain + 3 * GRACE, hands_over=hands_over)
-        if not requests.restart:
-            store.remove(last_good.STORED_AS)
-        self._sockets.close(for_successor=for_successor)
-        self._loop.call_later(drain + 2 * GRACE, lambda now: self._pool.kill())
-        if self._handover_queue is not None:
-            self._lifecycle.on(Trigger.RESTART)
-            pool.hand_over(self._handover_queue.fileno())
-            self.on_answered()
-        else:
-            self._lifecycle.on(Trigger.STOP)
-            self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
-            pool.drain(messages.DRAIN_ONLY_CLIENTS if for_successor else messages.DRAIN)
+        self._status.stopping(ANSWER_WAIT + terms.drain + 3 * GRACE, hands_over=hands_over)
+        store.ask(self._loop, lambda answer: self._on_answer(signum, answer))
 
-    def _open_handover_queue(self) -> socket.socket | None:
-        queue = handover.open_queue(self._manager.store)
-        if queue is None:
-            self._events.handover_impossible(problem="systemd does not store descriptors for this service")
-        return queue
+    def _on_answer(self, signum: signal.Signals, answer: Answer) -> None:
+        """Hand the connections over unless systemd has refused to store them; then drain them."""
+        queue, terms = self._handover_queue, self._pool.terms
+        if answer is Answer.REFUSED or queue is None:
+            if queue is not None:
+                queue.close()
+                self._manager.store.remove(handover.STORED_AS)
+                self._handover_queue = None
+            if terms.handover and self._requests.restart:
+                self._events.handover_impossible(
+                    problem="systemd does not store descriptors for this service"
+                    if answer is Answer.REFUSED
+                    else "not enough memory or descriptors for a queue"
+                )
+            self._drain(signum, for_successor=answer is not Answer.REFUSED)
+        else:
+            self._lifecycle.on(Trigger.KEPT)
+            self._end_listening(for_successor=True)
+            self._pool.hand_over(queue.fileno())
+            self.on_answered()
+        self._kill_if_requested()
+
+    def _drain(self, signum: signal.Signals, *, for_successor: bool) -> None:
+        """Drain the connections; a successor will accept those that wait in the kernel's queues."""
+        pool, drain = self._pool, self._pool.terms.drain
+        self._status.stopping(drain + 3 * GRACE, hands_over=False)
+        if not for_successor:
+            self._manager.store.remove(last_good.STORED_AS)
+        self._end_listening(for_successor=for_successor)
+        self._lifecycle.on(Trigger.STOP)
+        self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
+        pool.drain(messages.DRAIN_ONLY_CLIENTS if for_successor else messages.DRAIN)
+
+    def _end_listening(self, *, for_successor: bool) -> None:
+        """Close the listening sockets, unless systemd keeps them for a successor, and limit the time for the rest."""
+        self._sockets.close(for_successor=for_successor)
+        self._loop.call_later(self._pool.terms.drain + 2 * GRACE, lambda now: self._pool.kill())
+
+    def _kill_if_requested(self) -> None:
+        """Kill the workers if a second signal requests it, but not while systemd's answer is outstanding."""
+        if self._requests.kill and self._state is not State.ASKING:
+            self._pool.kill()
 
     def _end_handover(self) -> None:
         """Report that all workers have handed over; connections for which there was no room are drained."""
@@ -315,6 +342,8 @@ class Supervisor:
         self._sockets.release()
         self._events.queue.detach()
         self._signals.close()
+        self._manager.store.close()
+        self._manager.notifier.close()
         self._loop.close()
 
     # Used by both

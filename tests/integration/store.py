@@ -26,6 +26,8 @@ class Store:
         self._path = str(directory / "notify")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._path)
+        self._free = threading.Event()
+        self._free.set()
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._run, name="store")
         self._thread.start()
@@ -68,6 +70,16 @@ class Store:
             faults=[patient_with_systemd(DEADLINE), *faults],
         )
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Receive nothing during the block, like a manager that reloads its units."""
+        self._settle()
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
     def close(self) -> None:
         """Close everything, and end the thread."""
         os.close(self._end)
@@ -93,6 +105,7 @@ class Store:
 
     def _run(self) -> None:
         while self._ended not in select.select([self._socket.fileno(), self._ended], [], [])[0]:
+            self._free.wait()
             data, fds, _, _ = socket.recv_fds(self._socket, 1 << 16, 253)
             words = dict(line.split("=", 1) for line in data.decode().split("\n"))
             with self._changed:

@@ -14,8 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.integration import faults
-from tests.integration.daemon import DEADLINE, Daemon, Event, freeze, receive_all, send_and_get, stuff, until_gone
-from tests.integration.faults import COPYING, Fault
+from tests.integration.daemon import (
+    DEADLINE,
+    Daemon,
+    Event,
+    freeze,
+    receive_all,
+    send_and_get,
+    stuff,
+    until_gone,
+    wait_for_state,
+)
+from tests.integration.faults import COPYING, Fault, patient_with_systemd
 from tests.integration.peers import about
 from tests.integration.store import Store, storing
 from tests.integration.test_copies import copied
@@ -398,6 +408,38 @@ def test_no_room(tmp_path: Path) -> None:
         assert daemon.of("handover_impossible")
         assert daemon.of("draining")
         assert daemon.of("connection_closed")[0]["reason"] == "drained"
+
+
+def test_a_manager_that_answers_late(store: Store) -> None:
+    """While systemd has not answered, the daemon serves, accepts and replaces workers; then it hands over."""
+    with store.daemon("--workers", "2") as first, first.connect() as client:
+        send_and_get(client, b"before")
+        worker = about(first, client, "connection_opened")["worker"]
+        with store.busy():
+            first.process.send_signal(signal.SIGUSR2)
+            first.process.send_signal(signal.SIGTERM)
+            wait_for_state(first.pid, "S")
+            os.kill(first.workers[1 - worker], signal.SIGKILL)
+            first.wait_for("worker_started", 3)
+            send_and_get(client, b"served meanwhile")
+            with first.connect() as other:
+                send_and_get(other, b"accepted meanwhile")
+        assert first.read_to_end() == os.EX_OK
+        assert first.of("handed_over")[0]["count"] == 1
+        with store.daemon() as second:
+            assert taken_over(second) == (1, 0, 0)
+            send_and_get(client, b"after")
+
+
+def test_no_answer_in_time(store: Store) -> None:
+    """A missing answer is no refusal: the messages wait in systemd's queue, so the connections are handed over."""
+    with store.daemon(faults=[patient_with_systemd(0.1)]) as first, first.connect() as client:
+        send_and_get(client, b"before")
+        with store.busy():
+            assert leave(first)["count"] == 1
+        with store.daemon() as second:
+            assert taken_over(second) == (1, 0, 0)
+            send_and_get(client, b"after")
 
 
 @pytest.mark.parametrize("reloaded", [False, True])

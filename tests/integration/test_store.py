@@ -202,7 +202,7 @@ def test_restarted_into_a_wrong_configuration(store: Store, tmp_path: Path) -> N
             send_and_get(client, b"after")
             (refused,) = successor.of("reload_refused")
             assert refused["problem"].startswith(f"{file}: chunk_size is 0, but must be ")
-            assert any("the last reload failed" in words for words in store.said())
+            assert any("last reload failed" in words for words in store.said())
             file.write_text("chunk_size = 3\n")
             successor.process.send_signal(signal.SIGHUP)
             assert successor.wait_for("reloaded")["changed"] == ["chunk_size"]

@@ -39,6 +39,7 @@ class Systemd:
     def __init__(self, name: str) -> None:
         self.environment = {"NOTIFY_SOCKET": name}
         self.messages: list[dict[str, str]] = []
+        self.last_status = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(DEADLINE)
         self._socket.bind("\0" + name[1:] if name.startswith("@") else name)
@@ -57,6 +58,12 @@ class Systemd:
         while (message := self.receive()).get(key) != value:
             pass
         return message
+
+    def ready(self) -> str:
+        """Read messages until READY=1, and return the status that came before it."""
+        while (message := self.receive()) != {"READY": "1"}:
+            self.last_status = message.get("STATUS", self.last_status)
+        return self.last_status
 
     def receive_waiting(self) -> None:
         """Read the messages that have come."""
@@ -149,8 +156,7 @@ def test_status(systemd: Systemd) -> None:
     """STATUS= says where echod listens, how many connections there are and were, and how many bytes were echoed."""
     with Daemon(environment=systemd.environment) as daemon:
         where = " and ".join(daemon.addresses)
-        ready = systemd.wait_for("READY", "1")
-        assert ready["STATUS"] == f"Echoing on {where}: 0 connections now, 0 in total; 0 bytes echoed."
+        assert systemd.ready() == f"Echoing on {where}: 0 connections now, 0 in total; 0 bytes echoed."
         with daemon.connect() as client:
             send_and_get(client, bytes(2048))
             systemd.wait_for("STATUS", f"Echoing on {where}: 1 connection now, 1 in total; 2.00 KiB echoed.")
@@ -199,7 +205,8 @@ def test_stopping(systemd: Systemd) -> None:
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:
         send_and_get(client, b"hello")
         daemon.process.send_signal(signal.SIGTERM)
-        assert systemd.wait_for("STOPPING", "1")["STATUS"] == "Stopping: draining 1 connection."
+        systemd.wait_for("STOPPING", "1")
+        assert systemd.receive()["STATUS"] == "Stopping: draining 1 connection."
         client.close()
         assert daemon.read_to_end() == os.EX_OK
     systemd.receive_waiting()
@@ -211,10 +218,10 @@ def test_reload(systemd: Systemd, tmp_path: Path) -> None:
     file = tmp_path / "echod.toml"
     file.write_text("")
     with Daemon("--config", str(file), environment=systemd.environment) as daemon:
-        status = systemd.wait_for("READY", "1")["STATUS"]
+        status = systemd.ready()
         last = 0
         problem = f"{file}: chunk_size is 0, but must be "
-        refused = f"{status.removesuffix('.')}; the last reload failed: {problem}"
+        refused = f"{status.removesuffix('.')}; last reload failed: {problem}"
         for text, expected in (("chunk_size = 2", status), ("chunk_size = 0", refused), ("", status)):
             file.write_text(text)
             daemon.process.send_signal(signal.SIGHUP)
@@ -223,8 +230,9 @@ def test_reload(systemd: Systemd, tmp_path: Path) -> None:
             assert reloading["RELOADING"] == "1"
             assert last < int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             last = int(reloading["MONOTONIC_USEC"])
-            ready = systemd.receive()
-            assert (ready["READY"], ready["STATUS"][: len(expected)]) == ("1", expected)
+            assert list(systemd.receive()) == ["STATUS"]
+            assert systemd.messages[-1]["STATUS"][: len(expected)] == expected
+            assert systemd.receive() == {"READY": "1"}
 
 
 def test_reload_is_over_when_all_have_taken_it(systemd: Systemd) -> None:
@@ -267,8 +275,8 @@ def test_reload_before_it_is_ready(systemd: Systemd) -> None:
         systemd.receive_waiting()
         assert systemd.messages == []
         gate.open()
-        keys = [list(systemd.receive()) for _ in range(3)]
-        assert keys == [["READY", "STATUS"], ["RELOADING", "MONOTONIC_USEC"], ["READY", "STATUS"]]
+        keys = [list(systemd.receive()) for _ in range(5)]
+        assert keys == [["STATUS"], ["READY"], ["RELOADING", "MONOTONIC_USEC"], ["STATUS"], ["READY"]]
 
 
 def test_reload_with_a_hung_worker(systemd: Systemd) -> None:
@@ -293,14 +301,14 @@ def test_sockets_override_what_is_reloaded(systemd: Systemd, tmp_path: Path) -> 
         listening(socket.AF_INET, ("127.0.0.1", 0)) as tcp,
         passing(tcp, arguments=("--config", str(file)), environment=systemd.environment) as daemon,
     ):
-        assert "(sockets from systemd, which override port): " in systemd.wait_for("READY", "1")["STATUS"]
+        assert "(sockets from systemd, which override port): " in systemd.ready()
         file.write_text("host = '127.0.0.2'")
         daemon.process.send_signal(signal.SIGHUP)
         assert daemon.wait_for("config_warning", 2)["problem"] == (
             f"{file}: host and --port are overridden by the sockets that systemd passed"
         )
         assert daemon.wait_for("reloaded")["changed"] == []
-        assert "(sockets from systemd, which override host and port): " in systemd.wait_for("READY", "1")["STATUS"]
+        assert "(sockets from systemd, which override host and port): " in systemd.ready()
 
 
 def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
@@ -314,9 +322,9 @@ def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
             daemon.process.send_signal(signal.SIGHUP)
             daemon.wait_for("reloaded", number + 1)
         send_and_get(client, b"served all the same")
-        systemd.wait_for("READY", "1")
+        systemd.wait_for("RELOADING", "1")
         assert {key for message in systemd.messages[:-1] for key in message} == {"OTHER"}
-        assert [list(systemd.receive()) for _ in range(2)] == [["RELOADING", "MONOTONIC_USEC"], ["READY", "STATUS"]]
+        assert [list(systemd.receive()) for _ in range(2)] == [["STATUS"], ["READY"]]
         systemd.wait_for("WATCHDOG", "1")
         systemd.fill()
         client.close()
@@ -407,7 +415,7 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
                 [(address, True) for address in ready["addresses"]]
             )
             assert all(event["message"].endswith(" (socket passed by systemd).") for event in daemon.of("listening"))
-            status = systemd.wait_for("READY", "1")["STATUS"]
+            status = systemd.ready()
             where = " and ".join(ready["addresses"])
             assert status.startswith(f"Echoing on {where} (sockets from systemd, which override host and port): ")
             (warning,) = daemon.of("config_warning")

@@ -117,7 +117,7 @@ def test_a_restart_into_a_wrong_configuration_loses_nobody(served: Service) -> N
     assert clients.counts.keys() == {"right"}, clients.counts
     (refused,) = (event for event in served.events() if event["event"] == "reload_refused")
     assert "unknown key 'prot'" in refused["problem"]
-    assert "the last reload failed: /etc/echod.toml: unknown key 'prot'" in served.show("StatusText")
+    assert "last reload failed: /etc/echod.toml: unknown key 'prot'" in served.show("StatusText")
     served.machine.write(CONFIG, "")
     served.machine.run("systemctl", "reload", UNIT)
     assert "refused" not in served.show("StatusText")

@@ -29,7 +29,7 @@ def test_what_needs_attention() -> None:
     """It names the settings that sockets from systemd override, and why the last reload failed."""
     assert serving(["[::]:7"], NOTHING, adopted=True, overruled=["host", "port"], refused="host does not resolve") == (
         "Echoing on [::]:7 (sockets from systemd, which override host and port): "
-        "0 connections now, 0 in total; 0 bytes echoed; the last reload failed: host does not resolve"
+        "0 connections now, 0 in total; 0 bytes echoed; last reload failed: host does not resolve"
     )
 
 
