@@ -99,10 +99,11 @@ def open_events(settings: Settings) -> Iterator[EventLog]:
     log = settings.log
     queue, framing = open_log_queue(_STDERR)
     with contextlib.closing(queue):
+        events = EventLog(queue, framing, LogOptions(log.level, log.format, log.connections, log.payload))
         try:
-            yield EventLog(queue, framing, LogOptions(log.level, log.format, log.connections, log.payload))
+            yield events
         finally:
-            queue.finish(FLUSH)
+            events.finish(FLUSH)
 
 
 def _raise_descriptor_limit() -> int:

@@ -242,9 +242,9 @@ class EventLog:
 
     @_event(logging.WARNING)
     def log_dropped(self, *, count: int) -> str:
-        """`count` events were lost, because standard error or the journal did not accept them in time."""
+        """`count` events were lost, because standard error or the journal did not accept them in time, or at all."""
         reader = "the journal" if self._framing is Framing.ENTRY else "standard error"
-        return f"Dropped {plural(count, 'event')}: {reader} could not keep up."
+        return f"Dropped {plural(count, 'event')}: {reader} did not accept them."
 
     @_event(logging.CRITICAL)
     def bug(self, *, error: str, traceback: str) -> str:
@@ -260,14 +260,23 @@ class EventLog:
         text = "".join(traceback.format_exception(error))
         self.bug(error=repr(error)[: _TEXT_MAX // 4], traceback=text[-_TEXT_MAX:])
 
+    def finish(self, seconds: float) -> None:
+        """At the end of a process: wait up to `seconds` until all events are written, then report the dropped ones."""
+        self.queue.finish(seconds)
+        self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        if dropped := self.queue.take_dropped():
+            self.log_dropped(count=dropped)
+
     def _log(self, level: int, sentence: Callable[..., str], fields: dict[str, Any]) -> None:
         if level < self._level:
             return
-        if dropped := self.queue.take_dropped():
-            self.log_dropped(count=dropped)
+        self._report_dropped()
         while len(data := self._encode(level, sentence, fields)) > self._size_max:
             fields = shorter(fields)
-        self.queue.put(data)
+        # If the report of dropped events is dropped itself, they are still to be reported.
+        self.queue.put(data, events=fields["count"] if sentence.__name__ == "log_dropped" else 1)
 
     def _encode(self, level: int, sentence: Callable[..., str], fields: dict[str, Any]) -> bytes:
         event = sentence.__name__

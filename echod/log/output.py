@@ -48,7 +48,8 @@ class Watcher(Protocol):
 class Writer(NamedTuple):
     """A descriptor of this process alone, and how to write to it without waiting (BlockingIOError: no room now).
 
-    `write` may write a part of a line; the next call continues with the rest.  A datagram socket takes all or nothing.
+    `write` may write a part of a line; the next call continues with the rest.  A file and a datagram socket take all or
+    nothing, since neither a full disk nor a journal that restarts takes the rest later.
     """
 
     fd: int
@@ -66,9 +67,28 @@ def open_writer(fd: int) -> Writer:
         with contextlib.suppress(OSError):
             own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             return Writer(own, lambda data: os.write(own, data), lambda: os.close(own))
-    # A regular file never blocks.  A pipe of another user cannot be opened again, so there poll(2) must suffice.
     copy = os.dup(fd)
+    if stat.S_ISREG(mode):
+        return Writer(copy, lambda data: _append(copy, data), lambda: os.close(copy))
+    # A pipe of another user cannot be opened again, so there poll(2) must suffice.
     return Writer(copy, lambda data: _write_if_ready(copy, data), lambda: os.close(copy))
+
+
+def _append(fd: int, line: bytes) -> int:
+    """Write a whole line to a file, which never blocks.  If the disk gets full, what it took of the line is removed.
+
+    Nothing can follow that part until it is removed, because it has filled the disk.
+    """
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(fd, line[written:])
+    except OSError:
+        if written:
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            os.lseek(fd, 0, os.SEEK_END)  # a file that was not opened for appending would get a hole
+        raise
+    return written
 
 
 def _write_if_ready(fd: int, data: bytes) -> int:
@@ -107,7 +127,8 @@ class LogQueue:
         self._writer = writer
         self._loop: Watcher | None = None
         self._watched = False
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, int]] = deque()
+        """The lines that wait, and how many events are lost with each."""
         self._queued = 0
         self._dropped = 0
 
@@ -122,12 +143,16 @@ class LogQueue:
             self._loop.unwatch(self._writer.fd)
         self._loop, self._watched = None, False
 
-    def put(self, line: bytes) -> None:
-        """Write a line or an entry now if possible, else later; drop it if the queue is full."""
+    def put(self, line: bytes, events: int = 1) -> None:
+        """Write a line or an entry now if possible, else later; drop it if the queue is full.
+
+        With the line this number of `events` would be lost: if it reports events that were dropped, they are dropped
+        again.
+        """
         if self._queued + len(line) > QUEUE_BYTES:
-            self._dropped += 1
+            self._dropped += events
             return
-        self._queue.append(line)
+        self._queue.append((line, events))
         self._queued += len(line)
         if len(self._queue) == 1:
             self._flush()
@@ -148,7 +173,7 @@ class LogQueue:
 
     def _write(self) -> None:
         while self._queue:
-            line = self._queue[0]
+            line, events = self._queue[0]
             try:
                 count = self._writer.write(line)
             except BlockingIOError:
@@ -156,11 +181,11 @@ class LogQueue:
             except OSError:
                 # The reader has closed the pipe, or the disk is full: this line is lost, but the next one may succeed.
                 count = len(line)
-                self._dropped += 1
+                self._dropped += events
             self._queued -= count
             if count < len(line):
-                # Retry at once: the next write shows whether there is no room now, or never (a full disk).
-                self._queue[0] = line[count:]
+                # Retry at once: the next write shows whether there is no room now, or no reader any more.
+                self._queue[0] = line[count:], events
             else:
                 self._queue.popleft()
 

@@ -236,7 +236,7 @@ class WorkerPool:
         except BaseException as error:  # noqa: BLE001  no exception may reach the parent's code
             events.bug_of(error)
         finally:
-            events.queue.finish(FLUSH)
+            events.finish(FLUSH)
             os._exit(code)
 
     def _drop_parent_resources(self) -> None:

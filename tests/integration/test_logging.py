@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -178,6 +179,27 @@ def test_full_disk(tmp_path: Path) -> None:
     """A device that takes nothing does not stop the echo, nor an orderly end."""
     with open("/dev/full", "w") as full, unread(tmp_path, stderr=full.fileno()) as daemon:
         exchange(daemon)
+
+
+def test_disk_that_fills_up(tmp_path: Path) -> None:
+    """Each line of a file on a full disk is complete or absent, and all absent ones are counted once there is room."""
+    with (
+        (tmp_path / "log").open("a") as log,
+        unread(tmp_path, "--log-level", "debug", stderr=log.fileno()) as daemon,
+        daemon.connect() as client,
+    ):
+        send_and_get(client, b"x")
+        (worker,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        enough = resource.prlimit(int(worker), resource.RLIMIT_FSIZE)
+        resource.prlimit(int(worker), resource.RLIMIT_FSIZE, ((tmp_path / "log").stat().st_size + 1100, enough[1]))
+        for _ in range(200):
+            send_and_get(client, b"x")
+        resource.prlimit(int(worker), resource.RLIMIT_FSIZE, enough)
+        send_and_get(client, b"x")
+    events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (dropped,) = (event for event in events if event["event"] == "log_dropped")
+    assert dropped["count"] > 300
+    assert sum(event["event"].startswith("chunk_") for event in events) + dropped["count"] == 2 * 202
 
 
 def test_no_standard_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """log.events: every event, in each format, at each level, with the largest and most difficult values."""
 
+import errno
 import inspect
 import json
 import os
@@ -15,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.log import journald
-from echod.log.events import LEVELS, PAYLOAD_MAX, LogOptions
-from echod.log.output import Framing
+from echod.log.events import LEVELS, PAYLOAD_MAX, EventLog, LogOptions
+from echod.log.output import Framing, LogQueue, Writer
 from echod.worker.tracing import TracedSocket
 from tests.journald import Entry
 from tests.unit.events import EVENTS, fields_of, recording
@@ -372,6 +373,32 @@ class TestDropped:
         assert [event["event"] for event in events] == ["log_dropped", "ready", "ready"]
         assert events[0]["count"] == 5
 
+    def test_a_report_that_is_lost(self) -> None:
+        """The number of lost events includes those whose report was lost, and not the report itself."""
+        refuses = [True] * 5 + [False] * 3
+        lines: list[bytes] = []
+
+        def write(data: bytes) -> int:
+            if refuses.pop(0):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            lines.append(data)
+            return len(data)
+
+        events = EventLog(
+            LogQueue(Writer(-1, write, lambda: None)), Framing.LINE, LogOptions("info", "json", True, False)
+        )
+        for _ in range(4):  # the second and the third with a report before it
+            events.reloaded(changed=[])
+        assert [json.loads(line).get("count") for line in lines] == [3, None]
+
+    def test_events_lost_at_the_end(self) -> None:
+        """At the end of a process the lost events are reported, although no other event follows."""
+        with recording() as recorder:
+            recorder.events.queue._dropped = 5
+            recorder.events.finish(0)
+            (event,) = recorder.objects()
+        assert (event["event"], event["count"]) == ("log_dropped", 5)
+
 
 def test_options_that_change() -> None:
     """Level, format, connections and payload apply from the next event on."""
@@ -486,7 +513,7 @@ def test_options_that_change() -> None:
             {"peer": "192.0.2.1:5", "count": 1},
             "Refused 1 connection above the limit per source, most recently from 192.0.2.1:5.",
         ),
-        ("log_dropped", {"count": 1}, "Dropped 1 event: standard error could not keep up."),
+        ("log_dropped", {"count": 1}, "Dropped 1 event: standard error did not accept them."),
         ("bug", {"error": "ValueError()"}, "Bug in echod: ValueError()"),
     ],
 )
@@ -502,4 +529,4 @@ def test_events_that_the_journal_did_not_take() -> None:
     """The sentence names the journal, where that is the reader."""
     with recording(framing=Framing.ENTRY) as recorder:
         recorder.log("log_dropped", count=2)
-        assert Entry(recorder.written()).event["message"] == "Dropped 2 events: the journal could not keep up."
+        assert Entry(recorder.written()).event["message"] == "Dropped 2 events: the journal did not accept them."

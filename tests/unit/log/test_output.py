@@ -326,12 +326,13 @@ class TestFile:
         os.close(fd)
         assert path.read_bytes() == b"before\n" + line(1, 10_000) + b"between\n" + b"last\n"
 
-    def test_a_full_disk(self, tmp_path: Path) -> None:
-        """Lines are dropped and counted, also one of which only a part fitted; a loop has nothing to do."""
+    @pytest.mark.parametrize("flags", [os.O_APPEND, 0])
+    def test_a_full_disk(self, tmp_path: Path, flags: int) -> None:
+        """Lines are dropped and counted, and nothing stays of one that fitted in part; later ones follow the others."""
         path = tmp_path / "log"
 
         def write() -> None:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
             with closing(LogQueue(open_writer(fd))) as queue, looping() as loop:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
@@ -340,9 +341,10 @@ class TestFile:
                     queue.put(line(number, 1000))
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
                 assert queue.take_dropped() == 2
+                queue.put(line(3, 1000))
 
         in_child(write)
-        assert path.read_bytes() == line(0, 1000) + line(1, 1000)[:500]
+        assert path.read_bytes() == line(0, 1000) + line(3, 1000)
 
 
 class TestDevice:
