@@ -17,8 +17,8 @@ from echod.daemon import open_events, serve
 from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
 from echod.log.events import EventLog
 from echod.log.output import goes_to_journal
-from echod.net.address import resolve
-from echod.net.listeners import check_endpoints
+from echod.net.address import Endpoint, resolve, without_covered
+from echod.net.check import check_endpoints
 from echod.parent import status
 from echod.systemd.notify import Notifier
 
@@ -139,11 +139,15 @@ def _add_flag(group: argparse._ArgumentGroup, key: Key) -> None:
 def _check(settings: Settings) -> None:
     """Check what can be checked without serving; raises `CannotListen` with all problems together."""
     problems: list[str] = []
+    resolved: list[Endpoint] = []
     for host in settings.host:
         try:
-            problems += check_endpoints(resolve(host), settings.port)
+            resolved += resolve(host)
         except CannotListen as error:
             problems += error.problems
+    findings = check_endpoints(without_covered(resolved), settings.port)
+    _warn(findings.warnings)
+    problems += findings.problems
     if problems:
         raise CannotListen(*problems)
 

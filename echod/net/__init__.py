@@ -3,6 +3,8 @@
     loop       the event loop: descriptors, timers, and the order in which both are served
     address    host names and socket addresses
     listeners  listening sockets, opened or adopted
+    check      whether listening sockets could be opened
+    holders    the processes that have a listening socket
     unixfile   the files of unix sockets
     sockopts   the options of a connection's socket
     tcpinfo    the kernel's counters of a connection's bytes

@@ -4,14 +4,19 @@ The host `""` is every address of the machine, `"0.0.0.0"` every IPv4 address an
 `localhost` is not looked up (RFC 6761 section 6.3).  `unix:/path` and `unix:@name` are sockets as in unix(7).  Any
 other host is an address or a name, and a name stands for every address to which it resolves.  Nothing here opens a
 listening socket.
+
+An address is refused if it would listen elsewhere than it seems to, or would never get a connection: `"0"` is every
+IPv4 address, and a socket can be bound to a multicast address.  An IPv4-compatible address (`::192.0.2.1`, RFC 4291
+section 2.5.5.1) is an IPv6 address like any other.
 """
 
+import ipaddress
 import os
 import re
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from echod.errors import CannotListen
@@ -35,12 +40,14 @@ _UCRED = struct.Struct("3i")
 class Endpoint:
     """An address to bind, without its port, which the kernel may choose.
 
-    `address` is numeric; for AF_UNIX it is the path, or a NUL and the abstract name.
+    `address` is numeric; for AF_UNIX it is the path, or a NUL and the abstract name.  An `optional` endpoint belongs to
+    a word such as `localhost`, which means those of its addresses that the machine has.
     """
 
     family: socket.AddressFamily
     address: str
     scope: int = 0
+    optional: bool = field(default=False, compare=False)
 
     def sockaddr(self, port: int) -> Any:
         """The address in the form that Python's `bind` expects."""
@@ -57,22 +64,16 @@ class Endpoint:
         return self == other or (self.family == other.family and self.address == _EVERY.get(self.family))
 
 
-def loopback(family: socket.AddressFamily) -> Endpoint:
-    """The loopback address of the family; every machine that supports the family has it."""
-    return Endpoint(family, _LOOPBACK[family])
-
-
 def resolve(host: str) -> list[Endpoint]:
     """Every endpoint of `host`.
 
-    Raises `CannotListen` for a name that does not resolve and for a unix path that the kernel does not accept.
+    Raises `CannotListen` for a name that does not resolve, for an address that cannot serve as it is written, and for a
+    unix path that the kernel does not accept.
     """
     if host.startswith("unix:"):
         return [_unix(host)]
-    if not host:
-        return [Endpoint(family, address) for family, address in _EVERY.items()]
-    if _is_localhost(host):
-        return [Endpoint(family, address) for family, address in _LOOPBACK.items()]
+    if not host or _is_localhost(host):
+        return [Endpoint(family, it, optional=True) for family, it in (_LOOPBACK if host else _EVERY).items()]
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -80,10 +81,13 @@ def resolve(host: str) -> list[Endpoint]:
         raise CannotListen(
             f"host {host!r} does not resolve: {reason}; use an address of this machine or a name that resolves to one"
         ) from error
-    return [
+    resolved = [
         Endpoint(family, str(sockaddr[0]).partition("%")[0], sockaddr[3] if len(sockaddr) == 4 else 0)
         for family, _, _, _, sockaddr in found
     ]
+    for endpoint in resolved:
+        _refuse_useless(host, endpoint.address)
+    return resolved
 
 
 def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
@@ -91,9 +95,16 @@ def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
 
     Raises `CannotListen` as `resolve` does.
     """
+    return without_covered(endpoint for host in hosts for endpoint in resolve(host))
+
+
+def without_covered(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """These endpoints without those that another one covers; one that is given twice is optional only if both are."""
     kept: list[Endpoint] = []
-    for endpoint in (endpoint for host in hosts for endpoint in resolve(host)):
-        if not any(other.covers(endpoint) for other in kept):
+    for endpoint in endpoints:
+        if endpoint in kept and not endpoint.optional:
+            kept[kept.index(endpoint)] = endpoint
+        elif not any(other.covers(endpoint) for other in kept):
             kept = [other for other in kept if not endpoint.covers(other)] + [endpoint]
     return kept
 
@@ -142,6 +153,47 @@ def _unmapped(host: str) -> str:
 def _is_localhost(host: str) -> bool:
     name = host.lower().removesuffix(".")
     return name == "localhost" or name.endswith(".localhost")
+
+
+def _refuse_useless(host: str, address: str) -> None:
+    """Raise `CannotListen` if a socket at `address` would not do what `host`, which stands for it, seems to say."""
+    ip = ipaddress.ip_address(address)
+    literal = _is_literal(host)
+    subject = f"host {host!r}" if literal else f"host {host!r} resolves to {address}, which"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        problem = f"{subject} is an IPv4 address in the form of an IPv6 address; write {ip.ipv4_mapped}"
+    elif ip.is_multicast:
+        problem = f"{subject} is a multicast address, to which no client can connect; use an address of this machine"
+    elif address == "255.255.255.255":
+        problem = f"{subject} is the broadcast address, to which no client can connect; use an address of this machine"
+    elif ip.is_unspecified and not literal and not _is_short(host):
+        # Some name servers give this answer for a name that they block.
+        problem = f"{subject} means every address of this machine; write {address} if that is intended"
+    elif _is_short(host):
+        problem = f"host {host!r} is an ambiguous form of {address}; write all four numbers in decimal, or a host name"
+    else:
+        return
+    raise CannotListen(problem)
+
+
+def _is_literal(host: str) -> bool:
+    """Whether the host is an address in its usual form; an IPv6 address may have a zone."""
+    for family, text in ((socket.AF_INET, host), (socket.AF_INET6, host.partition("%")[0])):
+        try:
+            socket.inet_pton(family, text)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+def _is_short(host: str) -> bool:
+    """Whether the host is an IPv4 address in a form of inet_aton(3) only, as `0` or `127.1`; `010.0.0.1` is 8.0.0.1."""
+    try:
+        socket.inet_aton(host)
+    except (OSError, ValueError):
+        return False
+    return not _is_literal(host)
 
 
 def _unix(host: str) -> Endpoint:

@@ -18,6 +18,8 @@ from echod.net.sockopts import SocketOptions, set_options
 BACKLOG = 4096
 """Most connections that the kernel may queue; net.core.somaxconn, 4096 by default, may lower it."""
 
+_DISCARD = 9
+"""A port to which nothing is sent."""
 _ATTEMPTS = 16
 """Ports tried until one is free for every address, when the kernel chooses."""
 
@@ -57,26 +59,22 @@ def open_listeners(
 
     With port 0 that is the port of `kept` if it is free at all endpoints, else one that the kernel chooses.  Listeners
     in `kept` that listen at one of the endpoints stay, with their queues; the others retire, and come last in the
-    result.  An address of a family that the kernel does not support is left out if another address remains.  Raises
-    `CannotListen` if an address cannot be bound; then `kept` is unchanged, and all new sockets are closed again.
+    result.  Endpoints that this machine lacks (`may_be_left_out`) are left out if another one remains.  Raises
+    `CannotListen` if any other endpoint cannot be bound; then `kept` is unchanged, and all new sockets are closed.
     """
-    usable = _usable(endpoints)
-    found = _found(usable, port, kept)
+    wanted = list(endpoints)
+    found = _found(wanted, port, kept)
     retiring = [listener for listener in kept if listener not in found.values()]
+    missing = [endpoint for endpoint in wanted if endpoint not in found]
+    fixed = port or _port_of(found.values())
     for attempt in range(_ATTEMPTS):
-        opened: list[Listener] = []
-        chosen = port or _port_of(found.values()) or (0 if attempt else _port_of(kept))
+        chosen = fixed or (0 if attempt else _port_of(kept))
         try:
             with _making_way(retiring) as shares:
-                for endpoint in usable:
-                    if endpoint not in found:
-                        opened.append(_open_listener(endpoint, chosen, socket_options, shares=shares))
-                        chosen = chosen or _port_of(opened)
+                opened = _open_all(missing, chosen, socket_options, shares=shares, required=not found)
         except CannotListen as error:
-            for listener in opened:
-                listener.close()
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-            if port or not chosen or not taken or attempt == _ATTEMPTS - 1:
+            if fixed or not taken or attempt == _ATTEMPTS - 1:
                 raise
         else:
             for listener in found.values():
@@ -84,26 +82,39 @@ def open_listeners(
                 listener.retires = False
             for listener in retiring:
                 listener.retires = True
-            remaining = iter(opened)
-            return [found.get(endpoint) or next(remaining) for endpoint in usable] + retiring
+            listeners = found | opened
+            return [listeners[endpoint] for endpoint in wanted if endpoint in listeners] + retiring
     raise AssertionError("the last attempt returns or raises")
 
 
-def check_endpoints(endpoints: Iterable[Endpoint], port: int) -> list[str]:
-    """The reasons why `open_listeners` would fail, except an address in use, since a running echod may use it."""
-    problems = []
-    for endpoint in _usable(endpoints):
-        try:
-            if endpoint.family == socket.AF_UNIX:
-                unixfile.check(endpoint.address)
-            else:
-                with socket.socket(endpoint.family, socket.SOCK_STREAM) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(endpoint.sockaddr(port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                problems.append(_problem(endpoint, port, error))
-    return problems
+def left_out(endpoints: Iterable[Endpoint], listeners: Iterable[Listener]) -> list[str]:
+    """A warning for each of `endpoints` that was configured as an address, and at which none of `listeners` listens."""
+    socks = [listener.sock for listener in listeners]
+    return [
+        nothing_listens(endpoint)
+        for endpoint in endpoints
+        if not endpoint.optional and not any(_listens_at(sock, endpoint, 0) for sock in socks)
+    ]
+
+
+def nothing_listens(endpoint: Endpoint) -> str:
+    """The warning about an endpoint that is left out."""
+    family = "IPv6" if endpoint.family == socket.AF_INET6 else "IPv4"
+    return f"nothing listens on {endpoint.address}: this machine has no {family}; enable {family}, or change host"
+
+
+def may_be_left_out(endpoint: Endpoint, error: OSError) -> bool:
+    """Whether echod may serve without an endpoint that cannot be bound because of `error`.
+
+    It may if the machine has no address of the family at all, or if the endpoint belongs to a word that stands for
+    those addresses that the machine has.  Rejected: asking whether ::1 can be bound, since IPv6 may be disabled on the
+    loopback device alone.
+    """
+    if endpoint.family == socket.AF_UNIX:
+        return False
+    if error.errno == errno.EADDRNOTAVAIL:
+        return endpoint.optional or (endpoint.family == socket.AF_INET6 and not _has_ipv6_address())
+    return error.errno == errno.EAFNOSUPPORT
 
 
 def adopt_kept(fds: Iterable[int]) -> list[Listener]:
@@ -202,6 +213,33 @@ def _adopt(fd: int) -> socket.socket:
     )
 
 
+def _open_all(
+    endpoints: Iterable[Endpoint], port: int, socket_options: SocketOptions, *, shares: bool, required: bool
+) -> dict[Endpoint, Listener]:
+    """Listen at these endpoints, except those that may be left out; all on `port`, or if it is 0 on that of the first.
+
+    Raises `CannotListen`, with all sockets closed again; also if every endpoint is left out and one is `required`.
+    """
+    opened: dict[Endpoint, Listener] = {}
+    failed: CannotListen | None = None
+    try:
+        for endpoint in endpoints:
+            try:
+                opened[endpoint] = _open_listener(endpoint, port, socket_options, shares=shares)
+            except CannotListen as error:
+                if not (isinstance(error.__cause__, OSError) and may_be_left_out(endpoint, error.__cause__)):
+                    raise
+                failed = failed or error
+            port = port or _port_of(opened.values())
+        if required and failed and not opened:
+            raise failed
+    except CannotListen:
+        for listener in opened.values():
+            listener.close()
+        raise
+    return opened
+
+
 def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions, *, shares: bool) -> Listener:
     try:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -209,12 +247,7 @@ def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions,
             if endpoint.family == socket.AF_UNIX:
                 unixfile.bind(sock, endpoint.address)
             else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if endpoint.family == socket.AF_INET6:
-                    # IPv4 has a socket of its own: its peers look like IPv4, and the sysctl bindv6only does not matter.
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
-                sock.bind(endpoint.sockaddr(port))
+                bind(sock, endpoint, port, shares=shares)
             set_options(sock, socket_options)
             sock.listen(BACKLOG)
             if shares and endpoint.family != socket.AF_UNIX:
@@ -224,41 +257,57 @@ def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions,
             sock.close()
             raise
     except OSError as error:
-        raise CannotListen(_problem(endpoint, port, error)) from error
+        raise CannotListen(explain(endpoint, port, error)) from error
 
 
-def _kernel_has(family: socket.AddressFamily) -> bool:
-    """Whether the kernel supports the family: whether the family's loopback address can be bound.
+def bind(sock: socket.socket, endpoint: Endpoint, port: int, *, shares: bool = False) -> None:
+    """Bind a TCP socket as a listener is bound; if it `shares` the port, other sockets with SO_REUSEPORT may have it.
 
-    A kernel without IPv6 cannot create the socket (EAFNOSUPPORT); one with IPv6 disabled lacks the address.
+    Raises OSError.
     """
-    if family == socket.AF_UNIX:
-        return True
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if endpoint.family == socket.AF_INET6:
+        # IPv4 has a socket of its own: its peers look like IPv4, and the sysctl bindv6only does not matter.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
+    sock.bind(endpoint.sockaddr(port))
+    if endpoint.family == socket.AF_INET and _is_broadcast(endpoint.address):
+        raise OSError(errno.EDESTADDRREQ, "it is the broadcast address of a network")
+
+
+def _is_broadcast(host: str) -> bool:
+    """Whether the IPv4 address is the broadcast address of one of this machine's networks, to which bind(2) succeeds.
+
+    No client can connect to it.  connect(2) of a datagram socket sends nothing; EACCES means that SO_BROADCAST is
+    missing (udp(7)).
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex((host, _DISCARD)) == errno.EACCES
+    return False
+
+
+def _has_ipv6_address() -> bool:
+    """Whether any device of this machine has an IPv6 address; also True if /proc does not say."""
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind(address.loopback(family).sockaddr(0))
-    except OSError as error:
-        return error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-    return True
+        with open("/proc/self/net/if_inet6", encoding="ascii") as addresses:
+            return bool(addresses.read(1))
+    except FileNotFoundError:
+        return not os.path.exists("/proc/self/net")
+    except OSError:
+        return True
 
 
-def _usable(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
-    wanted = list(endpoints)
-    return [endpoint for endpoint in wanted if _kernel_has(endpoint.family)] or wanted
-
-
-def _problem(endpoint: Endpoint, port: int, error: OSError) -> str:
+def explain(endpoint: Endpoint, port: int, error: OSError) -> str:
+    """The sentence about an endpoint that cannot be bound because of `error`."""
     where = address.show(endpoint.family, endpoint.sockaddr(port))
-    return f"cannot listen on {where}: {_explain(error, endpoint.family, port)}"
+    return f"cannot listen on {where}: {_explain(error, endpoint, port)}"
 
 
-def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
+def _explain(error: OSError, endpoint: Endpoint, port: int) -> str:
     """The cause of the error, and its remedy."""
     match error.errno:
-        case errno.EADDRINUSE if family == socket.AF_UNIX:
+        case errno.EADDRINUSE if endpoint.family == socket.AF_UNIX:
             return "another program listens there; stop it (ss -lxp shows it) or choose another name"
-        case errno.EEXIST:
-            return "that path is in use by a file that is not a socket; move the file or choose another path"
         case errno.EADDRINUSE:
             return "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:
@@ -266,12 +315,21 @@ def _explain(error: OSError, family: socket.AddressFamily, port: int) -> str:
                 f"port {port} is privileged; choose a port from 1024 up, grant CAP_NET_BIND_SERVICE, or let systemd "
                 "open the socket"
             )
-        case errno.EACCES | errno.EPERM:
-            return "permission denied; choose a directory in which this user may create files"
-        case errno.EADDRNOTAVAIL:
-            return "this machine does not have that address; 'ip address' lists its own"
-        case errno.EAFNOSUPPORT:
-            return "this kernel does not support that address family; choose an address of another family"
-        case errno.ENOENT | errno.ENOTDIR:
-            return "the directory does not exist; create it first"
-    return f"{error.strerror}; choose another address"
+        case errno.EINVAL if endpoint.address.startswith("fe80:") and not endpoint.scope:
+            return (
+                f"a link-local address needs a zone, the name of its device; write {endpoint.address}%eth0 or similar"
+            )
+    return _CAUSES.get(error.errno or 0, f"{error.strerror}; choose another address")
+
+
+_CAUSES = {
+    errno.EEXIST: "that path is in use by a file that is not a socket; move the file or choose another path",
+    errno.EACCES: "permission denied; choose a directory in which this user may create files",
+    errno.EPERM: "permission denied; choose a directory in which this user may create files",
+    errno.EDESTADDRREQ: "it is the broadcast address of a network, to which no client can connect; use another address",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; 'ip address' lists its own",
+    errno.EAFNOSUPPORT: "this kernel does not support that address family; choose an address of another family",
+    errno.ENOENT: "the directory does not exist; create it first",
+    errno.ENOTDIR: "the directory does not exist; create it first",
+}
+"""The causes that an error has for any endpoint, with their remedies."""

@@ -7,7 +7,7 @@ the sockets in effect, or `abandon` closes it again.
 from collections.abc import Sequence
 
 from echod.log.events import EventLog
-from echod.net.listeners import Listener, open_listeners
+from echod.net.listeners import Listener, left_out, open_listeners
 from echod.net.sockopts import SocketOptions
 from echod.parent.reload import Change
 from echod.systemd.fdstore import DescriptorStore
@@ -44,7 +44,10 @@ class ListeningSockets:
             return self.listeners
         adopted = [listener for listener in self.listeners if listener.adopted]
         kept = [listener for listener in self.listeners if not listener.adopted]
-        return adopted + open_listeners(change.endpoints, change.port, change.terms.socket_options, kept)
+        planned = open_listeners(change.endpoints, change.port, change.terms.socket_options, kept)
+        for problem in left_out(change.endpoints, planned):
+            self._events.config_warning(problem=problem)
+        return adopted + planned
 
     def moves(self, planned: Sequence[Listener]) -> bool:
         """Whether the plan differs from the sockets in effect."""

@@ -4,17 +4,19 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from echod.errors import EX_UNAVAILABLE
-from tests.integration.daemon import Daemon
+from tests.integration.daemon import FOR_DAEMONS, Daemon
 from tests.integration.network import inside, own_network
 from tests.integration.peers import connect, echoes
 
 NO_IPV6 = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"
+NO_IPV6_ON_LOOPBACK = "echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6"
 
 
 def hosts(words: Sequence[str]) -> list[str]:
@@ -82,12 +84,35 @@ def test_name(tmp_path: Path) -> None:
         assert all(map(echoes, bound))
 
 
-@pytest.mark.parametrize("word", ["", "localhost"])
-def test_without_ipv6(word: str) -> None:
-    """Where the machine has no IPv6, '' and localhost are their IPv4 addresses alone."""
-    with Daemon("--host", word, prefix=own_network(NO_IPV6)) as daemon, inside(daemon.pid):
-        assert daemon.addresses == [f"{'127.0.0.1' if word else '0.0.0.0'}:{daemon.port}"]
-        assert echoes(f"127.0.0.1:{daemon.port}")
+@pytest.mark.parametrize("disabled", [NO_IPV6, NO_IPV6_ON_LOOPBACK])
+@pytest.mark.parametrize(
+    ("words", "bound"), [([""], ["0.0.0.0", "[::]"]), (["localhost"], ["127.0.0.1"]), (["::", "::1"], ["[::]"])]
+)
+def test_without_ipv6(disabled: str, words: list[str], bound: list[str]) -> None:
+    """Where IPv6 is disabled, a word stands for the addresses that can be bound; that needs no warning."""
+    with Daemon(*hosts(words), prefix=own_network(disabled)) as daemon, inside(daemon.pid):
+        assert daemon.addresses == [f"{address}:{daemon.port}" for address in bound]
+        assert not daemon.of("config_warning")
+        if "::" not in words:
+            assert echoes(f"127.0.0.1:{daemon.port}")
+
+
+def test_left_out() -> None:
+    """An IPv6 address of the configuration is left out where the machine has no IPv6, and a warning says so."""
+    with Daemon(*hosts(["localhost", "::1"]), prefix=own_network(NO_IPV6)) as daemon, inside(daemon.pid):
+        assert daemon.addresses == [f"127.0.0.1:{daemon.port}"]
+        assert [event["problem"] for event in daemon.of("config_warning")] == [
+            "nothing listens on ::1: this machine has no IPv6; enable IPv6, or change host"
+        ]
+
+
+def test_ipv6_without_loopback() -> None:
+    """An IPv6 address is served where ::1 alone is missing."""
+    other = ("ip link add other type veth", "ip link set other up", "ip address add 2001:db8::7/64 dev other nodad")
+    words = hosts(["127.0.0.1", "2001:db8::7"])
+    with Daemon(*words, prefix=own_network(*other, NO_IPV6_ON_LOOPBACK)) as daemon, inside(daemon.pid):
+        assert daemon.addresses == [f"127.0.0.1:{daemon.port}", f"[2001:db8::7]:{daemon.port}"]
+        assert not daemon.of("config_warning")
 
 
 def test_unix_socket_file(tmp_path: Path) -> None:
@@ -171,11 +196,65 @@ def test_privileged_port() -> None:
         ("unix:/nonexistent/echo", "cannot listen on unix:/nonexistent/echo: the directory does not exist"),
         ("unix:relative", "host 'unix:relative' is not a unix socket"),
         (f"unix:/{'x' * 107}", f"host 'unix:/{'x' * 107}' is too long for a unix socket"),
+        ("::ffff:127.0.0.1", "host '::ffff:127.0.0.1' is an IPv4 address in the form of an IPv6 address"),
+        ("224.0.0.1", "host '224.0.0.1' is a multicast address, to which no client can connect"),
+        ("255.255.255.255", "host '255.255.255.255' is the broadcast address, to which no client can connect"),
+        ("0", "host '0' is an ambiguous form of 0.0.0.0"),
+        ("fe80::1", "cannot listen on [fe80::1]:0: a link-local address needs a zone"),
+        ("127.255.255.255", "cannot listen on 127.255.255.255:0: it is the broadcast address of a network"),
     ],
 )
 def test_impossible(word: str, problem: str) -> None:
     """An address that cannot be listened on leads to one sentence with the address and the reason."""
     assert cannot_listen("--host", word).startswith(problem)
+    code, lines = check("--host", word, "--port", "0")
+    assert code == EX_UNAVAILABLE
+    assert len(lines) == 1
+    assert lines[0].startswith(f"echod: {problem}")
+
+
+def test_check_beside_echod(tmp_path: Path) -> None:
+    """The addresses of a running echod are no problem for a check of its configuration."""
+    with Daemon(*hosts(["localhost", f"unix:{tmp_path}/echo"])) as daemon:
+        assert check("--port", str(daemon.port), *hosts(["localhost", f"unix:{tmp_path}/echo"])) == (0, [])
+        assert check("--port", str(daemon.port), "--host", "") == (0, [])
+
+
+@pytest.mark.parametrize("word", ["127.0.0.1", "0.0.0.0", "unix"])
+def test_check_beside_another(tmp_path: Path, word: str) -> None:
+    """A program that is not echod has the address, and a check names it."""
+    host = f"unix:{tmp_path}/s p a c e" if word == "unix" else word
+    with socket.socket(socket.AF_UNIX if word == "unix" else socket.AF_INET) as other:
+        other.bind(host.removeprefix("unix:") if word == "unix" else ("127.0.0.1", 0))
+        other.listen()
+        port = 7 if word == "unix" else other.getsockname()[1]
+        code, lines = check("--host", host, "--port", str(port))
+        assert code == EX_UNAVAILABLE
+        assert len(lines) == 1
+        assert f"(process {os.getpid()}) listens there; stop it, or choose another address or port" in lines[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+def test_check_as_root() -> None:
+    """Root may open any port, so a check says that the service may not be able to."""
+    in_its_network = own_network("echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start")
+    code, (line,) = check("--port", "7", prefix=in_its_network)
+    assert code == 0
+    assert line.startswith("echod: warning: port 7 is privileged: root may open it, but the service may do so only ")
+
+
+def check(*arguments: str, prefix: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+    """The exit status of a check of the configuration, and its lines on standard error."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "echod", "--check-config", *arguments],
+        env=environ | {"ECHOD_CONFIG": os.devnull},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == ("" if done.returncode else "OK\n")
+    return done.returncode, done.stderr.splitlines()
 
 
 def test_unknown_name() -> None:

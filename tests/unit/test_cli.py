@@ -247,9 +247,9 @@ def test_check_config_looks_at_every_host(run: Echod, monkeypatch: pytest.Monkey
     hosts = ["nowhere", "192.0.2.1", "127.0.0.1", "unix:relative", "elsewhere"]
     said = run("--check-config", *(f"--host={host}" for host in hosts))
     assert (said.code, said.out) == (os.EX_UNAVAILABLE, "")
-    first, second, *others = said.sentences
+    first, *others = said.sentences
     assert first.startswith("host 'nowhere' does not resolve: Name or service not known; ")
-    assert second.startswith("cannot listen on 192.0.2.1:10000: this machine does not have that address; ")
+    assert any(other.startswith("cannot listen on 192.0.2.1:10000: this machine does not have") for other in others)
     assert "'unix:relative'" in " ".join(others)
     assert "'elsewhere'" in " ".join(others)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.errors import CannotListen
-from echod.net.address import UNIX_PATH_MAX, Endpoint, endpoints, loopback, resolve, show, source
+from echod.net.address import UNIX_PATH_MAX, Endpoint, endpoints, resolve, show, source
 
 V4 = socket.AF_INET
 V6 = socket.AF_INET6
@@ -74,6 +74,49 @@ class TestResolve:
             Endpoint(V4, "192.0.2.1"),
         ]
 
+    @pytest.mark.parametrize(
+        ("host", "problem"),
+        [
+            ("::ffff:127.0.0.1", "is an IPv4 address in the form of an IPv6 address; write 127.0.0.1"),
+            ("::FFFF:0:0", "is an IPv4 address in the form of an IPv6 address; write 0.0.0.0"),
+            ("224.0.0.1", "is a multicast address, to which no client can connect; use an address of this machine"),
+            ("ff02::1%lo", "is a multicast address, to which no client can connect; use an address of this machine"),
+            (
+                "255.255.255.255",
+                "is the broadcast address, to which no client can connect; use an address of this mach",
+            ),
+            ("0", "is an ambiguous form of 0.0.0.0; write all four numbers in decimal, or a host name"),
+            ("127.1", "is an ambiguous form of 127.0.0.1; write all four numbers in decimal, or a host name"),
+            ("0x7f.1", "is an ambiguous form of 127.0.0.1; write all four numbers in decimal, or a host name"),
+            ("2130706433", "is an ambiguous form of 127.0.0.1; write all four numbers in decimal, or a host name"),
+            ("010.0.0.1", "is an ambiguous form of 8.0.0.1; write all four numbers in decimal, or a host name"),
+        ],
+    )
+    def test_a_refused_address(self, host: str, problem: str) -> None:
+        """An address that would open another one, or that no client could reach, is refused by its name."""
+        with pytest.raises(CannotListen) as caught:
+            resolve(host)
+        (sentence,) = caught.value.problems
+        assert sentence.startswith(f"host {host!r} {problem}")
+
+    @pytest.mark.parametrize(
+        ("family", "address", "problem"),
+        [
+            (V4, "0.0.0.0", "means every address of this machine; write 0.0.0.0 if that is intended"),
+            (V6, "::", "means every address of this machine; write :: if that is intended"),
+            (V6, "::ffff:192.0.2.1", "is an IPv4 address in the form of an IPv6 address; write 192.0.2.1"),
+            (V4, "239.1.1.1", "is a multicast address, to which no client can connect; use an address of this machine"),
+        ],
+    )
+    def test_a_name_of_a_refused_address(
+        self, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, address: str, problem: str
+    ) -> None:
+        """A name that resolves to such an address is refused; some name servers block a name by answering 0.0.0.0."""
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(family, 1, 6, "", (address, 0))])
+        with pytest.raises(CannotListen) as caught:
+            resolve("echo.example")
+        assert caught.value.problems == (f"host 'echo.example' resolves to {address}, which {problem}",)
+
     @pytest.mark.parametrize("host", [UNRESOLVABLE, "no..such..name", "l" * 64, "\udcff"])
     def test_a_name_that_does_not_resolve(self, host: str) -> None:
         """The sentence names the host and a valid alternative."""
@@ -129,6 +172,12 @@ class TestEndpoints:
         assert not any(a.covers(b) for a in kept for b in kept if a is not b)
         assert all(any(a.covers(wanted) for a in kept) for host in hosts for wanted in resolve(host))
 
+    @pytest.mark.parametrize("hosts", [["localhost", "::1"], ["::1", "localhost"]])
+    def test_an_address_beside_a_word_is_not_optional(self, hosts: list[str]) -> None:
+        """An address of a word may be missing on this machine; one that is configured by itself is missed then."""
+        optional = {endpoint.address: endpoint.optional for endpoint in endpoints(hosts)}
+        assert optional == {"127.0.0.1": True, "::1": False}
+
     def test_one_host_that_does_not_resolve(self) -> None:
         """One bad host among good ones is an error."""
         with pytest.raises(CannotListen, match="does not resolve"):
@@ -147,11 +196,6 @@ class TestSockaddr:
     def test_it_is_what_bind_takes(self, endpoint: Endpoint, expected: object) -> None:
         """A pair for IPv4, four values for IPv6, and for a unix socket a string without a port."""
         assert endpoint.sockaddr(7) == expected
-
-    @pytest.mark.parametrize(("family", "expected"), [(V4, LOCAL_V4), (V6, LOCAL_V6)])
-    def test_loopback(self, family: socket.AddressFamily, expected: Endpoint) -> None:
-        """Each family has its loopback address."""
-        assert loopback(family) == expected
 
 
 class TestShow:

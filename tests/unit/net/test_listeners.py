@@ -19,11 +19,11 @@ import pytest
 
 from echod.errors import CannotListen
 from echod.net.address import endpoints
+from echod.net.check import check_endpoints
 from echod.net.listeners import (
     BACKLOG,
     Listener,
     adopt_listeners,
-    check_endpoints,
     open_listeners,
 )
 from echod.net.sockopts import UNSENT_MAX, SocketOptions
@@ -103,11 +103,12 @@ def unprivileged() -> Iterator[None]:
 
 
 NAMESPACE_PRELUDE = """
-import fcntl, os, socket, struct
+import fcntl, os, socket, struct, subprocess
 from pathlib import Path
 from echod.net.address import endpoints
 from echod.errors import CannotListen
-from echod.net.listeners import check_endpoints, open_listeners
+from echod.net.check import check_endpoints
+from echod.net.listeners import left_out, open_listeners
 from echod.net.sockopts import SocketOptions
 
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -189,7 +190,12 @@ for sock in taken:
                 f"cannot listen on 127.0.0.1:{port}: the address is in use by another program; "
                 "stop it (ss -ltnp shows it) or choose another port"
             )
-            assert check_endpoints(endpoints(["127.0.0.1"]), port) == []
+            name = Path("/proc/self/comm").read_text().strip()
+            (problem,) = check_endpoints(endpoints(["127.0.0.1"]), port).problems
+            assert problem == (
+                f"cannot listen on 127.0.0.1:{port}: {name} (process {os.getpid()}) listens there; "
+                "stop it, or choose another address or port"
+            )
 
     def test_a_port_that_was_just_closed(self) -> None:
         """A daemon that is restarted gets its port, even with connections in TIME-WAIT."""
@@ -211,11 +217,18 @@ for sock in taken:
             "choose a port from 1024 up, grant CAP_NET_BIND_SERVICE, or let systemd open the socket"
         )
 
+    def test_the_broadcast_address_of_a_network(self) -> None:
+        """A socket could be bound there, but no client can connect to it."""
+        assert refusal("127.255.255.255") == (
+            "cannot listen on 127.255.255.255:0: it is the broadcast address of a network, to which no client can "
+            "connect; use another address"
+        )
+
     def test_an_address_of_another_machine(self) -> None:
         """Listening fails at the first address of another machine; a check reports all of them."""
         expected = "this machine does not have that address; 'ip address' lists its own"
         assert refusal(NOWHERE) == f"cannot listen on {NOWHERE}:0: {expected}"
-        assert check_endpoints(endpoints([NOWHERE, "127.0.0.1", NOWHERE_ELSE]), 0) == [
+        assert check_endpoints(endpoints([NOWHERE, "127.0.0.1", NOWHERE_ELSE]), 0).problems == [
             f"cannot listen on {NOWHERE}:0: {expected}",
             f"cannot listen on {NOWHERE_ELSE}:0: {expected}",
         ]
@@ -223,7 +236,10 @@ for sock in taken:
 
 class TestFamilies:
     def test_where_the_kernel_has_no_ipv6(self) -> None:
-        """The empty host is all IPv4 addresses, localhost is 127.0.0.1, and only ::1 by itself is an error."""
+        """localhost is 127.0.0.1, and ::1 is left out with a warning, or is an error by itself.
+
+        The socket for every IPv6 address serves as soon as IPv6 is enabled.
+        """
         output = in_namespace("""
 for interface in ("all", "default", "lo"):
     sysctl(f"ipv6/conf/{interface}/disable_ipv6", "1")
@@ -231,14 +247,42 @@ print(attempt("", port=7007))
 print(attempt("localhost", port=7007))
 print(attempt("::", port=7007))
 print(attempt("::1", port=7007))
-print(check_endpoints(endpoints(["", "localhost"]), 7007), len(check_endpoints(endpoints(["::1"]), 7007)))
+print(attempt("127.0.0.1", "::1", port=7007))
+print(*left_out(endpoints(["127.0.0.1", "::1"]), []), *left_out(endpoints(["localhost"]), []), sep="\\n")
+for hosts in ([""], ["localhost"], ["127.0.0.1", "::1"], ["::1"]):
+    found = check_endpoints(endpoints(hosts), 7007)
+    print(len(found.problems), len(found.warnings))
 """)
         assert output.splitlines() == [
-            "['0.0.0.0:7007']",
+            "['0.0.0.0:7007', '[::]:7007']",
             "['127.0.0.1:7007']",
             "['[::]:7007']",
             "cannot listen on [::1]:7007: this machine does not have that address; 'ip address' lists its own",
-            "[] 1",
+            "['127.0.0.1:7007']",
+            "nothing listens on 127.0.0.1: this machine has no IPv4; enable IPv4, or change host",
+            "nothing listens on ::1: this machine has no IPv6; enable IPv6, or change host",
+            "0 0",
+            "0 0",
+            "0 1",
+            "1 0",
+        ]
+
+    def test_where_only_the_loopback_device_has_no_ipv6(self) -> None:
+        """Every other IPv6 address is served; ::1 is missing as any address of another machine would be."""
+        output = in_namespace("""
+for command in ("link add other type veth", "link set other up", "address add 2001:db8::7/64 dev other nodad"):
+    subprocess.run(["ip", *command.split()], check=True)
+sysctl("ipv6/conf/lo/disable_ipv6", "1")
+print(attempt("", port=7007))
+print(attempt("localhost", port=7007))
+print(attempt("127.0.0.1", "2001:db8::7", port=7007))
+print(attempt("127.0.0.1", "::1", port=7007))
+""")
+        assert output.splitlines() == [
+            "['0.0.0.0:7007', '[::]:7007']",
+            "['127.0.0.1:7007']",
+            "['127.0.0.1:7007', '[2001:db8::7]:7007']",
+            "cannot listen on [::1]:7007: this machine does not have that address; 'ip address' lists its own",
         ]
 
     def test_where_ipv6_is_not_even_compiled_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +315,7 @@ class TestUnix:
 
     def test_an_abstract_name_leaves_nothing(self) -> None:
         """It has no file, so nothing is checked beforehand and nothing is removed."""
-        assert check_endpoints(endpoints([ABSTRACT]), 0) == []
+        assert check_endpoints(endpoints([ABSTRACT]), 0).problems == []
         for _ in range(2):
             with listening(ABSTRACT) as (listener,), accepted(listener):
                 assert listener.address == ABSTRACT
@@ -281,7 +325,7 @@ class TestUnix:
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(path)
             dead.listen()
-        assert check_endpoints(endpoints([f"unix:{path}"]), 0) == []
+        assert check_endpoints(endpoints([f"unix:{path}"]), 0).problems == []
         with listening(f"unix:{path}") as (listener,), accepted(listener):
             pass
 
@@ -290,7 +334,8 @@ class TestUnix:
         with listening(f"unix:{path}") as (listener,):
             expected = "another program listens there; stop it (ss -lxp shows it) or choose another name"
             assert refusal(f"unix:{path}") == f"cannot listen on unix:{path}: {expected}"
-            assert check_endpoints(endpoints([f"unix:{path}"]), 0) == []
+            (problem,) = check_endpoints(endpoints([f"unix:{path}"]), 0).problems
+            assert f"(process {os.getpid()}) listens there; stop it" in problem
             with accepted(listener):
                 pass
 
@@ -331,7 +376,7 @@ class TestUnix:
             "move the file or choose another path"
         )
         assert refusal(f"unix:{path}") == expected
-        assert check_endpoints(endpoints([f"unix:{path}"]), 0) == [expected]
+        assert check_endpoints(endpoints([f"unix:{path}"]), 0).problems == [expected]
         after = os.lstat(path)
         assert (before.st_ino, before.st_mode, before.st_size) == (after.st_ino, after.st_mode, after.st_size)
 
@@ -343,7 +388,7 @@ class TestUnix:
         where = f"unix:{path}{beneath or '-missing'}/sock"
         expected = f"cannot listen on {where}: the directory does not exist; create it first"
         assert refusal(where) == expected
-        assert check_endpoints(endpoints([where]), 0) == [expected]
+        assert check_endpoints(endpoints([where]), 0).problems == [expected]
 
     @pytest.mark.usefixtures("unprivileged")
     def test_a_directory_without_write_permission(self) -> None:
@@ -352,7 +397,7 @@ class TestUnix:
             "cannot listen on unix:/usr/sock: permission denied; choose a directory in which this user may create files"
         )
         assert refusal("unix:/usr/sock") == expected
-        assert check_endpoints(endpoints(["unix:/usr/sock"]), 0) == [expected]
+        assert check_endpoints(endpoints(["unix:/usr/sock"]), 0).problems == [expected]
 
     def test_any_other_error(self, path: str) -> None:
         """The sentence has the system's words."""
@@ -360,7 +405,7 @@ class TestUnix:
         where = f"unix:{path}/sock"
         expected = f"cannot listen on {where}: Too many levels of symbolic links; choose another address"
         assert refusal(where) == expected
-        assert check_endpoints(endpoints([where]), 0) == [expected]
+        assert check_endpoints(endpoints([where]), 0).problems == [expected]
 
     def test_the_file_of_a_successor_is_kept(self, path: str) -> None:
         """At its end a daemon removes its own socket only, not one that has replaced it."""
