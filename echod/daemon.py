@@ -18,7 +18,7 @@ from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
 from echod.parent.listening import ListeningSockets
 from echod.parent.reload import Configuration, Process
-from echod.parent.signals import HANDLED, held_back
+from echod.parent.signals import HANDLED, held_back, ignore_others
 from echod.parent.status import failure
 from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.systemd.fdstore import DescriptorStore
@@ -47,6 +47,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
 
     Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored settings to continue with.
     """
+    ignore_others()
     passed = listen_fds(environ)
     loaded, problems = last_good.read_or_continue(read, passed.named(last_good.STORED_AS))
     watchdog = watchdog_seconds(environ)

@@ -146,6 +146,22 @@ class EventLog:
         return f"Reload failed, configuration unchanged: {problem}"
 
     @_event(logging.INFO)
+    def state(
+        self,
+        *,
+        state: str,
+        status: str,
+        uptime: float,
+        workers: int,
+        clients: int,
+        clients_total: int,
+        clients_refused: int,
+        bytes_echoed: int,
+    ) -> str:
+        """SIGQUIT asked for the state of echod; `status` is the sentence that `systemctl status` shows."""
+        return f"State after {span(uptime)}: {state}. {status}"
+
+    @_event(logging.INFO)
     def worker_started(self, *, worker: int, worker_pid: int) -> str:
         """A worker accepts connections."""
         return f"Worker {worker} (pid {worker_pid}) started."

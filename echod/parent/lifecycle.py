@@ -27,7 +27,8 @@ What signals do:
 - A second SIGTERM or SIGINT kills the workers without waiting for them to drain; in ASKING once systemd has answered.
   In REPLACING it kills the old pool; the new one still starts, with the connections that are left, is stopped like any
   other, and is killed too.
-- Other signals are not handled.
+- SIGQUIT logs the state, and changes nothing.
+- Other signals are ignored, or keep their default action (`signals.DEFAULT`).
 
 What messages from workers do (`shared.messages`):
 

@@ -102,6 +102,11 @@ class WorkerPool:
         return len(self._slots)
 
     @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers, also of those that have exited but were not reaped yet."""
+        return [pid for slot in self._slots for pid in slot.pids]
+
+    @property
     def room(self) -> int:
         """Number of connections for which this process has descriptors."""
         return handover.room(len(self.listeners), len(self))

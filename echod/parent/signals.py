@@ -10,8 +10,35 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 """The signals that the parent handles (`lifecycle` says how) and workers ignore."""
+DEFAULT = frozenset(
+    {
+        # The kernel does not let a process ignore these.
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        # A shell stops and continues a job with these; ignored SIGCHLD would make the kernel reap workers by itself.
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGCONT,
+        signal.SIGCHLD,
+        # Faults of the process itself, which cannot continue after them.
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        # systemd sends it after WatchdogSec=, to end the process with a core dump.
+        signal.SIGABRT,
+    }
+)
+"""The signals that keep their default action.  All signals that are in neither list are ignored."""
+
+
+def ignore_others() -> None:
+    """Ignore every signal that echod does not use, so that a stray one ends no connection; workers inherit this."""
+    for signum in signal.valid_signals() - set(HANDLED) - DEFAULT:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

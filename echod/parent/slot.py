@@ -122,6 +122,11 @@ class WorkerSlot:
             self.kill()
 
     @property
+    def pids(self) -> list[int]:
+        """The worker's process id, if there is a worker, and those of children that were killed, but not reaped yet."""
+        return [self.pid, *self._unreaped] if self.pid else list(self._unreaped)
+
+    @property
     def well(self) -> bool:
         """Whether there is a worker and its loop runs."""
         return bool(self.pid) and self._missed < UNWELL

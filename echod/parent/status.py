@@ -50,7 +50,7 @@ class StatusReporter:
         self._addresses, self._overruled, self._refused = addresses, overruled, refused
         if not self._ready:
             self._ready, self._watchdog_at = True, now
-        self._status, self._status_at = self._sentence(), now
+        self._status, self._status_at = self.sentence(), now
         self._notifier.ready(self._status)
 
     def beat(self, now: float, *, well: bool) -> None:
@@ -60,16 +60,17 @@ class StatusReporter:
         if due and well and self._notifier.watchdog():
             self._watchdog_at = now
         if self._ready and now - self._status_at >= self._status_every:
-            sentence = self._sentence()
+            sentence = self.sentence()
             if sentence != self._status and self._notifier.status(sentence):
                 self._status, self._status_at = sentence, now
 
     def stopping(self, seconds: float, *, hands_over: bool) -> None:
         """Report that the service stops, that this may take `seconds`, and how many connections are left."""
         self._stopping = "Restarting: handing over {}." if hands_over else "Stopping: draining {}."
-        self._notifier.stopping(self._sentence(), seconds)
+        self._notifier.stopping(self.sentence(), seconds)
 
-    def _sentence(self) -> str:
+    def sentence(self) -> str:
+        """The sentence for people, as of now."""
         totals = self._totals()
         if self._stopping:
             return self._stopping.format(plural(totals.clients_now, "connection"))

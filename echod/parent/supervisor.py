@@ -4,6 +4,7 @@ It never touches a client's bytes, so nothing that a client sends can harm it.  
 effect of each signal, message and death of a worker; this module carries them out.
 """
 
+import os
 import signal
 import socket
 import time
@@ -19,6 +20,7 @@ from echod.net.loop import READ, Loop
 from echod.parent import last_good
 from echod.parent.lifecycle import Lifecycle, State, Trigger
 from echod.parent.listening import ListeningSockets
+from echod.parent.orphans import reap_orphans
 from echod.parent.pool import WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.replacement import Replacement
@@ -175,6 +177,8 @@ class Supervisor:
         if signum == signal.SIGHUP and not self._manager.hangup_stops:
             requests.reload = True
             self._reload_if_requested()
+        elif signum == signal.SIGQUIT:
+            self._log_state()
         elif signum == signal.SIGUSR2:
             requests.restart = True
         elif requests.stop is not None:
@@ -364,8 +368,23 @@ class Supervisor:
             self._loop.now, self._sockets.addresses, overruled=self._change.overruled, refused=self._refused
         )
 
+    def _log_state(self) -> None:
+        totals = self._totals()
+        self._events.state(
+            state=self._state.name,
+            status=self._status.sentence(),
+            uptime=round(time.monotonic() - self._started, 3),
+            workers=len(self._pool.pids),
+            clients=totals.clients_now,
+            clients_total=totals.clients_total,
+            clients_refused=totals.clients_refused,
+            bytes_echoed=totals.bytes_echoed,
+        )
+
     def _on_beat(self, now: float) -> None:
         """Check that every worker's loop runs, and send systemd what is due."""
+        if os.getpid() == 1:
+            reap_orphans(self._pool.pids)
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
         # Half a tick after the workers, which tick at multiples of a tick: so their counters are at most that old.

@@ -4,15 +4,17 @@ import errno
 import os
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from echod.parent.signals import HANDLED
+from echod.parent.signals import DEFAULT, HANDLED
 from tests.integration import faults
-from tests.integration.daemon import Daemon, freeze, send_and_get, until_gone
+from tests.integration.daemon import DEADLINE, Daemon, freeze, send_and_get, until_gone
 
 WATCHED = {"WATCHDOG_USEC": "2000000"}
 """Workers tick ten times as often as systemd asks, so a hung one is found in 1 s, not in 5."""
@@ -58,14 +60,6 @@ def test_killed_worker() -> None:
         with daemon.connect() as client:
             send_and_get(client, b"after")
         assert daemon.stop() == 0
-
-
-def test_killed_by_a_signal_without_a_name() -> None:
-    """A worker killed by a real-time signal, which has no name, is replaced like any other."""
-    with Daemon() as daemon:
-        os.kill(daemon.workers[0], signal.SIGRTMIN + 1)
-        assert daemon.wait_for("worker_exited")["reason"] == f"killed by signal {signal.SIGRTMIN + 1}"
-        daemon.wait_for("worker_started", 2)
 
 
 def test_queue_outlives_a_worker() -> None:
@@ -203,24 +197,54 @@ def test_bug_in_the_parent() -> None:
         assert (bug["worker"], bug["error"]) == (None, "RuntimeError('the parent is at a loss')")
 
 
-def test_workers_ignore_what_the_parent_handles() -> None:
-    """Each signal that the parent handles is ignored in a worker's process, proc_pid_status(5)."""
-    with Daemon() as daemon:
-        status = Path(f"/proc/{daemon.workers[0]}/status").read_text()
-    ignored = int(status.partition("\nSigIgn:")[2].split()[0], 16)
-    assert [signum.name for signum in HANDLED if not ignored >> (signum - 1) & 1] == []
-
-
-@pytest.mark.parametrize("signum", HANDLED)
-def test_signals_are_not_for_workers(signum: signal.Signals) -> None:
-    """A worker ignores signals: it obeys only the parent's commands."""
+def test_no_signal_ends_a_connection() -> None:
+    """The parent and a worker ignore every signal that echod does not use, and a worker those that the parent uses."""
+    unused = signal.valid_signals() - set(HANDLED) - DEFAULT
     with Daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"before")
-        os.kill(daemon.workers[0], signum)
+        for signum in unused:
+            os.kill(daemon.process.pid, signum)
+        for signum in {*unused, *HANDLED}:
+            os.kill(daemon.workers[0], signum)
         send_and_get(client, b"after")
         client.close()
         assert daemon.stop() == 0
         assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"]
+
+
+def test_sigquit() -> None:
+    """SIGQUIT logs the state, with the status, and changes nothing."""
+    with Daemon("--workers", "2") as daemon, daemon.connect() as client:
+        send_and_get(client, b"before")
+        os.kill(daemon.process.pid, signal.SIGQUIT)
+        event = daemon.wait_for("state")
+        assert (event["state"], event["workers"], event["clients"]) == ("SERVING", 2, 1)
+        assert event["status"].startswith("Echoing on 127.0.0.1:")
+        send_and_get(client, b"after")
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid`."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_pid_1_reaps_orphans() -> None:
+    """As PID 1, the parent reaps a process that it did not start, and still knows how a worker ended."""
+    with Daemon(prefix=("unshare", "--pid", "--fork", "--kill-child"), environment=WATCHED) as daemon:
+        (parent,) = children(daemon.pid)
+        (worker,) = children(parent)
+        # The shell exits before the process that it started, whose new parent is PID 1.
+        subprocess.run(["nsenter", f"--target={parent}", "--pid", "sh", "-c", "sleep 1000 &"], check=True)
+        (orphan,) = {*children(parent)} - {worker}
+        os.kill(orphan, signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+        assert daemon.wait_for("worker_exited")["reason"] == "killed by SIGKILL"
+        deadline = time.monotonic() + DEADLINE
+        while Path(f"/proc/{orphan}").exists():
+            assert time.monotonic() < deadline, "the orphan is still a zombie"
+        os.kill(parent, signal.SIGTERM)
+        assert daemon.read_to_end() == 0
 
 
 def test_no_descriptor_leaks_into_the_successors() -> None:
