@@ -57,8 +57,12 @@ class TakenOver(NamedTuple):
 
 
 def encode(state: ConnectionState) -> dict[str, Any]:
-    """The state as a JSON object, with the number of the pending bytes in place of the bytes."""
-    return state._asdict() | {"pending": len(state.pending)}
+    """The state as a JSON object, with the number of the pending bytes in place of the bytes.
+
+    A client may have bound its end of a unix socket to any bytes.  No event shows that name, so it is left out.
+    """
+    sockaddr = "" if isinstance(state.sockaddr, (str, bytes)) else state.sockaddr
+    return state._asdict() | {"sockaddr": sockaddr, "pending": len(state.pending)}
 
 
 def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -> ConnectionState:

@@ -135,6 +135,21 @@ def test_young_ones_are_reset() -> None:
             client.recv(1)
 
 
+@pytest.mark.parametrize("name", [b"\0no path", b"\0\xff\n"])
+def test_a_client_with_a_name_of_its_own(name: bytes) -> None:
+    """A client that has bound its end of a unix socket to a name, which may have any bytes, harms no worker."""
+    address = f"unix:@{os.getpid()}"
+    with daemon("--host", address) as echod, socket.socket(socket.AF_UNIX) as client:
+        before = descriptors(echod.pid)
+        client.bind(name + b"%d" % os.getpid())
+        client.connect("\0" + address.removeprefix("unix:@"))
+        send_and_get(client, b"before")
+        wait_for_descriptors(echod.pid, before + 1)  # the parent has a copy
+        send_and_get(client, b"after")
+        client.close()
+        assert echod.wait_for("connection_closed")["reason"] == "eof"
+
+
 def test_unix_sockets_end(tmp_path: Path) -> None:
     """The kernel does not count the bytes of unix sockets, so these connections are closed, and each is logged."""
     with daemon("--host", f"unix:{tmp_path}/echo") as echod, copied(echod, 1) as (client,):

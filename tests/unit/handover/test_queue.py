@@ -39,6 +39,14 @@ def test_one_that_lingers(queue: Queue) -> None:
     assert queue.take_over().connections[0].state == state._replace(restarts=1)
 
 
+def test_a_peer_with_a_name(queue: Queue) -> None:
+    """The name to which the client of a unix socket has bound its end does not matter, and is left out."""
+    _, sock, _ = queue.connection(socket.AF_UNIX)
+    state = ConnectionState("1.1", b"\0\xff", NOW, NOW, 10, 2)
+    assert hand_over(queue.writes, [(state, sock.fileno())])
+    assert queue.take_over().connections[0].state == state._replace(sockaddr="", restarts=1)
+
+
 def test_as_many_as_a_message_holds(queue: Queue) -> None:
     """A full message arrives, and so does a pending chunk of the largest size, too large for any socket's buffer."""
     _, sock, sockaddr = queue.connection()
