@@ -24,6 +24,7 @@ class ListeningSockets:
         self._store = store
         self._events = events
         self._logged: set[Listener] = set()
+        self._stored: set[Listener] = set()
 
     @property
     def adopted(self) -> bool:
@@ -65,7 +66,7 @@ class ListeningSockets:
     def commit(self, planned: Sequence[Listener], options: SocketOptions) -> None:
         """Make these the sockets in effect, store them for the next echod, and log the new ones."""
         self.listeners = list(planned)
-        self._store_all()
+        self._store_new()
         for listener in self.listeners:
             listener.set_options(options)
             if not listener.retires and listener not in self._logged:
@@ -80,7 +81,8 @@ class ListeningSockets:
             listener.close()
         if retired:
             self._store.remove(STORED_AS)
-            self._store_all()
+            self._stored.clear()
+            self._store_new()
 
     def close(self, *, for_successor: bool) -> None:
         """Close all sockets; `for_successor`, only this process's descriptors, since systemd keeps the sockets."""
@@ -97,5 +99,7 @@ class ListeningSockets:
         for listener in self.listeners:
             listener.release()
 
-    def _store_all(self) -> None:
-        self._store.put(STORED_AS, [listener.sock.fileno() for listener in self.listeners if not listener.adopted])
+    def _store_new(self) -> None:
+        new = [listener for listener in self.listeners if not listener.adopted and listener not in self._stored]
+        self._stored.update(new)
+        self._store.put(STORED_AS, [listener.sock.fileno() for listener in new])

@@ -9,6 +9,9 @@ from echod.systemd.notify import Notifier
 STATUS_EVERY = 1.0
 """Seconds between two updates of the sentence; it is sent only if it has changed."""
 
+ADDRESSES_MAX = 8
+"""Most addresses in the sentence; the path of a unix socket has up to 107 bytes."""
+
 
 class StatusReporter:
     """Sends the status to systemd by `notifier`, with the counters that `totals` returns.
@@ -103,9 +106,15 @@ def serving(
     turned_away = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
     failed = f"; last reload failed: {refused}" if refused else "."
     return (
-        f"Echoing on {enumeration(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
+        f"Echoing on {_listed(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
         f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{failed}"
     )
+
+
+def _listed(addresses: Sequence[str]) -> str:
+    """The addresses, or the first ones and the number of the others: what follows must not be cut off."""
+    others = len(addresses) - ADDRESSES_MAX
+    return enumeration([*addresses[:ADDRESSES_MAX], f"{others} more"] if others > 0 else addresses)
 
 
 def failure(problems: Sequence[str]) -> str:

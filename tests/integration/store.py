@@ -107,6 +107,10 @@ class Store:
         while self._ended not in select.select([self._socket.fileno(), self._ended], [], [])[0]:
             self._free.wait()
             data, fds, _, _ = socket.recv_fds(self._socket, 1 << 16, 253)
+            if len(data) > 4096:  # systemd drops such a message as a whole
+                for fd in fds:
+                    os.close(fd)
+                continue
             words = dict(line.split("=", 1) for line in data.decode().split("\n"))
             with self._changed:
                 self._take(words, fds)

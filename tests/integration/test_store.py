@@ -208,6 +208,22 @@ def test_restarted_into_a_wrong_configuration(store: Store, tmp_path: Path) -> N
             assert successor.wait_for("reloaded")["changed"] == ["chunk_size"]
 
 
+def test_restarted_into_a_long_wrong_value(store: Store, tmp_path: Path) -> None:
+    """A wrong value of any length does not keep READY=1 from systemd, and the status has its beginning."""
+    file = tmp_path / "echod.toml"
+    file.write_text("")
+    with store.daemon("--config", str(file)) as daemon:
+        file.write_text(f"chunk_size = '{'x' * 4200}'\n")
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_OK
+    with store.daemon("--config", str(file)):
+        said = store.said()
+        assert "READY=1" in said
+        (status,) = (words for words in said if "last reload failed" in words)
+        assert "; last reload failed: " in status
+        assert status.endswith("…")
+
+
 def test_what_a_reload_changed_is_what_served_last(store: Store, tmp_path: Path) -> None:
     """The stored settings follow a reload."""
     file = tmp_path / "echod.toml"

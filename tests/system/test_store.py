@@ -99,6 +99,28 @@ def test_a_stop_leaves_nothing_in_the_store(served: Service) -> None:
     assert not served.echoes()
 
 
+def test_500_addresses(service: Service) -> None:
+    """With 500 addresses echod becomes ready, its status says so, and a restart refuses and closes no connection."""
+    hosts = [f"127.1.{number // 250}.{number % 250 + 1}" for number in range(500)]
+    service.machine.write(CONFIG, f"host = {hosts}\n")
+    service.start()
+    assert stored(service) == 501
+    with connecting(service, hosts[-1]) as clients:
+        service.machine.run("systemctl", "restart", UNIT)
+    assert clients.counts.keys() == {"right"}, clients.counts
+    assert "127.1.0.8:10000 and 492 more: " in service.show("StatusText")
+    assert [event["lost"] for event in service.events() if event["event"] == "taken_over"] == [0]
+
+
+def test_a_long_wrong_value_delays_no_restart(served: Service) -> None:
+    """A restart with a wrong value of 4,200 characters refuses no connection, and the status begins to name it."""
+    served.machine.write(CONFIG, f'chunk_size = "{"x" * 4200}"\n')
+    with connecting(served) as clients:
+        served.machine.run("systemctl", "restart", UNIT)
+    assert clients.counts.keys() == {"right"}, clients.counts
+    assert "last reload failed: /etc/echod.toml: chunk_size is 'xxx" in served.show("StatusText")
+
+
 def test_a_start_that_fails_keeps_them(served: Service) -> None:
     """If one of the addresses cannot be bound, the clients of the others wait until it can."""
     served.machine.write(CONFIG, "host = ['127.0.0.1', '192.0.2.1']\n")

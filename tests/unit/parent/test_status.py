@@ -33,6 +33,16 @@ def test_what_needs_attention() -> None:
     )
 
 
+@pytest.mark.parametrize(("count", "end"), [(8, "6, 7 and 8:"), (9, "7, 8 and 1 more:"), (500, "7, 8 and 492 more:")])
+def test_many_addresses(count: int, end: str) -> None:
+    """Of many addresses it has the first ones, so that the rest of the sentence is not cut off."""
+    sentence = serving([str(number) for number in range(1, count + 1)], NOTHING, adopted=False)
+    assert (
+        sentence
+        == f"Echoing on 1, 2, 3, 4, 5, {'6, ' * (count > 8)}{end} 0 connections now, 0 in total; 0 bytes echoed."
+    )
+
+
 def test_the_counters_do_not_contradict_each_other() -> None:
     """A worker takes a place before it accepts: the total is never below the number of connections now."""
     totals = Totals(clients_now=1, clients_total=0, clients_refused=0, bytes_echoed=0)
