@@ -14,13 +14,18 @@ PINS   = packaging/requirements
 venv   = @sh $(PINS)/venv.sh $(VENV)
 python = $(VENV)/bin/python
 
+# How long `soak` runs, on which Debian (bookworm or trixie), and by which seed (a new one if it is empty).
+DURATION = 3m
+ROOT     = trixie
+SEED     =
+
 # The kind of machine that `deb` and `install` are for: x86_64 or aarch64.
 MACHINE = $(shell uname -m)
 PREFIX  = /usr/local
 DESTDIR =
 WHEELS  = build/wheels/$(MACHINE)
 
-.PHONY: run test test-system style types cover bench test-wheel wheels deb install uninstall docs pins clean help
+.PHONY: run test test-system soak style types cover bench test-wheel wheels deb install uninstall docs pins clean help
 
 run: ## run echod in the foreground on localhost:10000, until Ctrl-C
 	$(venv) $(RUNTIME)
@@ -39,6 +44,10 @@ test: ## run the unit and integration tests
 test-system: wheels ## run the tests that boot systemd (as root, with debootstrap and systemd-container)
 	$(venv) $(RUNTIME) test
 	$(python) -m pytest -o faulthandler_timeout=600 tests/system
+
+soak: wheels ## run echod for a while under load, restarts, kills and shortages, and compare every byte
+	$(venv) $(RUNTIME) test
+	$(python) -m tests.system.soak --duration=$(DURATION) --root=$(ROOT) $(if $(SEED),--seed=$(SEED))
 
 style: ## check the style and the format of the code
 	$(venv) dev
