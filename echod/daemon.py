@@ -5,20 +5,22 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator, MutableMapping
-from typing import Protocol
+from collections.abc import Iterator, MutableMapping, Sequence
 
 from echod import __version__
 from echod.config.settings import Settings
 from echod.config.sources import Loaded
+from echod.errors import ConfigError
 from echod.handover import queue as handover
 from echod.log.events import EventLog, LogOptions
 from echod.log.output import open_log_queue
+from echod.net.address import endpoints
 from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
 from echod.parent.listening import ListeningSockets
-from echod.parent.reload import Configuration, Process
-from echod.parent.signals import HANDLED, held_back, ignore_others
+from echod.parent.reading import inherited, wait_for
+from echod.parent.reload import Configuration, Found, Process, Read
+from echod.parent.signals import HANDLED, exits_at, held_back, ignore_others
 from echod.parent.status import failure
 from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.systemd.fdstore import DescriptorStore
@@ -35,13 +37,6 @@ _STDIN = 0
 _STDERR = 2
 
 
-class Read(Protocol):
-    """Reads the settings from all their sources."""
-
-    def __call__(self, *, again: bool = False) -> Loaded:
-        """Read them, `again` if they were read before.  Raises `ConfigError` with all problems."""
-
-
 def serve(read: Read, environ: MutableMapping[str, str]) -> None:
     """Serve until stopped, by the settings that `read` returns, at the start and at each reload.
 
@@ -49,29 +44,32 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
     """
     ignore_others()
     passed = listen_fds(environ)
-    loaded, problems = last_good.read_or_continue(read, passed.named(last_good.STORED_AS))
     watchdog = watchdog_seconds(environ)
+    process = Process(
+        descriptors=_raise_descriptor_limit(),
+        tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
+        activated=bool(passed.from_socket_unit()),
+        inherited=inherited(),
+    )
     notifier = Notifier(environ)
     store = DescriptorStore(notifier)
+    configuration = Configuration(read, process, store)
+    stored = last_good.stored(passed.named(last_good.STORED_AS))
     # A terminal that closes sends SIGHUP (termios(3)), which must end the daemon then.  This is checked at startup,
     # because isatty() is false once the terminal has closed.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
-    with open_events(loaded.settings) as events:
-        with held_back([signal.SIGHUP]):  # until it can be handled; resolving a name may take long
-            events.starting(version=__version__, config_files=loaded.files)
+    with contextlib.ExitStack() as stack:
+        with held_back([signal.SIGHUP]):  # until it can be handled; reading may take long
+            found, problems = _read(configuration, stored, process)
+            events = stack.enter_context(open_events(found.loaded.settings))
+            events.starting(version=__version__, config_files=found.loaded.files)
             if passed.warning:
                 events.config_warning(problem=passed.warning)
             for problem in problems:
                 events.reload_refused(problem=problem)
             activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)
             kept = adopt_kept(passed.named(listening.STORED_AS))
-            process = Process(
-                descriptors=_raise_descriptor_limit(),
-                tick=min(TICK, watchdog / TICKS_PER_WATCHDOG) if watchdog else TICK,
-                activated=bool(activated),
-            )
-            configuration = Configuration(lambda: read(again=True), process, store)
-            change = configuration.change_to(loaded)
+            change = configuration.change_to(found)
             for warning in change.warnings:
                 events.config_warning(problem=warning)
             options = change.terms.socket_options
@@ -92,6 +90,17 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
                 refused = failure(problems) if problems else ""
                 supervisor = Supervisor(change, refused, configuration, sockets, manager, events)
         supervisor.run(taken_over.connections)
+
+
+def _read(configuration: Configuration, stored: Loaded | None, process: Process) -> tuple[Found, Sequence[str]]:
+    """The configuration, or the settings that were stored if it is invalid, and its problems."""
+    try:
+        with exits_at(signal.SIGTERM):
+            return Found.decode(wait_for(*configuration.reader())), []
+    except ConfigError as error:
+        if stored is None:
+            raise
+        return Found(stored, [] if process.activated else endpoints(stored.settings.host)), error.problems
 
 
 @contextlib.contextmanager

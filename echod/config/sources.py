@@ -107,15 +107,25 @@ class _Reading:
 
 
 def load(
-    config: str | None, flags: Mapping[ConfigPath, Any], environ: Mapping[str, str], *, again: bool = False
+    config: str | None,
+    flags: Mapping[ConfigPath, Any],
+    environ: Mapping[str, str],
+    *,
+    again: bool = False,
+    before: Callable[[str], None] = lambda file: None,
 ) -> Loaded:
     """The settings from all sources: the file `config` (else ECHOD_CONFIG, else the default), `environ` and `flags`.
 
-    At a reload (`again`), a pipe or a terminal is a problem: it is empty by now, or would block.
+    At a reload (`again`), a pipe or a terminal is a problem: it is empty by now, or would block.  `before` is called
+    with the name of each file before the file is opened.
     Raises `ConfigError` with all problems.
     """
     reading = _Reading()
-    files = [file for file in _files(config, environ, reading) if _read_file(file, reading, again=again)]
+    files = []
+    for file in _files(config, environ, reading):
+        before(str(file))
+        if _read_file(file, reading, again=again):
+            files.append(file)
     variables = read_variables(environ)
     reading.problems += variables.problems
     reading.warnings += variables.warnings

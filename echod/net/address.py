@@ -90,6 +90,17 @@ def resolve(host: str) -> list[Endpoint]:
     return resolved
 
 
+def is_name(host: str) -> bool:
+    """Whether `host` has to be looked up, which may take long."""
+    if not host or host.startswith("unix:") or _is_localhost(host):
+        return False
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return True
+    return False
+
+
 def endpoints(hosts: Iterable[str]) -> list[Endpoint]:
     """The endpoints of all `hosts`, in their order, without those that another endpoint covers.
 

@@ -7,7 +7,7 @@ were in effect, and logs why.  After a stop no settings are stored, and a start 
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from echod.config.settings import Settings, as_toml
 from echod.config.sources import Loaded, load
@@ -37,21 +37,14 @@ def keep(settings: Settings, store: DescriptorStore) -> None:
         store.put(STORED_AS, [memory.fileno()])
 
 
-def read_or_continue(read: Callable[[], Loaded], kept: Sequence[int]) -> tuple[Loaded, list[str]]:
-    """What `read` returns; or, if it raises `ConfigError`, the settings in the descriptors `kept`, and the problems.
-
-    Raises that error if `kept` has no settings, or none that are valid in this version.  Closes the descriptors.
-    """
-    try:
-        return read(), []
-    except ConfigError as error:
-        for fd in kept:
-            with contextlib.suppress(ConfigError):
-                # Without environment and flags: the error may be in them, and the stored settings are complete.
-                loaded = load(f"/proc/self/fd/{fd}", {}, {})
-                return Loaded(loaded.settings, {}, [], []), list(error.problems)
-        raise
-    finally:
-        for fd in kept:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+def stored(kept: Sequence[int]) -> Loaded | None:
+    """The settings in the descriptors `kept`, which are closed; None if none of them has settings of this version."""
+    found = None
+    for fd in kept:
+        with contextlib.suppress(ConfigError):
+            # Without environment and flags, because the stored settings are complete.
+            loaded = load(f"/proc/self/fd/{fd}", {}, {})
+            found = Loaded(loaded.settings, {}, [], [])
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    return found

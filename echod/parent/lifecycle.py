@@ -5,7 +5,7 @@ can be read on one page, and so that any other transition raises an error.
 
     STARTING      The pool's workers have been forked; not all of them accept yet.
     SERVING       Every worker accepts, and serves by the settings in effect.
-    READING       The configuration is being read and resolved.  Nothing has changed yet.
+    READING       A child process reads the configuration and resolves host names.  Nothing has changed yet.
     RELOADING     New terms have been sent to the workers; not all workers have adopted them yet.
     REPLACING     The pool hands its connections to another pool, which starts once the last old worker has exited.
     ASKING        A restart was requested; systemd is asked whether it stores the queue for it.  All are served.
@@ -16,14 +16,16 @@ can be read on one page, and so that any other transition raises an error.
 What signals do:
 
 - SIGHUP requests a reload.  In SERVING it begins at once.  In every other state it waits until the state is SERVING
-  again, because files may have changed after they were read; once echod stops, the request is discarded.  At a terminal
-  SIGHUP stops echod, because closing the terminal sends it (termios(3)).
+  again, because files may have changed after they were read; once echod stops, the request is discarded.  In READING it
+  waits too: if each SIGHUP started another reading, a series of them would never be answered.  At a terminal SIGHUP
+  stops echod, because closing the terminal sends it (termios(3)).
 - SIGUSR2 announces that the next SIGTERM is the first half of a restart.  The unit's ExecStop= sends it.
 - SIGTERM and SIGINT stop echod: DRAINING, or ASKING if this is a restart.  If systemd then refuses to store
-  descriptors, DRAINING follows, else HANDING_OVER: an answer that is late is not a refusal.  In REPLACING the stop
-  waits until the new pool has the connections.  systemd runs no ExecStop= for a service that is starting or reloading,
-  so a SIGTERM outside SERVING counts as a restart if there is a descriptor store: a restart is the more frequent case,
-  and if it was a stop, connections are reset instead of closed in order.
+  descriptors, DRAINING follows, else HANDING_OVER: an answer that is late is not a refusal.  In READING the child
+  process is killed, and the reload ends without an event.  In REPLACING the stop waits until the new pool has the
+  connections.  systemd runs no ExecStop= for a service that is starting or reloading, so a SIGTERM outside SERVING
+  counts as a restart if there is a descriptor store: a restart is the more frequent case, and if it was a stop,
+  connections are reset instead of closed in order.
 - A second SIGTERM or SIGINT kills the workers without waiting for them to drain; in ASKING once systemd has answered.
   In REPLACING it kills the old pool; the new one still starts, with the connections that are left, is stopped like any
   other, and is killed too.
@@ -35,9 +37,9 @@ What messages from workers do (`shared.messages`):
 - READY from the last worker of a pool ends STARTING.
 - ADOPTED from the last worker ends RELOADING, and HANDED_OVER from the last one ends HANDING_OVER.
 
-When a worker dies in STARTING, SERVING, RELOADING or ASKING, the pool replaces it, and the state does not change; the
-parent no longer waits for an answer from it.  In REPLACING, HANDING_OVER and DRAINING it is not replaced, and the death
-of the last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
+When a worker dies in STARTING, SERVING, READING, RELOADING or ASKING, the pool replaces it, and the state does not
+change; the parent no longer waits for an answer from it.  In REPLACING, HANDING_OVER and DRAINING it is not replaced,
+and the death of the last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
 """
 
 from collections.abc import Mapping
@@ -89,6 +91,8 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
         Trigger.REFUSED: State.SERVING,
         Trigger.TERMS_SENT: State.RELOADING,
         Trigger.REPLACEMENT_BEGUN: State.REPLACING,
+        Trigger.RESTART: State.ASKING,
+        Trigger.STOP: State.DRAINING,
     },
     State.RELOADING: {
         Trigger.TERMS_ADOPTED: State.SERVING,

@@ -215,7 +215,7 @@ class WorkerPool:
             with holder.open() as copy_socket, held_back(HANDLED):
                 commands = slot.fork()
                 if commands is not None:
-                    enter(parent, slot.number, HANDLED)
+                    enter(parent, b"echod-worker%d" % slot.number, HANDLED)
                     self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
             holder.hang_up()

@@ -4,19 +4,26 @@
 workers, the number of workers, where they listen, and the warnings to log.  The supervisor applies the change, and
 commits the settings once it has succeeded.
 
-The parent does nothing else while it reads.  So a host name is resolved again only if `host` or `port` has changed.
+The settings are read, and host names resolved, in a child process (`reading`), whose result is `Found`.  Names are
+resolved only if `host` or `port` has changed, so that no other reload depends on name servers.
 """
 
+import socket
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple, Protocol, Self
 
 from echod.config.settings import Settings, keys, worker_count
-from echod.config.sources import ConfigPath, Loaded
+from echod.config.sources import ConfigPath, Loaded, Origin
+from echod.errors import CannotListen, ConfigError
 from echod.log.events import LogOptions
 from echod.log.words import enumeration
-from echod.net.address import Endpoint, endpoints
+from echod.net import address
+from echod.net.address import Endpoint
 from echod.net.sockopts import SocketOptions
-from echod.parent import last_good
+from echod.parent import last_good, reading
+from echod.parent.reading import Report, Work
 from echod.shared.terms import ServiceTerms, Timeouts
 from echod.systemd.fdstore import DescriptorStore
 
@@ -24,6 +31,8 @@ LINGER = 2.0
 """Seconds to wait for a client to close its side, after the server has closed its own."""
 SPARE_FDS = 64
 """Descriptors that a worker needs besides those of its connections."""
+SLOW = 1.0
+"""Seconds from which a warning says that resolving host names took long; most name servers answer in milliseconds."""
 
 _LISTENING: list[ConfigPath] = [("host",), ("port",)]
 """The settings that determine where echod listens."""
@@ -34,12 +43,51 @@ class Process:
     """The properties of this process that settings do not change.
 
     It may open `descriptors` descriptors, and its workers tick every `tick` seconds.  With `activated`, a .socket unit
-    passed the listening sockets, which override `host` and `port`.
+    passed the listening sockets, which override `host` and `port`.  It was started with the descriptors `inherited`,
+    which may be files of the configuration.
     """
 
     descriptors: int
     tick: float
     activated: bool
+    inherited: Sequence[int]
+
+
+class Read(Protocol):
+    """Reads the settings from all their sources."""
+
+    def __call__(self, *, again: bool, before: Callable[[str], None]) -> Loaded:
+        """Read them, `again` if this process has read them before; `before` is called with the name of each file.
+
+        Raises `ConfigError` with all problems.
+        """
+
+
+class Found(NamedTuple):
+    """What was read, and the endpoints of `host`; None if they were not looked up."""
+
+    loaded: Loaded
+    endpoints: list[Endpoint] | None
+
+    def encode(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return {
+            "settings": self.loaded.settings.model_dump(),
+            "origins": [(path, origin.kind, origin.name) for path, origin in self.loaded.origins.items()],
+            "files": self.loaded.files,
+            "warnings": self.loaded.warnings,
+            "endpoints": None if self.endpoints is None else [astuple(endpoint) for endpoint in self.endpoints],
+        }
+
+    @classmethod
+    def decode(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `encode`; validates the settings once more."""
+        origins = {tuple(path): Origin(kind, name) for path, kind, name in values["origins"]}
+        loaded = Loaded(Settings(**values["settings"]), origins, values["files"], values["warnings"])
+        if values["endpoints"] is None:
+            return cls(loaded, None)
+        endpoints = [Endpoint(socket.AddressFamily(family), *rest) for family, *rest in values["endpoints"]]
+        return cls(loaded, endpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +108,42 @@ class Change:
 
 
 class Configuration:
-    """The settings in effect; `read_again` reads new ones, and `store` keeps those in effect for the next echod."""
+    """The settings in effect; `read` reads new ones, and `store` keeps those in effect for the next echod."""
 
-    def __init__(self, read_again: Callable[[], Loaded], process: Process, store: DescriptorStore) -> None:
-        self._read_again = read_again
+    def __init__(self, read: Read, process: Process, store: DescriptorStore) -> None:
+        self._read_settings = read
         self._process = process
         self._store = store
         self._options_changed = process.activated
         self._in_effect: Settings | None = None
         self._read: Settings | None = None
+        self._again = False
 
-    def reload(self) -> Change:
-        """Read the settings again, and return what they would change.  Raises `ConfigError` and `CannotListen`."""
-        return self.change_to(self._read_again())
+    def reader(self) -> tuple[Work, Sequence[int]]:
+        """The work of the child process that reads the settings, and the descriptors that it keeps (`reading`)."""
+        again, self._again = self._again, True
+        return (lambda report: self._find(report, again=again).encode()), self._process.inherited
+
+    def _find(self, report: Report, *, again: bool) -> Found:
+        """In the child: read the settings, and look up the hosts if that is necessary."""
+        allowed = f"could not be read within {reading.DEADLINE:.0f} s"
+        advice = "check the file system that it is on, and that it is a regular file"
+        report(ConfigError(f"the configuration {allowed}; {advice}"))
+        loaded = self._read_settings(
+            again=again, before=lambda file: report(ConfigError(f"{file}: {allowed}; {advice}"))
+        )
+        if not self._moves(loaded.settings):
+            return Found(loaded, None)
+        endpoints, slow = look_up([] if self._process.activated else loaded.settings.host, report)
+        loaded.warnings.extend(slow)
+        return Found(loaded, endpoints)
+
+    def _moves(self, new: Settings) -> bool:
+        """Whether `host` or `port` differs from the setting in effect, so that listening sockets may change."""
+        if self._in_effect is None:
+            return True
+        changed = [key.path for key in keys() if key.value(new) != key.value(self._in_effect)]
+        return not self._process.activated and any(path in changed for path in _LISTENING)
 
     def commit(self) -> None:
         """Record that the settings read last are in effect, and store them for the next echod."""
@@ -80,11 +151,9 @@ class Configuration:
         self._in_effect = self._read
         last_good.keep(self._in_effect, self._store)
 
-    def change_to(self, loaded: Loaded) -> Change:
-        """What these settings change, compared with those in effect; at startup none are in effect.
-
-        Raises `CannotListen` for a host that does not resolve.
-        """
+    def change_to(self, found: Found) -> Change:
+        """What these settings change, compared with those in effect; at startup none are in effect."""
+        loaded = found.loaded
         new, before = loaded.settings, self._in_effect or loaded.settings
         self._read = new
         options = _socket_options(new)
@@ -92,17 +161,15 @@ class Configuration:
         # options, for any length of time.
         self._options_changed = self._options_changed or options != _socket_options(before)
         changed = [key for key in keys() if key.value(new) != key.value(before)]
-        hosts: Sequence[str] = new.host
         overruled: list[ConfigPath] = []
         if self._process.activated:
             changed = [key for key in changed if key.path not in _LISTENING]
-            hosts, overruled = [], [path for path in _LISTENING if path in loaded.origins]
-        moves = self._in_effect is None or any(key.path in _LISTENING for key in changed)
+            overruled = [path for path in _LISTENING if path in loaded.origins]
         workers = worker_count(new)
         return Change(
             terms=_terms(new, options, self._options_changed, self._process.tick),
             workers=workers,
-            endpoints=endpoints(hosts) if moves else None,
+            endpoints=found.endpoints,
             port=new.port,
             changed=[key.name for key in changed],
             overruled=[".".join(path) for path in overruled],
@@ -112,6 +179,47 @@ class Configuration:
                 *_too_few(self._process.descriptors, workers, new.limits.max_connections),
             ],
         )
+
+
+def look_up(hosts: Sequence[str], report: Report) -> tuple[list[Endpoint], list[str]]:
+    """The endpoints of all `hosts`, and a warning if looking them up took long.
+
+    Raises `CannotListen` with the problem of each host that has none.
+    """
+    found: list[Endpoint] = []
+    problems: list[str] = []
+    names = list(filter(address.is_name, hosts))
+    begun = time.monotonic()
+    for number, host in enumerate(hosts):
+        if host in names:
+            report(CannotListen(_unanswered([name for name in hosts[number:] if name in names])))
+        try:
+            found += address.resolve(host)
+        except CannotListen as error:
+            problems += error.problems
+    if problems:
+        raise CannotListen(*problems)
+    return address.without_covered(found), slow_lookup(names, time.monotonic() - begun)
+
+
+def slow_lookup(names: Sequence[str], seconds: float) -> list[str]:
+    """A warning if it took long to look up these host names."""
+    if not names or seconds < SLOW:
+        return []
+    warning = f"resolving {_hosts(names)} took {seconds:.1f} s; after {reading.DEADLINE:.0f} s, a start or reload fails"
+    return [f"{warning}; check the name servers in /etc/resolv.conf, or use addresses"]
+
+
+def _unanswered(names: Sequence[str]) -> str:
+    does = "does" if len(names) == 1 else "do"
+    return (
+        f"{_hosts(names)} {does} not resolve: the name servers have not answered within {reading.DEADLINE:.0f} s; "
+        "check the name servers in /etc/resolv.conf, or use addresses"
+    )
+
+
+def _hosts(names: Sequence[str]) -> str:
+    return ("host " if len(names) == 1 else "hosts ") + enumeration([repr(name) for name in names])
 
 
 def _socket_options(settings: Settings) -> SocketOptions:

@@ -6,9 +6,13 @@ The signal handlers do nothing: the interpreter writes the number of each signal
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+from echod.errors import EX_OK
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 """The signals that the parent handles (`lifecycle` says how) and workers ignore."""
@@ -78,6 +82,23 @@ class Signals:
         """After a fork: close the descriptors, which belong to the parent."""
         os.close(self.fd)
         os.close(self._write_fd)
+
+
+@contextmanager
+def exits_at(signum: signal.Signals) -> Iterator[None]:
+    """Exit in good order, with status 0, if the signal arrives within the `with` block.
+
+    The default action of a signal would not end process 1 of a container.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(EX_OK)
+
+    before = signal.signal(signum, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
 
 
 @contextmanager

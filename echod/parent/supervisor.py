@@ -22,7 +22,8 @@ from echod.parent.lifecycle import Lifecycle, State, Trigger
 from echod.parent.listening import ListeningSockets
 from echod.parent.orphans import reap_orphans
 from echod.parent.pool import WorkerPool
-from echod.parent.reload import Change, Configuration
+from echod.parent.reading import Reading
+from echod.parent.reload import Change, Configuration, Found
 from echod.parent.replacement import Replacement
 from echod.parent.signals import HANDLED, Signals
 from echod.parent.status import StatusReporter, failure
@@ -95,6 +96,8 @@ class Supervisor:
         )
         self._pool: WorkerPool
         self._replacement: Replacement | None = None
+        self._reading: Reading | None = None
+        """The child process that reads the configuration, or that has read it last."""
         self._handover_queue: socket.socket | None = None
         """The queue to the next echod, while connections are handed over."""
         self._started = self._loop.now
@@ -164,6 +167,8 @@ class Supervisor:
         self._events.queue.reset()
         self._manager.store.close()
         self._manager.notifier.close()
+        if self._reading is not None:
+            self._reading.forget()
         self._signals.forget()
         self._loop.close()
 
@@ -198,19 +203,26 @@ class Supervisor:
             self._reload()
 
     def _reload(self) -> None:
-        """Read the configuration and serve by it, or log why not.  No error ends the service."""
+        """Begin to read the configuration."""
         self._lifecycle.on(Trigger.RELOAD)
         self._manager.notifier.reloading()
+        work, kept = self._configuration.reader()
         try:
-            change = self._configuration.reload()
+            self._reading = Reading(work, kept, self._loop, self._on_read)
+        except OSError as error:
+            self._refuse([f"cannot start a process that reads the configuration: {error.strerror}; try again later"])
+
+    def _on_read(self) -> None:
+        """The configuration has been read: serve by it, or log why not.  No error ends the service."""
+        assert self._reading is not None
+        try:
+            change = self._configuration.change_to(Found.decode(self._reading.result()))
             begun = self._apply(change)
         except (ConfigError, CannotListen) as error:
-            for problem in error.problems:
-                self._events.reload_refused(problem=problem)
-            self._refused = failure(error.problems)
+            self._refuse(error.problems)
         except Exception as error:  # noqa: BLE001  a bug in reading a file must not end the connections
             self._events.bug_of(error)
-            self._refused = "a bug in echod: see the journal"
+            self._refuse([])
         else:
             self._configuration.commit()
             self._change, self._refused = change, ""
@@ -218,9 +230,15 @@ class Supervisor:
                 self._events.config_warning(problem=warning)
             self._lifecycle.on(begun)
             self.on_answered()
-            return
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        """Report that the configuration read last does not take effect; without `problems`, because of a bug."""
+        for problem in problems:
+            self._events.reload_refused(problem=problem)
+        self._refused = failure(problems) if problems else "a bug in echod: see the journal"
         self._lifecycle.on(Trigger.REFUSED)
         self._report_ready()
+        self._reload_if_requested()
 
     def _apply(self, change: Change) -> Trigger:
         """Make the workers serve by this change; another pool replaces them if they cannot change in that way.
@@ -271,6 +289,8 @@ class Supervisor:
 
     def _stop(self, signum: signal.Signals) -> None:
         """Drain the connections; or, if this may be a restart, ask systemd first whether it stores them."""
+        if self._reading is not None:
+            self._reading.abandon()
         self._close_retired()
         if not self._requests.may_restart:
             self._drain(signum, for_successor=False)
@@ -340,6 +360,8 @@ class Supervisor:
         """Close everything, for whatever reason `run` ends."""
         if self._replacement is not None:
             self._replacement.close()
+        if self._reading is not None:
+            self._reading.close()
         self._pool.close()
         if self._handover_queue is not None:
             self._handover_queue.close()
@@ -384,7 +406,8 @@ class Supervisor:
     def _on_beat(self, now: float) -> None:
         """Check that every worker's loop runs, and send systemd what is due."""
         if os.getpid() == 1:
-            reap_orphans(self._pool.pids)
+            reading = [] if self._reading is None else self._reading.pids
+            reap_orphans([*self._pool.pids, *reading])
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
         # Half a tick after the workers, which tick at multiples of a tick: so their counters are at most that old.

@@ -227,8 +227,8 @@ class Worker:
         session.abort("bug")
 
 
-def enter(parent: int, number: int, ignored: Iterable[signal.Signals]) -> None:
-    """Prepare a process that `parent` has just forked to be the worker with this `number`, and to ignore these signals.
+def enter(parent: int, name: bytes, ignored: Iterable[signal.Signals]) -> None:
+    """Give a process that `parent` has just forked this `name`, make it ignore these signals, and die with `parent`.
 
     Call this with signals blocked.
     """
@@ -237,7 +237,7 @@ def enter(parent: int, number: int, ignored: Iterable[signal.Signals]) -> None:
     signal.set_wakeup_fd(-1)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     # The name that ps(1) and top(1) show, at most 15 bytes: "echod-worker255" is the longest.
-    prctl(_PR_SET_NAME, b"echod-worker%d" % number)
+    prctl(_PR_SET_NAME, name)
     # prctl(2): the kernel kills this process when its parent dies, for whatever reason, and even if this loop hangs.
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -275,6 +275,15 @@ def wait_for_state(pid: int, wanted: str) -> None:
         os.sched_yield()
 
 
+def wait_for_child(pid: int) -> int:
+    """Wait until a process has a child, and return one."""
+    deadline = time.monotonic() + DEADLINE
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        assert time.monotonic() < deadline, f"process {pid} has no child"
+        os.sched_yield()
+    return int(children[-1])
+
+
 def state(pid: int) -> str:
     """What the process does: R runs, S sleeps, T is stopped, Z has ended (proc_pid_stat(5))."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import echod.daemon
+from echod.config.settings import Settings
 from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.copies import CopyHolder, CopySender
@@ -30,8 +31,9 @@ from echod.handover.state import Connection, ConnectionState, TakenOver
 from echod.log import output
 from echod.log.events import EventLog
 from echod.log.output import LogQueue
+from echod.net import address
 from echod.net.address import Endpoint
-from echod.parent import pool, reload, slot, supervisor
+from echod.parent import pool, reading, reload, slot, supervisor
 from echod.parent.pool import WorkerPool
 from echod.parent.reload import Change, Configuration
 from echod.parent.slot import WorkerSlot
@@ -179,6 +181,12 @@ def patient_with_stopping_workers(seconds: float) -> None:
 
 
 @fault
+def reading_takes_at_most(seconds: float) -> None:
+    """Files and host names must be read within this time."""
+    reading.DEADLINE = seconds
+
+
+@fault
 def replaced_after(seconds: float) -> None:
     """Each worker that has died is replaced after the same time, however many have died before."""
     slot.DELAYS = (seconds,) * 7
@@ -227,14 +235,13 @@ def no_memory_files() -> None:
 @fault
 def name_resolution_waits(gate: int) -> None:
     """Host names are resolved only when the gate with this descriptor opens."""
-    real = reload.endpoints  # type: ignore[attr-defined]
 
-    def endpoints(hosts: Sequence[str]) -> list[Endpoint]:
+    def resolve(host: str) -> list[Endpoint]:
         os.read(gate, 1)
-        found: list[Endpoint] = real(hosts)
-        return found
+        return real(host)
 
-    _replace(reload, real, endpoints)
+    real = address.resolve
+    _replace(address, real, resolve)
 
 
 @fault
@@ -242,8 +249,9 @@ def reload_is_a_bug() -> None:
     """What is read at a reload leads to an exception that nothing expects."""
 
     class Broken(Configuration):
-        def reload(self) -> Change:
-            super().reload()
+        def _moves(self, new: Settings) -> bool:
+            if super()._moves(new):
+                return True
             raise RuntimeError("this can not be")
 
     _replace(echod.daemon, Configuration, Broken)

@@ -50,7 +50,12 @@ class Store:
             assert self._changed.wait_for(lambda: sorted(self._names()) == sorted(names), DEADLINE), self._names()
 
     def daemon(
-        self, *arguments: str, wait: bool = True, faults: Sequence[Fault] = (), pass_fds: tuple[int, ...] = ()
+        self,
+        *arguments: str,
+        wait: bool = True,
+        faults: Sequence[Fault] = (),
+        pass_fds: tuple[int, ...] = (),
+        prefix: tuple[str, ...] = (),
     ) -> Daemon:
         """Start a daemon with what is kept.
 
@@ -63,7 +68,7 @@ class Store:
             environment = {"NOTIFY_SOCKET": self._path, "LISTEN_FDNAMES": ":".join(name for name, _ in passed)}
         return Daemon(
             *arguments,
-            prefix=passing.prefix(fds),
+            prefix=(*prefix, *passing.prefix(fds)),
             pass_fds=(*fds, *pass_fds),
             environment=environment,
             wait=wait,

@@ -212,7 +212,7 @@ def test_full_errors(arguments: list[str], code: int) -> None:
     assert done.returncode == code
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, os.EX_OK)])
 def test_signal_before_serving(tmp_path: Path, signum: signal.Signals, status: int) -> None:
     """A signal while echod still reads its configuration ends it, without a word and with nothing left behind."""
     fifo = tmp_path / "echod.toml"

@@ -22,6 +22,7 @@ from tests.integration.daemon import (
     receive_all,
     send_and_get,
     stuff,
+    wait_for_child,
     wait_for_state,
 )
 from tests.integration.faults import Fault
@@ -332,7 +333,7 @@ class TestWhen:
 
     @pytest.mark.parametrize(
         ("waits", "event"),
-        [(faults.name_resolution_waits, "starting"), (faults.worker_start_waits, "listening")],
+        [(faults.name_resolution_waits, ""), (faults.worker_start_waits, "listening")],
     )
     def test_before_it_is_ready(self, file: Path, waits: Callable[[int], Fault], event: str) -> None:
         """A reload during the start follows it, and reads what has changed."""
@@ -340,7 +341,10 @@ class TestWhen:
             Gate() as gate,
             configured(file, "", faults=[waits(gate.fd)], pass_fds=(gate.fd,), wait=False) as daemon,
         ):
-            daemon.wait_for(event)
+            if event:
+                daemon.wait_for(event)
+            else:
+                wait_for_child(daemon.pid)
             daemon.hang_up_on("chunk_size = 2")
             wait_for_state(daemon.pid, "S")
             gate.open()
@@ -367,14 +371,14 @@ class TestWhen:
         """A reload requested during another follows it, and reads the file then."""
         with configured(file, "", "--workers", "2") as daemon:
             freeze(daemon.workers[1])
-            daemon.hang_up_on("chunk_size = 2")
-            wait_for_state(daemon.pid, "S")
-            daemon.hang_up_on("chunk_size = 3\nlog.payload = true")
+            daemon.hang_up_on("chunk_size = 2\nlimits.max_connections = 1_000_000")
+            daemon.wait_for("config_warning")  # that the descriptors do not suffice: it has been read
+            daemon.hang_up_on("chunk_size = 3\nlimits.max_connections = 1_000_000\nlog.payload = true")
             wait_for_state(daemon.pid, "S")
             os.kill(daemon.workers[1], signal.SIGCONT)
             daemon.wait_for("reloaded", 2)
             assert [event["changed"] for event in daemon.of("reloaded")] == [
-                ["chunk_size"],
+                ["chunk_size", "limits.max_connections"],
                 ["chunk_size", "log.payload"],
             ]
 

@@ -346,7 +346,7 @@ def test_problems_in_a_journal_without_its_socket(run: Echod) -> None:
 def test_bug(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug is one event with its traceback inside: status 70."""
 
-    def load(*_: object) -> None:
+    def load(*_: object, **__: object) -> None:
         raise RuntimeError("unexpected")
 
     monkeypatch.setattr(cli, "load", load)
@@ -360,10 +360,10 @@ def test_bug(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted(run: Echod, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before echod serves ends it silently, with the status that shells use: 130."""
 
-    def load(*_: object) -> None:
+    def wait_for(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load", load)
+    monkeypatch.setattr(daemon, "wait_for", wait_for)
     assert run() == (130, "", "")
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from echod.config.settings import Settings
 from echod.config.sources import Loaded
-from echod.errors import ConfigError
 from echod.parent import last_good
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
@@ -20,31 +19,18 @@ def memfd(text: str) -> int:
     return fd
 
 
-def wrong() -> Loaded:
-    """Raise the error of an invalid configuration."""
-    raise ConfigError("a problem", "another")
-
-
-def test_what_is_right_is_taken() -> None:
-    """A valid configuration is used, and the stored settings are closed unread."""
-    right = Loaded(Settings(), {}, [], [])
-    fd = memfd("nonsense")
-    assert last_good.read_or_continue(lambda: right, [fd]) == (right, [])
+def test_stored() -> None:
+    """The stored settings have no origins and no files, and their descriptor is closed."""
+    fd = memfd("port = 7\n")
+    assert last_good.stored([fd]) == Loaded(Settings(port=7), {}, [], [])
     with pytest.raises(OSError):
         os.fstat(fd)
 
 
-def test_what_is_wrong_is_told() -> None:
-    """The stored settings replace an invalid configuration, without the environment and without files."""
-    loaded, problems = last_good.read_or_continue(wrong, [memfd("port = 7\n")])
-    assert (loaded.settings, problems) == (Settings(port=7), ["a problem", "another"])
-
-
 @pytest.mark.parametrize("kept", [[], ["port = 'seven'\n"], ["no_such_key = 1\n", "nonsense"]])
 def test_nothing_to_go_on_by(kept: list[str]) -> None:
-    """Without stored settings that are valid in this version, the configuration's error is raised."""
-    with pytest.raises(ConfigError, match="a problem"):
-        last_good.read_or_continue(wrong, list(map(memfd, kept)))
+    """Settings that are invalid in this version are left out."""
+    assert last_good.stored(list(map(memfd, kept))) is None
 
 
 @pytest.mark.parametrize("host", ["localhost", "unix:/\udcff"])

@@ -1,7 +1,7 @@
 """reload: what new settings change."""
 
+import json
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from echod.config.settings import Key, keys
 from echod.config.sources import Loaded, load
 from echod.errors import CannotListen, ConfigError
 from echod.log.events import LogOptions
+from echod.net import address
 from echod.net.address import Endpoint
-from echod.parent.reload import LINGER, Change, Configuration, Process
+from echod.parent.reload import LINGER, SLOW, Change, Configuration, Found, Process, Read, look_up, slow_lookup
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
@@ -45,26 +46,29 @@ class Flags:
     def __init__(self, *, activated: bool = False, descriptors: int = 1 << 20, **flags: Any) -> None:
         self.flags = flags
         self.configuration = configuration(self.load, activated=activated, descriptors=descriptors)
-        self.start = self.configuration.change_to(self.load())
-        self.configuration.commit()
+        self.start = self.reload()
+
+    def read(self) -> Change:
+        """Read the present flags, as the child process does, and pass the result on as the child does."""
+        work, _ = self.configuration.reader()
+        found = json.loads(json.dumps(work(lambda problem: None)))
+        return self.configuration.change_to(Found.decode(found))
 
     def reload(self) -> Change:
         """Read the present flags, and commit them."""
-        change = self.configuration.reload()
+        change = self.read()
         self.configuration.commit()
         return change
 
-    def load(self) -> Loaded:
+    def load(self, **_: Any) -> Loaded:
         """The settings of the present flags."""
         return load("/dev/null", {tuple(name.split(".")): value for name, value in self.flags.items()}, {})
 
 
-def configuration(
-    read_again: Callable[[], Loaded], *, activated: bool = False, descriptors: int = 1 << 20
-) -> Configuration:
+def configuration(read: Read, *, activated: bool = False, descriptors: int = 1 << 20) -> Configuration:
     """A configuration without a descriptor store."""
-    process = Process(descriptors=descriptors, tick=1.5, activated=activated)
-    return Configuration(read_again, process, DescriptorStore(Notifier({})))
+    process = Process(descriptors=descriptors, tick=1.5, activated=activated, inherited=[])
+    return Configuration(read, process, DescriptorStore(Notifier({})))
 
 
 def test_each_key_has_another_value() -> None:
@@ -146,9 +150,9 @@ def test_wrong() -> None:
     flags = Flags()
     flags.flags = {"chunk_size": 3, "port": "x"}
     with pytest.raises(ConfigError, match="--port is 'x', but must be "):
-        flags.configuration.reload()
+        flags.read()
     flags.flags = {"chunk_size": 3}
-    assert flags.configuration.reload().changed == ["chunk_size"]
+    assert flags.read().changed == ["chunk_size"]
 
 
 def test_not_taken() -> None:
@@ -156,9 +160,9 @@ def test_not_taken() -> None:
     flags = Flags()
     flags.flags = {"chunk_size": 3}
     for _ in range(2):
-        assert flags.configuration.reload().changed == ["chunk_size"]
+        assert flags.read().changed == ["chunk_size"]
     flags.configuration.commit()
-    assert flags.configuration.reload().changed == []
+    assert flags.read().changed == []
 
 
 class TestOverruled:
@@ -174,7 +178,7 @@ class TestOverruled:
         file = tmp_path / "echod.toml"
         file.write_text("host = '::1'")
         loaded = load(str(file), {}, {"ECHOD_PORT": "7"})
-        start = configuration(lambda: loaded, activated=True).change_to(loaded)
+        start = configuration(lambda **_: loaded, activated=True).change_to(Found(loaded, []))
         assert start.overruled == ["host", "port"]
         assert start.warnings == [f"{file}: host and ECHOD_PORT are overridden by the sockets that systemd passed"]
         assert Flags(activated=True, host="::1").start.warnings == (
@@ -195,4 +199,30 @@ def test_too_few_descriptors(wanted: int, warnings: int) -> None:
     """A warning says if all workers together lack descriptors for `max_connections` connections."""
     flags = Flags(descriptors=100, workers=100)
     flags.flags = {"workers": 10, "limits.max_connections": wanted}
-    assert len(flags.configuration.reload().warnings) == warnings
+    assert len(flags.read().warnings) == warnings
+
+
+class TestLookUp:
+    """Looking up the hosts."""
+
+    def test_every_problem_is_reported(self) -> None:
+        """Each host without an address is a problem of its own."""
+        with pytest.raises(CannotListen) as raised:
+            look_up(["a..b", "127.0.0.1", "unix:relative"], lambda problem: None)
+        assert [problem.split("'")[1] for problem in raised.value.problems] == ["a..b", "unix:relative"]
+
+    def test_the_problem_if_time_runs_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before each name is looked up, the report names it and the names after it, but no address."""
+        monkeypatch.setattr(address, "resolve", lambda host: [])
+        reported: list[str] = []
+        look_up(["one.example", "::1", "two.example", "localhost"], lambda problem: reported.extend(problem.problems))
+        end = "not resolve: the name servers have not answered within 20 s; "
+        assert [problem.partition(end)[0] for problem in reported] == (
+            ["hosts 'one.example' and 'two.example' do ", "host 'two.example' does "]
+        )
+
+    def test_slow(self) -> None:
+        """A lookup that takes a second or more gives a warning with the names and the time."""
+        assert slow_lookup(["one.example"], SLOW - 0.1) == slow_lookup([], 100) == []
+        (warning,) = slow_lookup(["one.example"], SLOW)
+        assert warning.startswith("resolving host 'one.example' took 1.0 s; after 20 s, a start or reload fails; ")

@@ -1,5 +1,7 @@
 """supervisor: reloads, one at a time, and stops; with a fake pool that the test controls."""
 
+import errno
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -8,15 +10,20 @@ from typing import Any, cast
 
 import pytest
 
+from echod.config.settings import Settings
+from echod.config.sources import Loaded
 from echod.errors import CannotListen, ConfigError, EchodError
 from echod.log.events import LogOptions
 from echod.net.address import endpoints
 from echod.net.listeners import Listener, open_listeners
+from echod.net.loop import Loop
 from echod.net.sockopts import SocketOptions
+from echod.parent import supervisor
 from echod.parent.lifecycle import State
 from echod.parent.listening import ListeningSockets
 from echod.parent.pool import WorkerPool
-from echod.parent.reload import Change, Configuration
+from echod.parent.reading import Report, Work
+from echod.parent.reload import Change, Configuration, Found
 from echod.parent.supervisor import ServiceManager, Supervisor
 from echod.shared.counters import Counters
 from echod.shared.terms import ServiceTerms, Timeouts
@@ -60,11 +67,30 @@ class Pool:
         self.steps.append("kill")
 
 
+class Child:
+    """A fake child process that reads the configuration, until the test ends it."""
+
+    def __init__(self, work: Work, kept: Sequence[int], loop: Loop, on_end: Callable[[], None]) -> None:
+        self.work = work
+        self.on_end = on_end
+        self.abandoned = False
+
+    def result(self) -> dict[str, Any]:
+        """What it has read, or its error."""
+        return self.work(lambda problem: None)
+
+    def abandon(self) -> None:
+        """Never end."""
+        self.abandoned = True
+
+
 class Parent(Supervisor):
     """A supervisor that serves with such a pool, and what it has logged."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.slow = False
+        """Whether reading goes on until `end_reading` is called."""
         self.change = CHANGE
         """The settings that the files contain."""
         self.failure: Exception | None = None
@@ -72,7 +98,9 @@ class Parent(Supervisor):
         notifier = Notifier({})
         self.store = DescriptorStore(notifier)
         self.committed = 0
-        configuration = SimpleNamespace(reload=self.read, commit=self.commit)
+        configuration = SimpleNamespace(
+            reader=lambda: (self.read, []), change_to=lambda found: self.change, commit=self.commit
+        )
         listeners = open_listeners(endpoints(["127.0.0.1"]), 0, TERMS.socket_options)
         self.sockets = ListeningSockets(listeners, self.store, recorder.events)
         self.sockets.commit(listeners, TERMS.socket_options)
@@ -82,12 +110,21 @@ class Parent(Supervisor):
         self.pool = Pool()
         self._pool = cast(WorkerPool, self.pool)
 
-    def read(self) -> Change:
+    def read(self, report: Report) -> dict[str, Any]:
         """Read the files."""
         self.pool.steps.append("read")
         if self.failure is not None:
             raise self.failure
-        return self.change
+        return Found(Loaded(Settings(), {}, [], []), None).encode()
+
+    @property
+    def child(self) -> Child:
+        """The child process that reads, or that has read last."""
+        return cast(Child, self._reading)
+
+    def end_reading(self) -> None:
+        """Let the child process end."""
+        self.child.on_end()
 
     def commit(self) -> None:
         """Record that the settings are in effect."""
@@ -97,10 +134,22 @@ class Parent(Supervisor):
         """Let the workers adopt the terms."""
         self.pool.awaits_answers = False
         self.on_answered()
+        self.read_on()
+
+    def become_ready(self) -> None:
+        """Let the last worker accept."""
+        self.on_ready()
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Let the child process end, unless it is slow."""
+        while self.state is State.READING and not self.slow:
+            self.end_reading()
 
     def signal(self, signum: signal.Signals) -> None:
         """Let a signal arrive."""
         self._handle_signal(signum)
+        self.read_on()
 
     @property
     def state(self) -> State:
@@ -124,9 +173,10 @@ class Parent(Supervisor):
 
 
 @pytest.fixture
-def parent() -> Iterator[Parent]:
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parent]:
     """A parent whose workers have just been started."""
     handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+    monkeypatch.setattr(supervisor, "Reading", Child)
     with recording(level="info") as recorder:
         parent = Parent(recorder)
         yield parent
@@ -176,7 +226,7 @@ def test_not_before_the_workers_are_there(parent: Parent) -> None:
     """A SIGHUP that arrives while echod starts takes effect once echod is ready."""
     parent.signal(signal.SIGHUP)
     assert parent.pool.steps == []
-    parent.on_ready()
+    parent.become_ready()
     assert parent.pool.steps == ["read", "serve by"]
 
 
@@ -250,3 +300,53 @@ def test_ready_too_late(parent: Parent) -> None:
     parent.on_ready()
     assert "ready" not in parent.logged()
     assert parent.state is State.DRAINING
+
+
+class TestReading:
+    """While the configuration is being read."""
+
+    @pytest.fixture
+    def reading(self, serving: Parent) -> Parent:
+        """A parent whose child process reads, for as long as the test wants."""
+        serving.slow = True
+        serving.signal(signal.SIGHUP)
+        assert serving.state is State.READING
+        return serving
+
+    def test_a_stop_wins(self, reading: Parent) -> None:
+        """A stop does not wait for the child, which is killed, and the reload is not reported."""
+        reading.signal(signal.SIGTERM)
+        assert (reading.state, reading.pool.steps, reading.child.abandoned) == (State.DRAINING, ["drain"], True)
+        assert reading.logged() == ["draining"]
+
+    def test_a_second_reload_waits(self, reading: Parent) -> None:
+        """After any number of SIGHUPs, another reading follows, also if this one fails."""
+        for _ in range(3):
+            reading.signal(signal.SIGHUP)
+        assert reading.pool.steps == []
+        first, reading.failure = reading.child, ConfigError("a problem")
+        reading.end_reading()
+        assert (reading.state, reading.logged()) == (State.READING, ["reload_refused"])
+        reading.failure = None
+        assert reading.child is not first
+        reading.end_reading()
+        reading.answer()
+        assert (reading.state, reading.logged()) == (State.SERVING, ["config_warning", "reloaded"])
+
+    def test_a_worker_that_dies(self, reading: Parent) -> None:
+        """The death of a worker does not end the reading, and the reload follows it."""
+        reading.on_answered()
+        assert reading.pool.steps == []
+        reading.end_reading()
+        reading.answer()
+        assert reading.state is State.SERVING
+
+    def test_no_process_left(self, serving: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the system has no process for the child, the reload fails, and echod serves on."""
+
+        def fail(*_: object) -> Child:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        monkeypatch.setattr(supervisor, "Reading", fail)
+        serving.signal(signal.SIGHUP)
+        assert serving.refused.startswith("cannot start a process that reads the configuration: Resource temporarily ")
