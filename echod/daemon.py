@@ -21,8 +21,8 @@ from echod.parent.listening import ListeningSockets
 from echod.parent.reading import inherited, wait_for
 from echod.parent.reload import Configuration, Found, Process, Read
 from echod.parent.signals import HANDLED, exits_at, held_back, ignore_others
-from echod.parent.status import failure
-from echod.parent.supervisor import ServiceManager, Supervisor
+from echod.parent.status import ServiceManager, failure
+from echod.parent.supervisor import Supervisor
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.listen_fds import listen_fds
 from echod.systemd.notify import Notifier, watchdog_seconds

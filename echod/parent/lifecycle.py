@@ -42,7 +42,9 @@ change; the parent no longer waits for an answer from it.  In REPLACING, HANDING
 and the death of the last worker ends the state.  A worker whose loop hangs is killed, so the same applies to it.
 """
 
+import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 
 
@@ -105,6 +107,21 @@ TRANSITIONS: Mapping[State, Mapping[Trigger, State]] = {
     State.DRAINING: {Trigger.POOL_GONE: State.STOPPED},
     State.STOPPED: {},
 }
+
+
+@dataclass(slots=True)
+class Requests:
+    """Requests by signals that have not been carried out yet."""
+
+    reload: bool = False
+    stop: signal.Signals | None = None
+    """The signal that requested the stop; None if there was none."""
+    restart: bool = False
+    """The stop is, or will be, the first half of a restart."""
+    may_restart: bool = False
+    """The stop counts as a restart if systemd stores descriptors, though it may not have been announced as one."""
+    kill: bool = False
+    """The stop does not wait for connections to drain."""
 
 
 class Lifecycle:

@@ -1,9 +1,11 @@
 """The status of echod for systemd: READY=1, WATCHDOG=1, and the sentence that `systemctl status` shows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from echod.log.words import amount, enumeration, plural
 from echod.shared.counters import Totals
+from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
 STATUS_EVERY = 1.0
@@ -11,6 +13,19 @@ STATUS_EVERY = 1.0
 
 ADDRESSES_MAX = 8
 """Most addresses in the sentence; the path of a unix socket has up to 107 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceManager:
+    """The connection to systemd, which expects WATCHDOG=1 every `watchdog` seconds, or not at all if that is None.
+
+    With `hangup_stops` echod runs at a terminal, whose SIGHUP stops it.
+    """
+
+    notifier: Notifier
+    store: DescriptorStore
+    watchdog: float | None
+    hangup_stops: bool
 
 
 class StatusReporter:

@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from echod.errors import CannotListen, ConfigError
 from echod.handover import queue as handover
@@ -18,7 +17,7 @@ from echod.log.events import EventLog
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.parent import last_good
-from echod.parent.lifecycle import Lifecycle, State, Trigger
+from echod.parent.lifecycle import Lifecycle, Requests, State, Trigger
 from echod.parent.listening import ListeningSockets
 from echod.parent.orphans import reap_orphans
 from echod.parent.pool import WorkerPool
@@ -26,42 +25,13 @@ from echod.parent.reading import Reading
 from echod.parent.reload import Change, Configuration, Found
 from echod.parent.replacement import Replacement
 from echod.parent.signals import HANDLED, Signals
-from echod.parent.status import StatusReporter, failure
+from echod.parent.status import ServiceManager, StatusReporter, failure
 from echod.shared import messages
 from echod.shared.counters import Totals
-from echod.systemd.fdstore import ANSWER_WAIT, Answer, DescriptorStore
-from echod.systemd.notify import Notifier
+from echod.systemd.fdstore import ANSWER_WAIT, Answer
 
 GRACE = 1.0
 """Seconds allowed for the workers to exit after the time for draining, and again to write their last events."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceManager:
-    """The connection to systemd, which expects WATCHDOG=1 every `watchdog` seconds, or not at all if that is None.
-
-    With `hangup_stops` echod runs at a terminal, whose SIGHUP stops it.
-    """
-
-    notifier: Notifier
-    store: DescriptorStore
-    watchdog: float | None
-    hangup_stops: bool
-
-
-@dataclass(slots=True)
-class Requests:
-    """Requests by signals that have not been carried out yet."""
-
-    reload: bool = False
-    stop: signal.Signals | None = None
-    """The signal that requested the stop; None if there was none."""
-    restart: bool = False
-    """The stop is, or will be, the first half of a restart."""
-    may_restart: bool = False
-    """The stop counts as a restart if systemd stores descriptors, though it may not have been announced as one."""
-    kill: bool = False
-    """The stop does not wait for connections to drain."""
 
 
 class Supervisor:

@@ -24,7 +24,8 @@ from echod.parent.listening import ListeningSockets
 from echod.parent.pool import WorkerPool
 from echod.parent.reading import Report, Work
 from echod.parent.reload import Change, Configuration, Found
-from echod.parent.supervisor import ServiceManager, Supervisor
+from echod.parent.status import ServiceManager
+from echod.parent.supervisor import Supervisor
 from echod.shared.counters import Counters
 from echod.shared.terms import ServiceTerms, Timeouts
 from echod.systemd.fdstore import DescriptorStore
