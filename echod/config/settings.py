@@ -39,7 +39,8 @@ class LimitSettings(BaseModel):
         default=60.0, description="Reset a connection whose client acknowledges nothing for this long; 0 disables it."
     )
     drain_timeout: types.Drain = Field(
-        default=5.0, description="Time allowed at shutdown to echo what has already arrived; 0 allows none."
+        default=5.0,
+        description="Time allowed at shutdown for clients to finish; then connections are reset; 0 allows none.",
     )
     keepalive: types.Keepalive = Field(
         default=7200.0,

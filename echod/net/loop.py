@@ -21,6 +21,8 @@ from collections.abc import Callable
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+NOTHING = 0
+"""Watch a descriptor for its failure only; for `Loop.rewatch`."""
 
 _BATCH = 256
 """Most descriptors served before the timers are; each wait allocates 12 bytes for each of them."""
@@ -100,7 +102,7 @@ class Timers:
 
 
 class Poller(selectors.EpollSelector):
-    """`selectors.EpollSelector`, with two methods that a server needs in addition."""
+    """`selectors.EpollSelector`, with three methods that a server needs in addition."""
 
     def register_exclusive(self, fd: int) -> None:
         """Watch a listening descriptor that other processes watch too: a connection wakes one of them, not all.
@@ -109,6 +111,17 @@ class Poller(selectors.EpollSelector):
         """
         self._selector.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # type: ignore[attr-defined]
         self._fd_to_key[fd] = selectors.SelectorKey(fd, fd, READ, None)  # type: ignore[attr-defined]
+
+    def change(self, fd: int, events: int) -> None:
+        """Watch a registered descriptor for other events; raises OSError, and then changes nothing.
+
+        `modify` would forget a descriptor for which epoll_ctl(2) fails, and leave it registered in the kernel.
+        """
+        key = self._fd_to_key[fd]  # type: ignore[attr-defined]
+        if events != key.events:
+            mask = (select.EPOLLIN if events & READ else 0) | (select.EPOLLOUT if events & WRITE else 0)
+            self._selector.modify(fd, mask)  # type: ignore[attr-defined]
+            self._fd_to_key[fd] = key._replace(events=events)  # type: ignore[attr-defined]
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """The descriptors that are ready, as epoll_wait(2) returns them; `timeout` in seconds.
@@ -149,7 +162,7 @@ class Loop:
 
     def rewatch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
         """Change the events of a watched descriptor, or only its callback, which costs no system call."""
-        self._poller.modify(fd, events)
+        self._poller.change(fd, events)
         (self._added if fd in self._added else self._callbacks)[fd] = callback
 
     def unwatch(self, fd: int) -> None:

@@ -10,7 +10,7 @@ can be read on one page, and so that any other transition raises an error.
     REPLACING     The pool hands its connections to another pool, which starts once the last old worker has exited.
     ASKING        A restart was requested; systemd is asked whether it stores the queue for it.  All are served.
     HANDING_OVER  The pool hands its connections to the next echod, through a queue in systemd's descriptor store.
-    DRAINING      The workers echo what has arrived, then exit.  None is replaced.
+    DRAINING      The workers serve their clients until these are quiet, then exit.  None is replaced.
     STOPPED       No worker is left.
 
 What signals do:

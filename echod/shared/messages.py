@@ -24,7 +24,7 @@ READY = b"ready"
 """The worker accepts connections."""
 
 DRAIN = b"drain"
-"""Echo what has arrived, then exit.  First accept the connections in the kernel's queues, since no successor will."""
+"""Serve each client until it is quiet, then exit.  First accept what is in the kernel's queues: no successor will."""
 
 DRAIN_ONLY_CLIENTS = b"drain only clients"
 """As DRAIN, but leave the connections in the kernel's queues to a successor, which gets the listening sockets."""

@@ -198,7 +198,10 @@ class Worker:
 
     def _cut(self, now: float) -> None:
         for session in list(self._sessions.values()):
-            session.abort("cut")
+            try:
+                session.cut()
+            except OSError as error:
+                session.on_bug(error)
 
     def _on_tick(self, now: float) -> None:
         self._count()
@@ -219,12 +222,11 @@ class Worker:
         self._row.bytes_live = live
 
     def _on_bug(self, fd: int, error: Exception) -> None:
-        """A bug in a session ends that connection; any other ends the worker, which the parent replaces."""
+        """An error in a session ends that connection; any other ends the worker, which the parent replaces."""
         session = self._sessions.get(fd)
         if session is None:
             raise error
-        self._events.bug_of(error)
-        session.abort("bug")
+        session.on_bug(error)
 
 
 def enter(parent: int, name: bytes, ignored: Iterable[signal.Signals]) -> None:

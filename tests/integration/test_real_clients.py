@@ -1,8 +1,10 @@
 """echod and the clients that people have: netcat in its variants, socat, and a load balancer's health checks."""
 
+import contextlib
 import hashlib
 import random
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -51,6 +53,27 @@ def test_byte_for_byte(served: tuple[Daemon, Path], client: str) -> None:
         while block := process.stdout.read(1 << 18):
             received.update(block)
     assert (process.returncode, received.digest()) == (0, sent)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_stop_cuts_no_transfer(tmp_path: Path, client: str) -> None:
+    """If echod is stopped during ten transfers of 3 MB, each of them comes back whole."""
+    data = random.Random(1).randbytes(3_000_000)
+    (tmp_path / "data").write_bytes(data)
+    command = have(*CLIENTS[client])
+    with Daemon("--host", "127.0.0.1", "--limits-drain-timeout", "1h") as daemon, contextlib.ExitStack() as stack:
+        target = [f"tcp:127.0.0.1:{daemon.port}"] if client == "socat" else ["127.0.0.1", str(daemon.port)]
+        processes = []
+        for number in range(10):
+            source = stack.enter_context((tmp_path / "data").open("rb"))
+            output = stack.enter_context((tmp_path / str(number)).open("wb"))
+            processes.append(subprocess.Popen(["timeout", "60", *command, *target], stdin=source, stdout=output))
+        daemon.wait_for("connection_opened", 10)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert [process.wait() for process in processes] == [0] * 10
+        assert daemon.read_to_end() == 0
+        assert {event["reason"] for event in daemon.of("connection_closed")} == {"eof"}
+    assert all((tmp_path / str(number)).read_bytes() == data for number in range(10))
 
 
 def test_health_checks_leave_no_trace(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a daemon stops: what has arrived is echoed, no new connection is accepted, and nothing is left."""
+"""How a daemon stops: transfers are finished, no new connection is accepted, and nothing is left."""
 
 import contextlib
 import fcntl
@@ -45,6 +45,12 @@ def fill(fd: int) -> None:
 def children(pid: int) -> str:
     """The processes that a process has started (proc_pid_task(5))."""
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+
+
+def send_and_get_for_ever(sock: socket.socket) -> None:
+    """Send message after message; an end of file fails the test."""
+    while True:
+        send_and_get(sock, b"and on and on")
 
 
 def assert_cut(sock: socket.socket) -> None:
@@ -136,20 +142,49 @@ def test_accept_queue_is_served() -> None:
         assert daemon.of("stopped")[0]["clients_total"] == len(clients)
 
 
-def test_idle_client_is_closed_properly() -> None:
-    """An idle client sees the end, may go on sending without a reset, and no new connection is accepted."""
+@pytest.mark.parametrize("address", [0, 1], ids=["tcp", "unix"])
+def test_transfer_is_finished(tmp_path: Path, address: int) -> None:
+    """A client whose bytes keep arriving is served until it ends its side; no new connection is accepted meanwhile."""
+    hosts = ("--host", "127.0.0.1", "--host", f"unix:{tmp_path}/s")
+    with Daemon(*hosts, "--limits-drain-timeout", "1h") as daemon, daemon.connect(daemon.addresses[address]) as client:
+        send_and_get(client, b"before")
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("draining")
+        for _ in range(100):
+            send_and_get(client, os.urandom(30_000))
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            daemon.connect(daemon.addresses[address])
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+        assert daemon.read_to_end() == os.EX_OK
+        closed = daemon.of("connection_closed")[0]
+        assert (closed["reason"], closed["bytes_received"], closed["bytes_sent"]) == ("eof", 3_000_006, 3_000_006)
+
+
+def test_transfer_that_takes_too_long() -> None:
+    """A client whose bytes still arrive at the end of `drain_timeout` is reset, and sees no end of file before that."""
+    with Daemon("--limits-drain-timeout", "300ms") as daemon, daemon.connect() as client:
+        daemon.process.send_signal(signal.SIGTERM)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            send_and_get_for_ever(client)
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("connection_closed")[0]["reason"] == "cut"
+
+
+def test_client_that_sends_after_the_end() -> None:
+    """Bytes that arrive after a quiet client was sent the end are not echoed: the connection is reset, and logged."""
     with Daemon(faults=[faults.lingers_long()]) as daemon, daemon.connect() as client:
         send_and_get(client, b"all of it")
         daemon.process.send_signal(signal.SIGTERM)
         assert client.recv(1) == b""
         with pytest.raises(ConnectionRefusedError):
             daemon.connect()
-        client.sendall(b"into the void")
-        wait_until_arrived(client)
-        client.sendall(b"and again")
-        client.close()
+        client.sendall(b"too late")
         assert daemon.read_to_end() == os.EX_OK
-        assert daemon.of("connection_closed")[0]["reason"] == "drained"
+        closed = daemon.of("connection_closed")[0]
+        assert (closed["reason"], closed["bytes_received"], closed["bytes_sent"]) == ("late", 17, 9)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall(b"more")
 
 
 def test_client_that_stays_after_the_end() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from echod.net.loop import READ, WRITE, Loop, Timer, Timers
+from echod.net.loop import NOTHING, READ, WRITE, Loop, Timer, Timers
 from tests.unit.hand_loop import DEADLINE, raises
 
 EPOLLEXCLUSIVE = 1 << 28
@@ -70,6 +71,36 @@ def test_rewatch_changes_what_is_waited_for(loop: Loop) -> None:
         loop.rewatch(here.fileno(), READ, lambda: called.append("read again"))
         once(loop)
         assert called == ["write", "read again"]
+
+
+def test_rewatch_for_nothing(loop: Loop) -> None:
+    """A descriptor that is watched for nothing is ready only once it has failed."""
+    here, there = socket.socketpair()
+    with here:
+        called: list[str] = []
+        loop.watch(here.fileno(), WRITE, lambda: called.append("ready"))
+        loop.rewatch(here.fileno(), NOTHING, lambda: called.append("failed"))
+        there.send(b"x")
+        assert not loop.turn(0)
+        there.close()
+        once(loop)
+        assert called == ["failed"]
+
+
+def test_rewatch_that_fails(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If epoll_ctl(2) has no memory, the descriptor is watched as before, and can be unwatched."""
+    here, there = socket.socketpair()
+    with here, there:
+        called: list[str] = []
+        loop.watch(here.fileno(), WRITE, lambda: called.append("write"))
+        with closing(select.epoll()) as another, monkeypatch.context() as patch:
+            patch.setattr(loop._poller, "_selector", another)  # which does not know the descriptor, so that it fails
+            with pytest.raises(FileNotFoundError):
+                loop.rewatch(here.fileno(), READ, lambda: called.append("read"))
+        once(loop)
+        loop.unwatch(here.fileno())
+        assert not loop.turn(0)
+        assert called == ["write"]
 
 
 def test_an_error_is_an_event_whatever_is_waited_for(loop: Loop) -> None:

@@ -10,13 +10,15 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from typing import NoReturn
 
 import pytest
 
 from echod.handover.state import Connection, ConnectionState
 from echod.log.events import LogOptions
 from echod.shared.terms import Timeouts
+from echod.worker.quiet import SILENCE
 from echod.worker.session import TRANSITIONS, Session, State
 from tests.unit.events import Recorder, recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
@@ -104,6 +106,11 @@ class Served:
                 quiet = 0 if self.loop.turn(0) else quiet + 1
         self.client.settimeout(DEADLINE)
 
+    def drain(self) -> None:
+        """Drain the session until its client is quiet."""
+        self.session.drain()
+        self.loop.pass_time(SILENCE)
+
     def reason(self) -> str:
         """The reason logged for the end, which was logged once, and passed to the owner once."""
         assert self.closed == 1
@@ -169,18 +176,121 @@ def test_broken(stack: ExitStack, number: int, reason: str) -> None:
 
 
 def test_idle(stack: ExitStack) -> None:
-    """An idle client gets end of file; its input is discarded until it closes its side too."""
+    """An idle client gets end of file, and the session lingers until the client closes its side too."""
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE - 1)
     assert served.closed == 0
     served.loop.pass_time(1)
     assert served.client.recv(1) == b""
-    served.client.sendall(b"too late")
-    served.loop.turn()
     served.client.close()
     served.loop.until(lambda: served.closed > 0)
     assert served.reason() == "idle"
+
+
+def test_bytes_that_have_just_arrived(stack: ExitStack) -> None:
+    """A client whose bytes have arrived, and merely were not read in time, is not idle."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.client.sendall(b"just in time")
+    served.session._look(served.loop.now + IDLE)
+    assert served.session._state is State.READING
+    served.session.abort("cut")
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["at once", "when the time to linger is over"])
+def test_late(stack: ExitStack, noticed: bool) -> None:
+    """Bytes that arrive after the server has ended its side lead to a reset; the event counts them as received."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.loop.pass_time(IDLE)
+    served.client.sendall(b"too late")
+    if noticed:
+        served.loop.until(lambda: served.closed > 0)
+    else:
+        served.session._on_timer(served.loop.now)
+    closed = served.told.objects()[-1]
+    assert (closed["reason"], closed["bytes_received"], closed["bytes_sent"]) == ("late", 13, 5)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        served.client.sendall(b"more")
+
+
+def without_memory(served: Served, name: str, number: int, times: int) -> None:
+    """Have the socket's method of that name fail that many times, as seen by the relay."""
+    sock, failures = served.session.sock, iter(range(times))
+
+    class Failing:
+        def __getattr__(self, method: str) -> Callable[[memoryview], int]:
+            if method == name and next(failures, None) is not None:
+                raise OSError(number, os.strerror(number))
+            return getattr(sock, method)  # type: ignore[no-any-return]
+
+    served.session._relay._sock = Failing()
+
+
+@pytest.mark.parametrize("name", ["recv_into", "send"])
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM])
+def test_no_memory(stack: ExitStack, name: str, number: int) -> None:
+    """A call that fails for lack of memory is repeated a little later; the client gets every byte."""
+    served = Served(stack)
+    without_memory(served, name, number, 3)
+    served.client.sendall(b"first and last")
+    served.client.shutdown(socket.SHUT_WR)
+    waits = 0
+    while not served.closed:
+        served.loop.settle()
+        if not served.closed:
+            assert served.loop.due_in() == pytest.approx(0.1)
+            waits += 1
+            served.loop.pass_time(0.1)
+    assert (served.reason(), waits) == ("eof", 3)
+    assert served.drain_client() == len(b"first and last")
+
+
+def test_no_memory_for_too_long(stack: ExitStack) -> None:
+    """If there is no memory for the whole stall time-out, the client is reset."""
+    served = Served(stack)
+    without_memory(served, "send", errno.ENOBUFS, 1_000_000)
+    served.client.sendall(b"hello")
+    served.loop.turn()
+    for _ in range(5):
+        served.loop.pass_time(STALL / 4)
+        served.loop.settle()
+    assert served.reason() == "stalled"
+    with pytest.raises(ConnectionResetError):
+        served.drain_client()
+
+
+def test_reset_while_there_is_no_memory(stack: ExitStack) -> None:
+    """A connection that fails while it waits for memory is closed at once."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.on_broken(OSError(errno.ENOBUFS, "no memory"))
+    served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "reset"
+
+
+def fail(*_: object) -> NoReturn:
+    """A system call for which the kernel has no memory."""
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize(
+    "action", [lambda served: served.loop.pass_time(IDLE), Served.stuff], ids=["timer", "callback"]
+)
+def test_no_memory_for_epoll(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, action: Callable[[Served], None]
+) -> None:
+    """If epoll_ctl(2) has no memory, in a timer or in a callback, this connection is reset, and the loop goes on."""
+    served = Served(stack)
+    served.echo(b"hello")
+    monkeypatch.setattr(served.loop, "_on_bug", lambda fd, error: served.session.on_bug(error))
+    monkeypatch.setattr(served.loop._poller, "change", fail)
+    with suppress(ConnectionResetError):
+        action(served)
+    assert served.reason() == "error"
 
 
 def test_each_byte_restarts_the_idle_time_out(stack: ExitStack) -> None:
@@ -297,7 +407,7 @@ def end_client(served: Served) -> None:
 TO_REACH: dict[State, Callable[[Served], None]] = {
     State.READING: lambda served: None,
     State.WRITING: Served.stuff,
-    State.LINGERING: lambda served: served.session.drain(),
+    State.LINGERING: Served.drain,
     State.CLOSED: lambda served: served.session.abort("cut"),
 }
 """The steps that bring a new session to each state, and from there to each next one."""
@@ -337,45 +447,82 @@ def test_abort(stack: ExitStack) -> None:
         served.client.recv(1)
 
 
-def test_abort_after_the_end(stack: ExitStack) -> None:
-    """After the server has closed its side an abort sends no reset, because the echo is complete."""
+def test_cut_after_the_end(stack: ExitStack) -> None:
+    """After the server has closed its side the time for draining changes nothing, because the echo is complete."""
     served = Served(stack)
     served.echo(b"hello")
+    served.drain()
+    served.session.cut()
+    assert served.reason() == "drained"
+    assert served.client.recv(1) == b""
+
+
+def test_drain_a_quiet_client(stack: ExitStack) -> None:
+    """A drained client that is quiet already gets end of file at once; a second drain changes nothing."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.loop.pass_time(SILENCE)
     served.session.drain()
-    served.session.abort("cut")
+    served.session.drain()
+    assert served.client.recv(1) == b""
+    served.client.close()
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "drained"
+
+
+def test_drain_a_busy_client(stack: ExitStack) -> None:
+    """A drained client is served while its bytes keep arriving, and gets end of file `SILENCE` after the last."""
+    served = Served(stack)
+    served.session.drain()
+    for _ in range(5):
+        served.echo(b"not yet finished")
+        served.loop.pass_time(SILENCE * 0.9)
+    assert served.session._state is State.READING
+    served.loop.pass_time(SILENCE * 0.1)
+    assert served.client.recv(1) == b""
+    served.session.cut()
+    assert served.reason() == "drained"
+
+
+def test_drain_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
+    """A client is not quiet while its kernel has not acknowledged the echo, however long that takes."""
+    served = Served(stack, unix=True)
+    served.client.sendall(b"hello")
+    served.loop.turn()
+    served.session.drain()
+    for _ in range(5):
+        served.loop.pass_time(SILENCE)
+        assert served.session._state is State.READING
+    assert served.client.recv(5) == b"hello"
+    served.loop.pass_time(SILENCE * 0.9)
+    served.loop.pass_time(SILENCE * 0.2)
+    assert served.client.recv(1) == b""
+    served.session.cut()
+    assert served.reason() == "drained"
+
+
+def test_cut_a_busy_client(stack: ExitStack) -> None:
+    """If the time for draining ends before the client is quiet, it gets a reset, and no end of file before that."""
+    served = Served(stack)
+    served.session.drain()
+    served.echo(b"not yet finished")
+    served.session.cut()
     assert served.reason() == "cut"
-    assert served.client.recv(1) == b""
+    with pytest.raises(ConnectionResetError):
+        served.client.recv(1)
 
 
-def test_drain_with_nothing_owed(stack: ExitStack) -> None:
-    """A drained client with no bytes due gets end of file at once; a second drain changes nothing."""
-    served = Served(stack)
-    served.echo(b"hello")
+def test_cut_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
+    """A client that only has not acknowledged its echo when the time for draining ends gets all of it, and the end."""
+    served = Served(stack, unix=True)
+    served.client.sendall(b"hello")
+    served.loop.turn()
     served.session.drain()
-    served.session.drain()
-    assert served.client.recv(1) == b""
-    served.client.close()
-    served.loop.until(lambda: served.closed > 0)
+    served.loop.pass_time(SILENCE)
+    served.session.cut()
     assert served.reason() == "drained"
-
-
-@pytest.mark.parametrize("chunk_size", [1, 7, 1 << 16])
-@pytest.mark.parametrize("before", [b"", b"hello"])
-def test_drain_with_bytes_unread(stack: ExitStack, chunk_size: int, before: bytes) -> None:
-    """A drained client gets the bytes that had arrived by then, in any chunks, and none that arrive later."""
-    served = Served(stack, unix=True, chunk_size=chunk_size)
-    if before:
-        served.echo(before)
-    served.client.sendall(b"arrived")
-    served.session.drain()
-    served.loop.until(lambda: served.session.bytes_echoed == len(before + b"arrived"))
-    served.client.sendall(b"late")
-    served.loop.settle()
-    assert served.client.recv(100) == b"arrived"
-    assert served.client.recv(100) == b""
-    served.client.close()
-    served.loop.until(lambda: served.closed > 0)
-    assert served.reason() == "drained"
+    assert served.client.recv(100) == b"hello"
+    assert served.client.recv(1) == b""
 
 
 def test_drain_with_the_first_bytes_unread(stack: ExitStack) -> None:
@@ -396,7 +543,7 @@ def test_the_hot_path(stack: ExitStack) -> None:
 
 
 def test_drain_while_blocked(stack: ExitStack) -> None:
-    """A client drained while its echo waits for room gets all bytes that had arrived, and then end of file."""
+    """A client drained while its echo waits for room gets all of it, and then end of file."""
     served = Served(stack, unix=True)
     served.stuff()
     served.session.drain()
@@ -407,7 +554,7 @@ def test_drain_while_blocked(stack: ExitStack) -> None:
         count, ended = count + len(data), not data
         served.loop.settle()
     assert count == served.session.bytes_echoed
-    assert served.reason() in ("drained", "eof")
+    assert served.reason() == "eof"
 
 
 def test_drain_after_a_reset(stack: ExitStack) -> None:
@@ -419,7 +566,9 @@ def test_drain_after_a_reset(stack: ExitStack) -> None:
     poll = select.poll()
     poll.register(served.session.fd, 0)
     assert poll.poll(DEADLINE * 1000)
+    served.loop.pass_time(0)  # the timer below must not be the first to move the clock
     served.session.drain()
+    served.session._linger("drained")
     assert served.reason() == "reset"
 
 
@@ -427,7 +576,7 @@ def test_reset_while_lingering(stack: ExitStack) -> None:
     """A reset after the server has closed its side does not change the reason."""
     served = Served(stack)
     served.echo(b"hello")
-    served.session.drain()
+    served.drain()
     served.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     served.client.close()
     served.loop.until(lambda: served.closed > 0)
@@ -528,22 +677,21 @@ class TestRenew:
         """New terms do not change the time to linger."""
         served = Served(stack)
         served.echo(b"hello")
-        served.session.drain()
+        served.drain()
         served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
         served.loop.pass_time(LINGER)
         assert served.reason() == "drained"
 
     def test_while_draining(self, stack: ExitStack) -> None:
-        """While draining, exactly the bytes that had arrived are still echoed, in any chunks."""
-        served = Served(stack, unix=True, chunk_size=2)
-        served.client.sendall(b"arrived")
+        """New terms do not change when a drained client is quiet."""
+        served = Served(stack, unix=True)
+        served.echo(b"hello")
         served.session.drain()
-        served.loop.turn()
-        served.session.renew(memoryview(bytearray(3)), TIMEOUTS)
-        served.loop.settle()
-        assert served.client.recv(100) == b"arrived"
-        assert served.client.recv(100) == b""
-        served.session.abort("cut")
+        served.session.renew(memoryview(bytearray(3)), Timeouts(math.inf, math.inf, LINGER))
+        served.echo(b"and on")
+        served.loop.pass_time(SILENCE)
+        assert served.client.recv(1) == b""
+        served.session.cut()
 
     def test_chunks_are_logged_or_not(self, stack: ExitStack) -> None:
         """The new level applies, also to a connection that was accepted before."""
@@ -635,8 +783,7 @@ class TestHandedOver:
         served.echo(b"hello")
         served.loop.pass_time(IDLE)
         successor = self.follow(served, stack)
-        successor.client.sendall(b"ignored")
-        successor.loop.settle()
+        successor.loop.pass_time(LINGER / 2)
         assert not successor.closed
-        successor.loop.pass_time(LINGER)
+        successor.loop.pass_time(LINGER / 2)
         assert successor.reason() == "idle"
