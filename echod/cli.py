@@ -92,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="echod",
         description="Echo daemon (RFC 862): sends back every byte that it receives.",
         epilog="Exit status: 0 stopped by a signal, 64 invalid command line, 69 cannot listen, 70 bug in echod, "
-        "74 cannot write to standard output, 78 invalid configuration.",
+        "71 the system lacks a feature that echod needs, 74 cannot write to standard output, 78 invalid configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")

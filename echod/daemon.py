@@ -14,6 +14,7 @@ from echod.errors import ConfigError
 from echod.handover import queue as handover
 from echod.log.events import EventLog, LogOptions
 from echod.log.output import open_log_queue
+from echod.net import features
 from echod.net.address import endpoints
 from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
@@ -43,6 +44,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
     Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored settings to continue with.
     """
     ignore_others()
+    features.require()
     passed = listen_fds(environ)
     watchdog = watchdog_seconds(environ)
     process = Process(
@@ -73,6 +75,8 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
             for warning in change.warnings:
                 events.config_warning(problem=warning)
             options = change.terms.socket_options
+            for lack in features.lacks(options, limits_sources=change.terms.max_per_source > 0):
+                events.feature_missing(**lack._asdict())
             sockets = ListeningSockets([*adopt_listeners(activated, options), *kept], store, events)
             sockets.commit(sockets.plan(change), options)
             configuration.commit()

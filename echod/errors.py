@@ -10,6 +10,7 @@ EX_OK = os.EX_OK
 EX_USAGE = os.EX_USAGE
 EX_UNAVAILABLE = os.EX_UNAVAILABLE
 EX_SOFTWARE = os.EX_SOFTWARE
+EX_OSERR = os.EX_OSERR
 EX_IOERR = os.EX_IOERR
 EX_CONFIG = os.EX_CONFIG
 EX_INTERRUPTED = 130
@@ -42,6 +43,16 @@ class CannotListen(EchodError):
     """echod cannot listen on an address: it is in use, not permitted, unknown, or belongs to another machine."""
 
     exit_code = EX_UNAVAILABLE
+
+
+class Explained(OSError):
+    """An error of the kernel for which there are better words than its own: the cause, and a remedy."""
+
+
+class MissingFeature(EchodError):
+    """The kernel, or a sandbox, refuses a system call without which echod cannot serve."""
+
+    exit_code = EX_OSERR
 
 
 class CannotWrite(EchodError):

@@ -125,6 +125,11 @@ class EventLog:
         """The configuration is valid, but part of it may be a mistake."""
         return problem
 
+    @_event(logging.WARNING)
+    def feature_missing(self, *, feature: str, error: str, effect: str) -> str:
+        """The kernel, or a sandbox, lacks a feature that echod can do without; one event for all processes."""
+        return f"This system lacks {feature} ({error}): {effect}."
+
     @_event(logging.INFO)
     def listening(self, *, address: str, adopted: bool) -> str:
         """A socket listens on `address`; if it is `adopted`, systemd passed it."""

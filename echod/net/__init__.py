@@ -5,6 +5,7 @@
     listeners  listening sockets, opened or adopted
     check      whether listening sockets could be opened
     holders    the processes that have a listening socket
+    features   what a kernel or a sandbox may lack
     unixfile   the files of unix sockets
     sockopts   the options of a connection's socket
     tcpinfo    the kernel's counters of a connection's bytes

@@ -10,8 +10,8 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 
-from echod.errors import CannotListen
-from echod.net import address, unixfile
+from echod.errors import CannotListen, Explained
+from echod.net import address, tcpinfo, unixfile
 from echod.net.address import Endpoint
 from echod.net.sockopts import SocketOptions, set_options
 
@@ -203,8 +203,12 @@ def _adopt(fd: int) -> socket.socket:
         raise CannotListen(
             f"descriptor {fd} (LISTEN_FDS) is not a socket; pass only listening stream sockets"
         ) from error
-    ours = (sock.type, sock.proto) == (socket.SOCK_STREAM, 0 if sock.family == socket.AF_UNIX else socket.IPPROTO_TCP)
-    if ours and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    protocols = (0,) if sock.family == socket.AF_UNIX else (socket.IPPROTO_TCP, tcpinfo.IPPROTO_MPTCP)
+    if (
+        sock.type == socket.SOCK_STREAM
+        and sock.proto in protocols
+        and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
         return sock
     sock.detach()
     raise CannotListen(
@@ -265,14 +269,25 @@ def bind(sock: socket.socket, endpoint: Endpoint, port: int, *, shares: bool = F
 
     Raises OSError.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _require_option(sock, socket.SOL_SOCKET, "SO_REUSEADDR")
     if endpoint.family == socket.AF_INET6:
         # IPv4 has a socket of its own: its peers look like IPv4, and the sysctl bindv6only does not matter.
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
+        _require_option(sock, socket.IPPROTO_IPV6, "IPV6_V6ONLY")
+    if shares:
+        _require_option(sock, socket.SOL_SOCKET, "SO_REUSEPORT")
     sock.bind(endpoint.sockaddr(port))
     if endpoint.family == socket.AF_INET and _is_broadcast(endpoint.address):
-        raise OSError(errno.EDESTADDRREQ, "it is the broadcast address of a network")
+        raise Explained("it is the broadcast address of a network, to which no client can connect; use another address")
+
+
+def _require_option(sock: socket.socket, level: int, name: str) -> None:
+    """Switch an option on without which another address than the configured one could be opened, or none."""
+    try:
+        sock.setsockopt(level, getattr(socket, name), 1)
+    except OSError as error:
+        raise Explained(
+            f"this system refuses the socket option {name}: {error.strerror}; allow it in the sandbox"
+        ) from error
 
 
 def _is_broadcast(host: str) -> bool:
@@ -305,6 +320,8 @@ def explain(endpoint: Endpoint, port: int, error: OSError) -> str:
 
 def _explain(error: OSError, endpoint: Endpoint, port: int) -> str:
     """The cause of the error, and its remedy."""
+    if isinstance(error, Explained):
+        return str(error)
     match error.errno:
         case errno.EADDRINUSE if endpoint.family == socket.AF_UNIX:
             return "another program listens there; stop it (ss -lxp shows it) or choose another name"
@@ -326,7 +343,6 @@ _CAUSES = {
     errno.EEXIST: "that path is in use by a file that is not a socket; move the file or choose another path",
     errno.EACCES: "permission denied; choose a directory in which this user may create files",
     errno.EPERM: "permission denied; choose a directory in which this user may create files",
-    errno.EDESTADDRREQ: "it is the broadcast address of a network, to which no client can connect; use another address",
     errno.EADDRNOTAVAIL: "this machine does not have that address; 'ip address' lists its own",
     errno.EAFNOSUPPORT: "this kernel does not support that address family; choose an address of another family",
     errno.ENOENT: "the directory does not exist; create it first",

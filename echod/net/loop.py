@@ -12,6 +12,7 @@ descriptor ready in the same turn.  So a new callback is called from the next tu
 descriptor finds no callback.
 """
 
+import errno
 import heapq
 import math
 import select
@@ -107,9 +108,15 @@ class Poller(selectors.EpollSelector):
     def register_exclusive(self, fd: int) -> None:
         """Watch a listening descriptor that other processes watch too: a connection wakes one of them, not all.
 
-        EPOLLEXCLUSIVE, epoll_ctl(2).  `register` has no such event.
+        EPOLLEXCLUSIVE, epoll_ctl(2).  `register` has no such event.  Where the system lacks it (EINVAL), a connection
+        wakes all processes.
         """
-        self._selector.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # type: ignore[attr-defined]
+        try:
+            self._selector.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # type: ignore[attr-defined]
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._selector.register(fd, select.EPOLLIN)  # type: ignore[attr-defined]
         self._fd_to_key[fd] = selectors.SelectorKey(fd, fd, READ, None)  # type: ignore[attr-defined]
 
     def change(self, fd: int, events: int) -> None:

@@ -31,17 +31,56 @@ class SocketOptions:
     stall: float
 
 
+class _Lenient:
+    """Sets options on `sock`; those that the kernel or a sandbox refuses stay as they are, and get into `refused`.
+
+    Each of the options is an improvement only: without it the connection is served all the same.  A listening socket
+    for MPTCP, for instance, has no SO_OOBINLINE.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.refused: list[tuple[int, int, OSError]] = []
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        try:
+            self._sock.setsockopt(level, option, value)
+        except OSError as error:
+            self.refused.append((level, option, error))
+
+
 def set_options(sock: socket.socket, socket_options: SocketOptions) -> None:
     """Set the options on a connection, or on a listener, from which accepted connections inherit them, tcp(7).
 
-    (The kernel's inet_csk_clone_lock copies them.)
+    (The kernel's inet_csk_clone_lock copies them.)  An option that is refused stays as it is (`refused_options`).
     """
-    if sock.family == socket.AF_UNIX:
-        return
+    if sock.family != socket.AF_UNIX:
+        _set_all(_Lenient(sock), socket_options)
+
+
+def refused_options(socket_options: SocketOptions) -> list[tuple[str, OSError]]:
+    """The names of the options that this system refuses for any connection, with the errors.
+
+    Raises OSError if no socket can be made.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        lenient = _Lenient(sock)
+        _set_all(lenient, socket_options)
+    prefixes = {socket.SOL_SOCKET: "SO_", socket.IPPROTO_TCP: "TCP_"}
+    return [
+        (
+            next(name for name, value in vars(socket).items() if name.startswith(prefixes[level]) and value == option),
+            error,
+        )
+        for level, option, error in lenient.refused
+    ]
+
+
+def _set_all(sock: _Lenient, socket_options: SocketOptions) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # For the case that the process is killed: the kernel then closes its connections, and an echo without the bytes
     # that the process had read but not sent back must not look complete.  An orderly close takes this option back.
-    reset_on_close(sock, resets=True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     # An urgent byte is data like any other, and is echoed in its place (RFC 6093 section 6).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)

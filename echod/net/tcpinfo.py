@@ -1,6 +1,8 @@
 """The bytes in a connection's two kernel queues, and the bytes that have passed through them: tcp(7), unix(7)."""
 
+import errno
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -12,6 +14,8 @@ _TCP_INFO = struct.Struct("=B119xQQ")
 """The beginning of `struct tcp_info`: the state; tcpi_bytes_acked and tcpi_bytes_received (linux/tcp.h)."""
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT = 1, 4, 5, 8
 _LOOKS = 3
+IPPROTO_MPTCP = 262
+"""`socket` has a name for it from Python 3.12 on."""
 
 
 class Ends(Enum):
@@ -49,11 +53,13 @@ def unacknowledged(fd: int) -> int:
 def passed(sock: socket.socket) -> Passed | None:
     """The bytes that have passed; None for a unix socket, since the kernel counts them for TCP only.
 
+    Also None for a connection by MPTCP, of whose paths the kernel counts only the first.
+
     The bytes read are those that have arrived minus those unread; the bytes written are those acknowledged plus those
     still in the queue.  The order of the queries is such that bytes which arrive or are acknowledged meanwhile can only
     make bytes look due; so that result is checked again.  Raises OSError if the kernel does not answer.
     """
-    if sock.family == socket.AF_UNIX:
+    if sock.family == socket.AF_UNIX or sock.proto == IPPROTO_MPTCP:
         return None
     found = _look(sock)
     for _ in range(_LOOKS - 1):
@@ -74,13 +80,21 @@ def owes(sock: socket.socket) -> bool:
 
 def _look(sock: socket.socket) -> Passed:
     inbound = unread(sock.fileno())
-    state, acked, arrived = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    state, acked, arrived = _TCP_INFO.unpack(_info(sock))
     outbound = unacknowledged(sock.fileno())
     ends = _ENDS.get(state, Ends.NONE)
     # The end of a side, received or acknowledged, counts as a byte.
     read = arrived - inbound - (ends is Ends.OURS)
     written = acked + outbound - (ends is Ends.THEIRS)
     return Passed(ends, read, written)
+
+
+def _info(sock: socket.socket) -> bytes:
+    """The part of `struct tcp_info` that has the counters; raises OSError if this kernel's is shorter."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    if len(info) < _TCP_INFO.size:
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+    return info
 
 
 _ENDS = {

@@ -31,13 +31,12 @@ CALM = 2.0
 REFUSALS_EVERY = 10.0
 """Seconds between two events about refused clients."""
 
-NO_CAPACITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""accept(2): no descriptor or no memory.  Another attempt would fail at once."""
+NO_CAPACITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM}
+"""accept(2): no descriptor or no memory, or a sandbox forbids it.  Another attempt would fail at once."""
 EMPTY = {errno.EAGAIN, errno.EINVAL}
 """accept(2): the queue is empty, or another worker that stops has shut it down."""
 GONE = {
     errno.ECONNABORTED,
-    errno.EPERM,
     errno.ENETDOWN,
     errno.EPROTO,
     errno.ENOPROTOOPT,

@@ -213,6 +213,21 @@ def ports_are_forbidden() -> None:
 
 
 @fault
+def option_is_refused(name: str, error: str) -> None:
+    """No socket may have the option of this name."""
+
+    class Without(socket.socket):
+        def setsockopt(self, level: int, option: int, *value: Any) -> None:
+            if (level, option) == refused:
+                raise _error(error)
+            super().setsockopt(level, option, *value)
+
+    levels = {"SO": socket.SOL_SOCKET, "TCP": socket.IPPROTO_TCP, "IPV6": socket.IPPROTO_IPV6}
+    refused = levels[name.partition("_")[0]], getattr(socket, name)
+    _replace(socket, socket.socket, Without)
+
+
+@fault
 def files_stay() -> None:
     """No file may be removed."""
 

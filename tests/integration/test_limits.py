@@ -161,7 +161,7 @@ def test_out_of_descriptors() -> None:
         assert daemon.of("stopped")[0]["clients_total"] == 60
 
 
-@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"])
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM"])
 def test_kernel_has_no_more(error: str) -> None:
     """When the kernel says that it has no room for a client, accepting pauses, and the client is served soon."""
     with failing_accepts(error) as (daemon, trace):
@@ -172,7 +172,7 @@ def test_kernel_has_no_more(error: str) -> None:
         assert len(daemon.of("accept_paused")) == 1
 
 
-@pytest.mark.parametrize("error", ["ECONNABORTED", "EPROTO", "EPERM", "EHOSTUNREACH", "EAGAIN"])
+@pytest.mark.parametrize("error", ["ECONNABORTED", "EPROTO", "EHOSTUNREACH", "EAGAIN"])
 def test_client_is_gone(error: str) -> None:
     """When the kernel says that a client is gone already, or that there is none, the next is served, without a pause
     or a word."""

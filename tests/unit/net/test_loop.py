@@ -466,3 +466,13 @@ def test_a_timer_that_raises_does_not_cancel_the_others() -> None:
         timers.run_due(1)
     assert called == [1]
     assert timers.wait(1) is None
+
+
+def test_a_kernel_that_cannot_share_exclusively(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses EPOLLEXCLUSIVE (EINVAL, here for a mask that it never takes), all processes wake."""
+    monkeypatch.setattr(select, "EPOLLEXCLUSIVE", EPOLLEXCLUSIVE | select.EPOLLONESHOT)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        loop.watch_exclusive(listener.fileno(), loop.stop)
+        with socket.create_connection(listener.getsockname()):
+            loop.run()
+        loop.unwatch(listener.fileno())

@@ -89,3 +89,26 @@ def test_owes_on_an_ended_side(tcp: Pair) -> None:
     _, sock = tcp
     sock.shutdown(socket.SHUT_WR)
     assert tcpinfo.owes(sock)
+
+
+def test_a_kernel_without_the_counters(tcp: Pair) -> None:
+    """A kernel whose `struct tcp_info` is shorter has no counters, so there is an error and no guess."""
+
+    class Old(socket.socket):
+        def getsockopt(self, *arguments: int) -> bytes:  # type: ignore[override]
+            value = super().getsockopt(*arguments)
+            assert isinstance(value, bytes)
+            return value[:104]
+
+    with Old(fileno=os.dup(tcp[1].fileno())) as sock, pytest.raises(OSError, match="Protocol not available"):
+        tcpinfo.owes(sock)
+
+
+def test_mptcp_has_counters_of_one_path_only() -> None:
+    """Bytes count as due on a connection by MPTCP."""
+    try:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, tcpinfo.IPPROTO_MPTCP)
+    except OSError:
+        pytest.skip("this kernel has no MPTCP")
+    with listener:
+        assert tcpinfo.owes(listener)
