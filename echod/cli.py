@@ -14,7 +14,16 @@ from echod.config.names import nearest
 from echod.config.settings import Key, Settings, as_toml, keys
 from echod.config.sources import DEFAULT_FILE, Loaded, load
 from echod.daemon import open_events, serve
-from echod.errors import EX_INTERRUPTED, EX_OK, EX_SOFTWARE, CannotListen, CannotWrite, EchodError, UsageError
+from echod.errors import (
+    EX_HANDED_OVER,
+    EX_INTERRUPTED,
+    EX_OK,
+    EX_SOFTWARE,
+    CannotListen,
+    CannotWrite,
+    EchodError,
+    UsageError,
+)
 from echod.log.events import EventLog
 from echod.log.output import goes_to_journal
 from echod.net.address import Endpoint, resolve, without_covered
@@ -55,13 +64,13 @@ def run(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         _look(arguments, read())
         return EX_OK
     try:
-        serve(read, environ)
+        handed_over = serve(read, environ)
     except EchodError as error:
         # In the status as well: once the next start is scheduled, `systemctl status` shows no older log entries.
         with contextlib.closing(Notifier(environ)) as notifier:
             notifier.status(status.failure(error.problems))
         raise
-    return EX_OK
+    return EX_HANDED_OVER if handed_over else EX_OK
 
 
 def _look(arguments: argparse.Namespace, loaded: Loaded) -> None:
@@ -92,7 +101,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="echod",
         description="Echo daemon (RFC 862): sends back every byte that it receives.",
         epilog="Exit status: 0 stopped by a signal, 64 invalid command line, 69 cannot listen, 70 bug in echod, "
-        "71 the system lacks a feature that echod needs, 74 cannot write to standard output, 78 invalid configuration.",
+        "71 the system lacks a feature that echod needs, 74 cannot write to standard output, "
+        "75 handed over to the next echod, 78 invalid configuration.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"echod {__version__}")

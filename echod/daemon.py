@@ -38,8 +38,10 @@ _STDIN = 0
 _STDERR = 2
 
 
-def serve(read: Read, environ: MutableMapping[str, str]) -> None:
+def serve(read: Read, environ: MutableMapping[str, str]) -> bool:
     """Serve until stopped, by the settings that `read` returns, at the start and at each reload.
+
+    Returns whether sockets were left to a successor, which systemd has to start.
 
     Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored settings to continue with.
     """
@@ -93,7 +95,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> None:
                 manager = ServiceManager(notifier, store, watchdog, hangup_stops=at_terminal)
                 refused = failure(problems) if problems else ""
                 supervisor = Supervisor(change, refused, configuration, sockets, manager, events)
-        supervisor.run(taken_over.connections)
+        return supervisor.run(taken_over.connections)
 
 
 def _read(configuration: Configuration, stored: Loaded | None, process: Process) -> tuple[Found, Sequence[str]]:

@@ -12,6 +12,13 @@ EX_UNAVAILABLE = os.EX_UNAVAILABLE
 EX_SOFTWARE = os.EX_SOFTWARE
 EX_OSERR = os.EX_OSERR
 EX_IOERR = os.EX_IOERR
+EX_HANDED_OVER = os.EX_TEMPFAIL
+"""Sockets, and usually connections, were left to a successor, which the service manager has to start.
+
+A status of its own, which the unit lists in RestartForceExitStatus=: after a SIGTERM that systemd did not send, 0 would
+be a stop, and systemd would drop what it stores.  Every hand-over has this status, because echod cannot know which
+SIGTERM came from systemd, and systemd does not need it during `systemctl restart`.
+"""
 EX_CONFIG = os.EX_CONFIG
 EX_INTERRUPTED = 130
 """The status that a shell reports for a program ended by SIGINT."""

@@ -125,7 +125,7 @@ fill_daemon() {
     rm -rf "$1"/*.dist-info/licenses
     find "$1" -path '*.dist-info/*' -type f ! -name METADATA ! -path '*/sboms/*' -delete
     put_modules "$1/echod" ! -path './client/*'
-    for name in announce-restart ask-reload back-off; do
+    for name in announce-stop ask-reload back-off; do
         install -m 755 "$source/packaging/systemd/$name" "$1"
     done
 }

@@ -1,7 +1,7 @@
 """The states of the parent, and every transition between them.
 
-The parent is in one of nine states.  `Supervisor` acts; this module only lists the possible transitions, so that they
-can be read on one page, and so that any other transition raises an error.
+The parent is in one of nine states.  `Supervisor` acts; this module only lists the possible transitions and the
+requests, so that they can be read on one page, and so that any other transition raises an error.
 
     STARTING      The pool's workers have been forked; not all of them accept yet.
     SERVING       Every worker accepts, and serves by the settings in effect.
@@ -19,18 +19,31 @@ What signals do:
   again, because files may have changed after they were read; once echod stops, the request is discarded.  In READING it
   waits too: if each SIGHUP started another reading, a series of them would never be answered.  At a terminal SIGHUP
   stops echod, because closing the terminal sends it (termios(3)).
-- SIGUSR2 announces that the next SIGTERM is the first half of a restart.  The unit's ExecStop= sends it.
-- SIGTERM and SIGINT stop echod: DRAINING, or ASKING if this is a restart.  If systemd then refuses to store
-  descriptors, DRAINING follows, else HANDING_OVER: an answer that is late is not a refusal.  In READING the child
-  process is killed, and the reload ends without an event.  In REPLACING the stop waits until the new pool has the
-  connections.  systemd runs no ExecStop= for a service that is starting or reloading, so a SIGTERM outside SERVING
-  counts as a restart if there is a descriptor store: a restart is the more frequent case, and if it was a stop,
-  connections are reset instead of closed in order.
+- SIGTERM means that a successor follows: ASKING, then HANDING_OVER unless systemd refuses to store descriptors; an
+  answer that is late is no refusal.  It means a stop, DRAINING, if that was announced, after a refusal, and without a
+  service manager.
+- SIGURG announces that the next SIGTERM is a stop.  The unit's ExecStop= sends it if the queued job is one.
+- SIGINT stops echod: DRAINING.
+- In READING these two kill the child process, and the reload ends without an event.  In REPLACING they wait until the
+  new pool has the connections.
 - A second SIGTERM or SIGINT kills the workers without waiting for them to drain; in ASKING once systemd has answered.
   In REPLACING it kills the old pool; the new one still starts, with the connections that are left, is stopped like any
-  other, and is killed too.
+  other, and is killed too.  But if the first signal began a hand-over, another SIGTERM changes nothing: `systemctl
+  restart` may follow a `kill -TERM`.
 - SIGQUIT logs the state, and changes nothing.
 - Other signals are ignored, or keep their default action (`signals.DEFAULT`).
+
+    signal    SERVING                STARTING, READING, RELOADING   REPLACING   ASKING, HANDING_OVER   DRAINING
+    SIGHUP    READING                later                          later       nothing                nothing
+    SIGURG    recorded               recorded                       recorded    nothing                nothing
+    SIGTERM   ASKING (or DRAINING)   the same                       later       nothing                kill (or nothing)
+    SIGINT    DRAINING               DRAINING                       later       kill                   kill
+
+Why a stop is announced, and not a restart: a signal that is missing must not cost a connection.  systemd runs no
+ExecStop= for a service that is starting or reloading, `systemctl list-jobs` may fail, and `kill -TERM` has no
+ExecStop= at all.  If a stop was not announced, connections are reset instead of closed in order.  The announcement is
+SIGURG because its default action is to be ignored (signal(7)): no version of echod that does not know it, and no
+process that has not yet set its handlers, ends from it.
 
 What messages from workers do (`shared.messages`):
 
@@ -71,9 +84,9 @@ class Trigger(Enum):
     TERMS_SENT = "the new terms have been sent to the workers"
     REPLACEMENT_BEGUN = "the command to hand its connections to another pool has been sent to the pool"
     TERMS_ADOPTED = "all workers have adopted the new terms"
-    RESTART = "a stop was requested, after which another echod continues with the connections"
+    RESTART = "an end was requested, after which another echod continues with the connections"
     KEPT = "systemd stores the queue to the next echod"
-    STOP = "a stop was requested"
+    STOP = "an end was requested, or systemd stores nothing: no echod continues with the connections"
     HANDED_OVER = "all workers have handed their connections over to the next echod"
     POOL_GONE = "the last worker of a pool that ends has exited"
 
@@ -115,13 +128,18 @@ class Requests:
 
     reload: bool = False
     stop: signal.Signals | None = None
-    """The signal that requested the stop; None if there was none."""
+    """The signal that ends echod; None if there was none."""
+    stop_announced: bool = False
+    """No successor follows the next SIGTERM."""
     restart: bool = False
-    """The stop is, or will be, the first half of a restart."""
-    may_restart: bool = False
-    """The stop counts as a restart if systemd stores descriptors, though it may not have been announced as one."""
+    """The end is the first half of a restart: a successor continues with the sockets and connections."""
     kill: bool = False
-    """The stop does not wait for connections to drain."""
+    """The end does not wait for connections to drain."""
+
+    def end(self, signum: signal.Signals, *, managed: bool) -> None:
+        """Record the first signal that ends echod; `managed` says whether there is a service manager."""
+        self.stop = signum
+        self.restart = managed and signum == signal.SIGTERM and not self.stop_announced
 
 
 class Lifecycle:

@@ -14,8 +14,11 @@ from typing import NoReturn
 
 from echod.errors import EX_OK
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
-"""The signals that the parent handles (`lifecycle` says how) and workers ignore."""
+HANDLED = (signal.SIGURG, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""The signals that the parent handles (`lifecycle` says how) and workers ignore.
+
+Of several that arrive at once, the first one here is handled first: SIGURG says what the SIGTERM after it means.
+"""
 DEFAULT = frozenset(
     {
         # The kernel does not let a process ignore these.
@@ -57,7 +60,7 @@ class Signals:
     """
 
     def __init__(self, signums: Iterable[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> None:
-        self._signums = frozenset(signums)
+        self._signums = tuple(signums)
         self._on_signal = on_signal
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -65,13 +68,13 @@ class Signals:
             signal.signal(signum, _nothing)
 
     def on_readable(self) -> None:
-        """Call back for the signals that have arrived, in the order of their numbers.
+        """Call back for the signals that have arrived, in the order of `signums`.
 
         The order of arrival is unknown: of several signals at once, the kernel runs the first one's handler last.
         """
-        for number in sorted(os.read(self.fd, 512)):
-            if number in self._signums:
-                self._on_signal(signal.Signals(number))
+        arrived = [signal.Signals(number) for number in os.read(self.fd, 512) if number in self._signums]
+        for signum in sorted(arrived, key=self._signums.index):
+            self._on_signal(signum)
 
     def close(self) -> None:
         """Close the descriptors; signals that arrive from now on are ignored."""

@@ -73,8 +73,11 @@ class Supervisor:
         self._started = self._loop.now
         self._ready = False
 
-    def run(self, connections: Sequence[Connection]) -> None:
-        """Serve, beginning with these connections of an earlier echod, until echod is stopped and all is closed."""
+    def run(self, connections: Sequence[Connection]) -> bool:
+        """Serve, beginning with these connections of an earlier echod, until echod is stopped and all is closed.
+
+        Returns whether sockets were left to a successor.
+        """
         loop, log = self._loop, self._events.queue
         self._pool = self._new_pool(self._change, self._sockets.listeners, clients=len(connections))
         log.attach(loop)
@@ -93,6 +96,7 @@ class Supervisor:
             clients_refused=totals.clients_refused,
             bytes_echoed=totals.bytes_echoed,
         )
+        return self._requests.restart
 
     def on_ready(self) -> None:
         """Every worker of the pool accepts: echod is ready, or a replacement is complete."""
@@ -154,16 +158,15 @@ class Supervisor:
             self._reload_if_requested()
         elif signum == signal.SIGQUIT:
             self._log_state()
-        elif signum == signal.SIGUSR2:
-            requests.restart = True
-        elif requests.stop is not None:
-            requests.kill = True
-            self._kill_if_requested()
-        else:
-            requests.stop = signum
-            requests.may_restart = requests.restart or self._state is not State.SERVING
+        elif signum == signal.SIGURG:
+            requests.stop_announced = True
+        elif requests.stop is None:
+            requests.end(signum, managed=self._manager.notifier.connected)
             if self._state is not State.REPLACING:
                 self._stop(signum)
+        elif signum != signal.SIGTERM or not requests.restart:
+            requests.kill = True
+            self._kill_if_requested()
 
     # Reloading
 
@@ -258,12 +261,12 @@ class Supervisor:
     # Stopping
 
     def _stop(self, signum: signal.Signals) -> None:
-        """Drain the connections; or, if this may be a restart, ask systemd first whether it stores them."""
+        """Drain the connections; or, if this is a restart, ask systemd first whether it stores them."""
         if self._reading is not None:
             self._reading.abandon()
         self._close_retired()
-        if not self._requests.may_restart:
-            self._drain(signum, for_successor=False)
+        if not self._requests.restart:
+            self._drain(signum)
             return
         store, terms = self._manager.store, self._pool.terms
         self._lifecycle.on(Trigger.RESTART)
@@ -281,13 +284,14 @@ class Supervisor:
                 queue.close()
                 self._manager.store.remove(handover.STORED_AS)
                 self._handover_queue = None
-            if terms.handover and self._requests.restart:
+            if terms.handover:
                 self._events.handover_impossible(
                     problem="systemd does not store descriptors for this service"
                     if answer is Answer.REFUSED
                     else "not enough memory or descriptors for a queue"
                 )
-            self._drain(signum, for_successor=answer is not Answer.REFUSED)
+            self._requests.restart = answer is not Answer.REFUSED
+            self._drain(signum)
         else:
             self._lifecycle.on(Trigger.KEPT)
             self._end_listening(for_successor=True)
@@ -295,16 +299,16 @@ class Supervisor:
             self.on_answered()
         self._kill_if_requested()
 
-    def _drain(self, signum: signal.Signals, *, for_successor: bool) -> None:
-        """Drain the connections; a successor will accept those that wait in the kernel's queues."""
-        pool, drain = self._pool, self._pool.terms.drain
+    def _drain(self, signum: signal.Signals) -> None:
+        """Drain the connections; at a restart a successor will accept those that wait in the kernel's queues."""
+        pool, drain, restart = self._pool, self._pool.terms.drain, self._requests.restart
         self._status.stopping(drain + 3 * GRACE, hands_over=False)
-        if not for_successor:
+        if not restart:
             self._manager.store.remove(last_good.STORED_AS)
-        self._end_listening(for_successor=for_successor)
+        self._end_listening(for_successor=restart)
         self._lifecycle.on(Trigger.STOP)
         self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
-        pool.drain(messages.DRAIN_ONLY_CLIENTS if for_successor else messages.DRAIN)
+        pool.drain(messages.DRAIN_ONLY_CLIENTS if restart else messages.DRAIN)
 
     def _end_listening(self, *, for_successor: bool) -> None:
         """Close the listening sockets, unless systemd keeps them for a successor, and limit the time for the rest."""

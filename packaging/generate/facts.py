@@ -14,6 +14,7 @@ from echod.shared.counters import Totals
 # Statuses for which errors.py has no exception; one that is missing here raises KeyError.
 STATUS_WITHOUT_ERROR = {
     errors.EX_OK: "Stopped by SIGTERM, SIGINT or, at a terminal, SIGHUP; or printed the requested output.",
+    errors.EX_HANDED_OVER: "After SIGTERM, echod left its sockets to the next echod, which systemd starts at once.",
     errors.EX_SOFTWARE: "A bug; the event `bug` has its traceback.",
     errors.EX_INTERRUPTED: "Interrupted by SIGINT during the start.",
 }

@@ -3,6 +3,7 @@ passes that to the next."""
 
 import os
 import select
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,12 @@ class Store:
             self._said += [f"{name}={value}" for name, value in words.items()]
         for fd in fds:
             os.close(fd)
+
+
+def announced_stop(daemon: Daemon) -> int:
+    """Do what ExecStop= and systemd do at a stop, read all events to the last, and return the exit status."""
+    daemon.process.send_signal(signal.SIGURG)
+    return daemon.stop()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from tests.integration.daemon import (
 )
 from tests.integration.faults import COPYING, Fault, patient_with_systemd
 from tests.integration.peers import about
-from tests.integration.store import Store, storing
+from tests.integration.store import Store, announced_stop, storing
 from tests.integration.test_copies import copied
 
 HANDOVER = "echod-handover"
@@ -41,10 +41,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def leave(daemon: Daemon) -> Event:
-    """Do what systemd and ExecStop= do in the first half of a restart; returns the event of the handover."""
-    daemon.process.send_signal(signal.SIGUSR2)
-    daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.read_to_end() == os.EX_OK
+    """Do what systemd does in the first half of a restart; returns the event of the handover."""
+    assert daemon.stop() == os.EX_TEMPFAIL
     (event,) = daemon.of("handed_over")
     return event
 
@@ -98,7 +96,7 @@ def test_the_whole_life(store: Store) -> None:
             assert receive_all(client) == b""
             event = closed(third, client)
             assert not third.of("connection_opened")
-            assert third.stop() == os.EX_OK
+            assert announced_stop(third) == os.EX_OK
             (stopped,) = third.of("stopped")
     assert event["connection"] == opened["connection"]
     assert (event["bytes_received"], event["bytes_sent"], event["chunks"]) == (21, 21, 3)
@@ -302,8 +300,7 @@ def test_a_start_that_fails_keeps_them(store: Store) -> None:
 @pytest.mark.parametrize("stops", [faults.parent_stops_as_it_takes_over, faults.parent_stops_as_workers_start])
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[], Fault]) -> None:
-    """An echod that is stopped before it is ready hands over what it took over: systemd runs no ExecStop= for it, which
-    would have announced the restart."""
+    """An echod that ends before it is ready hands over what it took over."""
     with ExitStack() as clients:
         connections = []
         with store.daemon() as first:
@@ -312,7 +309,7 @@ def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[]
                 send_and_get(connections[-1], b"before")
             leave(first)
         with store.daemon("--workers", workers, wait=False, faults=[stops()]) as hasty:
-            assert hasty.read_to_end() == os.EX_OK
+            assert hasty.read_to_end() == os.EX_TEMPFAIL
             assert taken_over(hasty) == (10, 0, 0)
             assert [event["count"] for event in hasty.of("handed_over")] == [10]
         with store.daemon() as third:
@@ -324,7 +321,7 @@ def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[]
 
 @pytest.mark.parametrize("change", ["chunk_size = 1000", "workers = 2"])
 def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> None:
-    """An echod that is stopped during a reload hands over: systemd runs no ExecStop= then either."""
+    """An echod that ends during a reload hands over."""
     configuration = tmp_path / "echod.toml"
     configuration.touch()
     with store.daemon("--config", str(configuration)) as first, first.connect() as client:
@@ -337,12 +334,52 @@ def test_a_restart_into_a_reload(store: Store, change: str, tmp_path: Path) -> N
         first.process.send_signal(signal.SIGTERM)
         os.kill(first.pid, signal.SIGCONT)
         os.kill(worker, signal.SIGCONT)
-        assert first.read_to_end() == os.EX_OK
+        assert first.read_to_end() == os.EX_TEMPFAIL
         assert [event["count"] for event in first.of("handed_over")] == [1]
         with store.daemon() as second:
             assert taken_over(second) == (1, 0, 0)
             send_and_get(client, b"after")
             client.close()
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGURG, signal.SIGTERM], [signal.SIGINT]])
+def test_a_stop_is_no_restart(store: Store, signals: list[signal.Signals]) -> None:
+    """An announced stop, and SIGINT, drain silently although systemd stores descriptors."""
+    with store.daemon() as daemon, daemon.connect() as client:
+        send_and_get(client, b"served")
+        for signum in signals:
+            daemon.process.send_signal(signum)
+        assert receive_all(client) == b""
+        client.close()
+        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.of("draining")
+        assert not daemon.of("handed_over") + daemon.of("handover_impossible")
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("change", ["", "workers = 2"])
+def test_a_second_sigterm(store: Store, change: str, tmp_path: Path) -> None:
+    """Another SIGTERM loses no connection, whether echod hands them over or, first, to new workers of its own."""
+    configuration = tmp_path / "echod.toml"
+    configuration.touch()
+    with store.daemon("--config", str(configuration)) as first, first.connect() as client:
+        send_and_get(client, b"before")
+        worker = first.workers[0]
+        freeze(worker)
+        if change:
+            configuration.write_text(change)
+            first.process.send_signal(signal.SIGHUP)
+            wait_for_state(first.pid, "S")
+        for _ in range(2):
+            first.process.send_signal(signal.SIGTERM)
+            wait_for_state(first.pid, "S")
+        os.kill(worker, signal.SIGCONT)
+        assert first.read_to_end() == os.EX_TEMPFAIL
+        assert [event["count"] for event in first.of("handed_over")] == [1]
+        with store.daemon() as second:
+            send_and_get(client, b"after")
+            client.close()
+            assert taken_over(second) == (1, 0, 0)
 
 
 def test_stopped_early_without_a_store() -> None:
@@ -366,7 +403,6 @@ def test_killed_meanwhile(store: Store) -> None:
         first.wait_for("connection_opened", 2)
         hung, *more = (event["worker"] for event in first.of("connection_opened"))
         os.kill(first.workers[hung], signal.SIGSTOP)
-        first.process.send_signal(signal.SIGUSR2)
         first.process.send_signal(signal.SIGTERM)
         first.wait_for("worker_exited")
         first.process.kill()
@@ -398,7 +434,6 @@ def test_no_room(tmp_path: Path) -> None:
     """If systemd keeps no descriptors, a restart drains instead, and logs that."""
     with storing(tmp_path, room=False) as store, store.daemon() as daemon, daemon.connect() as client:
         send_and_get(client, b"served")
-        daemon.process.send_signal(signal.SIGUSR2)
         daemon.process.send_signal(signal.SIGTERM)
         assert receive_all(client) == b""
         client.close()
@@ -414,7 +449,6 @@ def test_a_manager_that_answers_late(store: Store) -> None:
         send_and_get(client, b"before")
         worker = about(first, client, "connection_opened")["worker"]
         with store.busy():
-            first.process.send_signal(signal.SIGUSR2)
             first.process.send_signal(signal.SIGTERM)
             wait_for_state(first.pid, "S")
             os.kill(first.workers[1 - worker], signal.SIGKILL)
@@ -422,7 +456,7 @@ def test_a_manager_that_answers_late(store: Store) -> None:
             send_and_get(client, b"served meanwhile")
             with first.connect() as other:
                 send_and_get(other, b"accepted meanwhile")
-        assert first.read_to_end() == os.EX_OK
+        assert first.read_to_end() == os.EX_TEMPFAIL
         assert first.of("handed_over")[0]["count"] == 1
         with store.daemon() as second:
             assert taken_over(second) == (1, 0, 0)
@@ -451,11 +485,10 @@ def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
             daemon.process.send_signal(signal.SIGHUP)
             assert daemon.wait_for("reloaded")["changed"] == ["handover"]
         send_and_get(client, b"served")
-        daemon.process.send_signal(signal.SIGUSR2)
         daemon.process.send_signal(signal.SIGTERM)
         assert receive_all(client) == b""
         client.close()
-        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.read_to_end() == os.EX_TEMPFAIL
         assert not daemon.of("handed_over") + daemon.of("handover_impossible")
         assert set(store.names()) == {"echod-listener"}
 
@@ -468,11 +501,10 @@ def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
         of_worker = {about(first, client, "connection_opened")["worker"]: client for client in clients}
         stuff(of_worker[1], first.workers[1])
         freeze(first.workers[1])
-        first.process.send_signal(signal.SIGUSR2)
         first.process.send_signal(signal.SIGTERM)
         first.wait_for("worker_exited", where=lambda event: event["worker"] == 0)
         os.kill(first.workers[1], signal.SIGKILL)
-        assert first.read_to_end() == os.EX_OK
+        assert first.read_to_end() == os.EX_TEMPFAIL
         (event,) = first.of("handed_over")
         assert (event["count"], event["left"]) == (5, 0)
         assert about(first, of_worker[1], "connection_closed")["reason"] == "worker_died"
@@ -493,12 +525,11 @@ def test_more_than_a_process_can_have(store: Store) -> None:
         clients = [stack.enter_context(first.connect()) for _ in range(20)]
         for client in clients:
             send_and_get(client, b"before")
-        first.process.send_signal(signal.SIGUSR2)
         first.process.send_signal(signal.SIGTERM)
         event = first.wait_for("handed_over")
         assert (event["count"], event["left"], event["level"]) == (8, 12, "warning")
         for client in clients:
             client.shutdown(socket.SHUT_WR)
-        assert first.read_to_end() == os.EX_OK
+        assert first.read_to_end() == os.EX_TEMPFAIL
         with store.daemon("--host", "127.0.0.1") as second:
             second.wait_for("connection_closed", 8)

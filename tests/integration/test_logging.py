@@ -44,7 +44,7 @@ def unread(
                 pass  # it has its sockets stored before
             daemon.events.append({"event": "listening", "address": address})
             yield daemon
-            assert daemon.stop() == os.EX_OK
+            assert daemon.stop(signal.SIGINT) == os.EX_OK  # SIGTERM would be a restart, for which there is no store
 
 
 @contextmanager

@@ -172,7 +172,6 @@ def test_a_restart_wins(file: Path, tmp_path: Path) -> None:
         file.write_text(THERE)
         daemon.process.send_signal(signal.SIGHUP)
         with until_gone(reader(daemon)):
-            daemon.process.send_signal(signal.SIGUSR2)
             daemon.process.send_signal(signal.SIGTERM)
             daemon.read_to_end()
         (event,) = daemon.of("handed_over")

@@ -467,11 +467,10 @@ def test_a_restart_in_the_middle(tmp_path: Path, file: Path) -> None:
             file.write_text("host = '127.0.0.2'\nworkers = 2")
             first.process.send_signal(signal.SIGHUP)
             store.wait_for("echod-listener", "echod-listener")
-            first.process.send_signal(signal.SIGUSR2)
             first.process.send_signal(signal.SIGTERM)
             wait_for_state(first.pid, "S")
             os.kill(first.workers[0], signal.SIGCONT)
-            assert first.read_to_end() == os.EX_OK
+            assert first.read_to_end() == os.EX_TEMPFAIL
             assert store.names().count("echod-listener") == 1
             with store.daemon("--config", str(file)) as second:
                 send_and_get(client, b"after")
@@ -491,11 +490,10 @@ def test_a_restart_that_takes_it_back(tmp_path: Path, file: Path) -> None:
             file.write_text("host = '127.0.0.1'")
             first.process.send_signal(signal.SIGHUP)
             wait_for_state(first.pid, "S")
-            first.process.send_signal(signal.SIGUSR2)
             first.process.send_signal(signal.SIGTERM)
             wait_for_state(first.pid, "S")
             os.kill(first.workers[0], signal.SIGCONT)
-            assert first.read_to_end() == os.EX_OK
+            assert first.read_to_end() == os.EX_TEMPFAIL
         file.write_text(both)
         with store.daemon("--config", str(file)) as second, second.connect(f"unix:{tmp_path}/echo") as client:
             send_and_get(client, b"here again")
@@ -507,19 +505,17 @@ def test_a_restart_before_it_is_ready(tmp_path: Path, file: Path) -> None:
         file.write_text("host = '127.0.0.1'")
         with store.daemon("--config", str(file)) as first:
             store.wait_for("echod-listener")
-            first.process.send_signal(signal.SIGUSR2)
-            assert first.stop() == os.EX_OK
+            assert first.stop() == os.EX_TEMPFAIL
         file.write_text("host = '127.0.0.2'")
         broken = [faults.worker_start_waits(gate.fd)]
         with store.daemon("--config", str(file), faults=broken, pass_fds=(gate.fd,), wait=False) as second:
             second.wait_for("listening")
             store.wait_for("echod-listener", "echod-listener")
             wait_for_state(second.pid, "S")
-            second.process.send_signal(signal.SIGUSR2)
             second.process.send_signal(signal.SIGTERM)
             wait_for_state(second.pid, "S")
             gate.open()
-            assert second.read_to_end() == os.EX_OK
+            assert second.read_to_end() == os.EX_TEMPFAIL
         assert "echod-listener" in store.names()
 
 
@@ -538,8 +534,7 @@ def test_the_store_follows(tmp_path: Path, file: Path) -> None:
             first.process.send_signal(signal.SIGHUP)
             first.wait_for("reloaded", 2)
             store.wait_for("echod-listener")
-            first.process.send_signal(signal.SIGUSR2)
-            assert first.stop() == os.EX_OK
+            assert first.stop() == os.EX_TEMPFAIL
             with store.daemon("--config", str(file)) as second:
                 assert second.addresses == [f"127.0.0.2:{first.port}"]
                 send_and_get(client, b"after")

@@ -46,8 +46,27 @@ def packages(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def newer(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The packages of the next version."""
-    return package.build(tmp_path_factory.mktemp("newer"), "0.2.0")
+    """The packages of the next version, which differs in everything that is no interface between versions."""
+    return package.build(tmp_path_factory.mktemp("newer"), "0.2.0", differ)
+
+
+def differ(source: Path) -> None:
+    """Change a checkout: the state of connections, what is stored, the messages to workers, a script's name."""
+    state, queue = source / "echod/handover/state.py", source / "echod/handover/queue.py"
+    package.substitute(state, "    restarts: int = 0\n", "    upgrades: int = 0\n    restarts: int = 0\n")
+    package.substitute(
+        state, "        restarts=", '        upgrades=_count(values.get("upgrades", 0)) + 1,\n        restarts='
+    )
+    package.substitute(queue, "BATCH = 252", "BATCH = 7")
+    messages, listening = source / "echod/shared/messages.py", source / "echod/parent/listening.py"
+    package.substitute(messages, 'HANDED_OVER = b"handed over"', 'HANDED_OVER = b"passed on"')
+    package.substitute(messages, '_HAND_OVER = b"hand over "', '_HAND_OVER = b"pass on "')
+    store = "        self._store.put(STORED_AS,"
+    package.substitute(listening, store, f'        self._store.put("echod-later", [0])\n{store}')
+    scripts = source / "packaging/systemd"
+    (scripts / "announce-stop").rename(scripts / "announce-end")
+    for file in (scripts / "echod.service", source / "packaging/install.sh"):
+        package.substitute(file, "announce-stop", "announce-end")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Restarts of echod on a booted system: connections stay open, and get every byte back, in order."""
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -105,6 +106,42 @@ PATIENT = "limits.drain_timeout = 100\n"
 for any machine."""
 
 
+SEED = os.environ.get("ECHOD_TEST_SEED", "0")
+
+COMMANDS = {
+    "reload": f"systemctl --no-block reload {UNIT}",
+    "restart": f"systemctl --no-block restart {UNIT}",
+    "try-restart": f"systemctl --no-block try-restart {UNIT}",
+    "daemon-reload": "systemctl daemon-reload",
+    "daemon-reexec": "systemctl daemon-reexec",
+    "kill": f"systemctl kill --kill-whom=main --signal=TERM {UNIT}",
+}
+
+
+def every_pair(things: list[str], pieces: random.Random) -> list[str]:
+    """A sequence in which each thing follows each one, itself too, just once: an Eulerian circuit (Hierholzer)."""
+    following = {thing: pieces.sample(things, len(things)) for thing in things}
+    path, circuit = [things[0]], []
+    while path:
+        if following[path[-1]]:
+            path.append(following[path[-1]].pop())
+        else:
+            circuit.append(path.pop())
+    return circuit[::-1]
+
+
+def at_once(service: Service, *steps: str | float) -> None:
+    """Run the commands without waiting for one before the next, except for the given pauses, in seconds.
+
+    Some of them fail: systemd does not answer while it executes itself again, and a process to kill may be missing.
+    A stop is repeated until systemd has accepted it.
+    """
+    commands = COMMANDS | {"stop": f"until systemctl stop {UNIT}; do sleep 0.1; done"}
+    lines = [f"sleep {step}" if isinstance(step, float | int) else f"{commands[step]} &" for step in steps]
+    no_more_jobs = f'until jobs=$(systemctl list-jobs --no-legend {UNIT}) && [ -z "$jobs" ]; do sleep 0.1; done'
+    service.machine.run("sh", "-c", "\n".join([*lines, "wait", no_more_jobs]))
+
+
 class Told:
     """The output of the clients at their end."""
 
@@ -178,20 +215,49 @@ def test_reloads_drop_nobody(service: Service) -> None:
     assert max(event["restarts"] for event in of(service, "connection_closed")) == 0
 
 
-def test_a_restart_into_a_restart_drops_nobody(service: Service) -> None:
-    """A restart during any phase of a start closes no connection, although systemd runs no ExecStop= then."""
+@pytest.mark.parametrize(("first", "pause", "second"), [("reload", 0.1, "restart"), ("restart", 0, "daemon-reexec")])
+def test_two_commands_drop_nobody(service: Service, first: str, pause: float, second: str) -> None:
+    """A restart during a reload, and a manager that executes itself again during a restart, close no connection."""
     service.machine.write(CONFIG, PATIENT)
     service.start()
-    pieces = random.Random(0)
     with exchanging(service.machine) as clients:
-        for _ in range(5):
-            first, pause = f"systemctl --no-block restart {UNIT}", pieces.uniform(0.1, 0.5)
-            service.machine.run("sh", "-c", f"{first}; sleep {pause}; systemctl restart {UNIT}")
+        for _ in range(3):
+            at_once(service, first, pause, second)
     assert clients.check() == []
 
 
+def test_commands_in_any_order_drop_nobody(service: Service) -> None:
+    """Each command after each other one, up to a second later, closes and refuses no connection."""
+    service.machine.write(CONFIG, PATIENT)
+    service.start()
+    pieces = random.Random(SEED)
+    steps = [step for command in every_pair(list(COMMANDS), pieces) for step in (command, pieces.random() ** 2)]
+    print(f"seed {SEED}: {steps}")
+    with exchanging(service.machine) as clients:
+        at_once(service, *steps)
+    assert clients.check() == []
+
+
+@pytest.mark.parametrize("first", list(COMMANDS))
+def test_a_stop_after_another_command(service: Service, first: str) -> None:
+    """A stop is a stop, up to a second after any other command: no echod starts again, and nothing stays in the store.
+
+    No client waits for an echo that never comes.
+    """
+    service.machine.write(CONFIG, PATIENT)
+    pieces = random.Random(f"{SEED} {first}")
+    for _ in range(2):
+        service.start()
+        with exchanging(service.machine) as clients:
+            at_once(service, first, pieces.random() ** 2, "stop")
+            # systemd takes the end of the ExecReload= that it kills itself for a failure.
+            assert service.show("ActiveState") in {"inactive", "failed" if first == "reload" else "inactive"}
+            assert service.show("NFileDescriptorStore") == "0"
+        assert not {"wrong", "TimeoutError"} & clients.counts.keys(), clients.counts
+
+
 def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:
-    """A restart during a reload closes no connection, although systemd runs no ExecStop= then."""
+    """A restart during a reload closes no connection."""
     service.machine.write(CONFIG, PATIENT)
     service.machine.write(NEVER_HUNG_FILE, NEVER_HUNG.read_text())
     service.configure(ExecStart=f"\nExecStart=/usr/bin/python3 -IS {NEVER_HUNG_FILE}")
@@ -272,15 +338,47 @@ def test_a_stop_ends_everything_in_good_order(machine: Machine, service: Service
     assert service.show("NFileDescriptorStore") == "3"
 
 
-def test_an_upgrade_and_a_downgrade_drop_nobody(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
-    """The restarts by an upgrade and a downgrade of the package close no connection."""
+def test_an_upgrade_and_a_downgrade(fresh: Machine, packages: list[Path], newer: list[Path]) -> None:
+    """The restarts by an upgrade and a downgrade of the package, to versions that differ, close no connection."""
     fresh.write(CONFIG, PATIENT)
     package.install(fresh, packages)
+    service = Service(fresh)
     with exchanging(fresh) as clients:
-        package.install(fresh, newer)
-        package.install(fresh, packages, "--allow-downgrades")
+        for versions, options in ((newer, ()), (packages, ("--allow-downgrades",))):
+            package.install(fresh, versions, *options)
+            (taken,) = of(service, "taken_over")
+            assert taken["count"] >= 200
+            assert (taken["forgotten"], taken["lost"]) == (0, 0)
     assert clients.check() == []
-    assert max(event["restarts"] for event in of(Service(fresh), "connection_closed")) == 2
+    assert max(event["restarts"] for event in of(service, "connection_closed")) == 2
+
+
+# A client without a unit, so that it outlives all units at a shutdown: one exchange, and how the connection ends.
+WITNESS = """
+import socket
+with socket.create_connection(("127.0.0.1", 10000), 60) as client:
+    client.sendall(b"hello")
+    assert client.recv(5) == b"hello"
+    print("begun", flush=True)
+    try:
+        print("end" if client.recv(1) == b"" else "more", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+@pytest.mark.parametrize("command", ["apt-get remove --yes echod", "systemctl poweroff"])
+def test_the_last_stops_drain(fresh: Machine, packages: list[Path], command: str) -> None:
+    """The removal of the package and the machine's shutdown end a connection in good order, without a reset."""
+    package.install(fresh, packages)
+    process = fresh.start("python3", "-c", WITNESS)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        fresh.run(*command.split(), check=False)
+        assert process.stdout.readline() == "end\n"
+    finally:
+        kill(process)
 
 
 def test_thousands_of_clients(served: Service) -> None:

@@ -49,6 +49,12 @@ def test_who_has_lived_for_ten_seconds_does_not_wait(tmp_path: Path, lived: int,
     assert delay(tmp_path, restarts=50, lived=lived) == expected
 
 
+@pytest.mark.parametrize("status", ["0", "75", "TERM"])
+def test_a_hand_over_does_not_wait(tmp_path: Path, status: str) -> None:
+    """After a SIGTERM before the daemon was ready, which systemd counts as a failure, there is no delay."""
+    assert delay(tmp_path, restarts=50, result="protocol", status=status) == ""
+
+
 def test_who_was_stopped_does_not_wait(tmp_path: Path) -> None:
     """After an orderly stop there is no delay."""
     assert delay(tmp_path, restarts=50, result="success") == ""
