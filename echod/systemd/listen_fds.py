@@ -5,6 +5,7 @@ They come from a .socket unit, or from the descriptor store, where an earlier ec
 
 import contextlib
 import os
+import re
 from collections.abc import MutableMapping, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from echod.systemd.fdstore import OURS, PROBE
 
 _FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
+_COUNT = re.compile("[0-9]{1,7}")
+"""A number of descriptors: a process cannot have more than 1,048,576 (fs.nr_open), unless root has allowed it."""
 
 
 class PassedFd(NamedTuple):
@@ -47,7 +50,7 @@ def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdecimal():
+    if pid != str(os.getpid()) or not _COUNT.fullmatch(count):
         return PassedFds([], _why_not(pid, count))
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
     if len(names) != len(fds):
@@ -68,7 +71,7 @@ def _why_not(pid: str, count: str) -> str:
     if count in ("", "0"):
         return ""
     if pid == str(os.getpid()):
-        return f"LISTEN_FDS is {count!r}, not a number, so no passed socket is used"
+        return f"LISTEN_FDS is {count!r}, not a number of descriptors, so no passed socket is used"
     process = f"process {pid}" if pid else "no process"
     return (
         f"LISTEN_FDS is set, but LISTEN_PID names {process}, not {os.getpid()} (echod), so no passed socket is used; "

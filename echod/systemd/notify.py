@@ -195,7 +195,9 @@ def watchdog_seconds(environ: MutableMapping[str, str]) -> float | None:
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1e6 if microseconds.isdecimal() and int(microseconds) else None
+    # systemd writes an unsigned number of 64 bits; anything else is not from systemd.
+    is_number = microseconds.isdecimal() and len(microseconds) <= len(str(2**64))
+    return int(microseconds) / 1e6 if is_number and int(microseconds) else None
 
 
 def _status(sentence: str) -> str:

@@ -47,7 +47,7 @@ class TestListenFds:
             ({"LISTEN_FDS": "0", "LISTEN_PID": "1"}, ""),
             ({"LISTEN_FDS": "1"}, "LISTEN_FDS is set, but LISTEN_PID names no process, not "),
             ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, "LISTEN_FDS is set, but LISTEN_PID names process 1, not "),
-            ({"LISTEN_FDS": "many", "LISTEN_PID": ME}, "LISTEN_FDS is 'many', not a number, so "),
+            ({"LISTEN_FDS": "many", "LISTEN_PID": ME}, "LISTEN_FDS is 'many', not a number of descriptors, so "),
         ],
     )
     def test_why_not(self, environ: dict[str, str], beginning: str) -> None:
