@@ -36,7 +36,9 @@ class LimitSettings(BaseModel):
         default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
     )
     stall_timeout: types.Timeout = Field(
-        default=60.0, description="Reset a connection whose client acknowledges nothing for this long; 0 disables it."
+        default=60.0,
+        description="Reset a connection whose client acknowledges nothing for this long, longer if it may read slowly; "
+        "0 disables it.",
     )
     drain_timeout: types.Drain = Field(
         default=5.0,
@@ -45,6 +47,12 @@ class LimitSettings(BaseModel):
     keepalive: types.Keepalive = Field(
         default=7200.0,
         description="Probe a connection after this much silence (TCP keepalive); 0 disables it.",
+    )
+    keepalive_interval: types.Interval = Field(
+        default=75.0, description="Time between two keepalive probes of a client that does not answer."
+    )
+    keepalive_probes: types.Probes = Field(
+        default=9, description="Number of unanswered keepalive probes that end a connection."
     )
 
 

@@ -22,7 +22,9 @@ BRACKETED = re.compile(r"\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[^][]+)?)\]")
 _CHUNK_SIZE_MAX = 16 << 20
 _WORKERS_MAX = 256
 _KEEPALIVE_MAX = 32767
-"""Seconds; TCP_KEEPIDLE takes no more (tcp(7))."""
+"""Seconds; TCP_KEEPIDLE and TCP_KEEPINTVL take no more (tcp(7))."""
+_PROBES_MAX = 127
+"""TCP_KEEPCNT takes no more."""
 _HOUR = 3600.0
 _WEEK = 7 * 24 * _HOUR
 
@@ -172,6 +174,10 @@ def _keepalive(value: Any) -> float:
     return _never(_duration(value), 1, _KEEPALIVE_MAX)
 
 
+def _interval(value: Any) -> float:
+    return _within(_duration(value), 1, _KEEPALIVE_MAX)
+
+
 def _never(seconds: float, least: float, most: float) -> float:
     """0 disables a timeout, as in systemd."""
     return INFINITY if seconds in (0, INFINITY) else _within(seconds, least, most)
@@ -261,6 +267,21 @@ Keepalive = Annotated[
         "DURATION",
         _show_duration,
     ),
+]
+Interval = Annotated[
+    float,
+    BeforeValidator(_interval),
+    ValueType(
+        f"a duration from 1s to {_KEEPALIVE_MAX}s, in seconds or with units, such as '1min 30s'",
+        "DURATION",
+        _show_duration,
+    ),
+]
+Probes = Annotated[
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=_PROBES_MAX),
+    ValueType(f"a whole number from 1 to {_PROBES_MAX}", "N"),
 ]
 Drain = Annotated[
     float,

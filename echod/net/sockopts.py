@@ -9,10 +9,6 @@ import socket
 import struct
 from dataclasses import dataclass
 
-PROBES = 9
-"""Unanswered keepalive probes after which the kernel ends a connection, the default of tcp(7)."""
-PROBE_INTERVAL = 75
-"""Seconds between two probes, the default of tcp(7).  TCP_USER_TIMEOUT must not be shorter than all probes together."""
 UNSENT_MAX = 128 << 10
 """Most bytes of an echo that the kernel may hold unsent (TCP_NOTSENT_LOWAT).
 
@@ -25,10 +21,14 @@ _RESET, _END = (struct.pack("ii", resets, 0) for resets in (True, False))
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """Seconds, or infinity for never: silence before a keepalive probe, and no acknowledgement before a stall."""
+    """Keepalive: seconds of silence before the first probe (infinity for never), seconds between two, and their number.
+
+    After that number of unanswered probes the kernel ends the connection.
+    """
 
     keepalive: float
-    stall: float
+    interval: float
+    probes: int
 
 
 class _Lenient:
@@ -84,22 +84,15 @@ def _set_all(sock: _Lenient, socket_options: SocketOptions) -> None:
     # An urgent byte is data like any other, and is echoed in its place (RFC 6093 section 6).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_MAX)
-    silence = 0.0
-    if math.isfinite(socket_options.keepalive):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # TCP_USER_TIMEOUT stays 0, which is above every deadline.  With any other value the kernel ignores TCP_KEEPCNT, and
+    # resets a client that reads so slowly that its window stays closed for longer.  The session notices a stall by
+    # itself; and if the client answers nothing, the kernel ends the connection after tcp_retries2 (15 minutes).
+    alive = math.isfinite(socket_options.keepalive)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, alive)
+    if alive:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, math.ceil(socket_options.keepalive))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        silence = socket_options.keepalive + PROBES * PROBE_INTERVAL
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
-    timeout = 0.0
-    if math.isfinite(socket_options.stall):
-        # A backstop for the session's own stall time-out, so it is longer than that.  It is longer than keepalive too:
-        # with this option the first unanswered probe ends a connection that was silent for this time, whatever
-        # TCP_KEEPCNT says, and one lost packet must not end it (RFC 1122 section 4.2.3.6).
-        timeout = max(2 * socket_options.stall, silence)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, math.ceil(socket_options.interval))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, socket_options.probes)
 
 
 def reset_on_close(sock: socket.socket, *, resets: bool) -> None:

@@ -10,8 +10,13 @@ from enum import Enum
 from typing import NamedTuple
 
 _INT = struct.Struct("i")
-_TCP_INFO = struct.Struct("=B119xQQ")
-"""The beginning of `struct tcp_info`: the state; tcpi_bytes_acked and tcpi_bytes_received (linux/tcp.h)."""
+_TCP_INFO = struct.Struct("=B5xB113xQQ")
+"""The beginning of `struct tcp_info`: the state; the scale of windows, the client's in the low half of the byte;
+tcpi_bytes_acked and tcpi_bytes_received (linux/tcp.h)."""
+_WINDOW_MAX = 65535
+"""Bytes, to be shifted by the scale (RFC 7323 section 2.2)."""
+_BUFFER_UNKNOWN = 64 << 20
+"""Bytes, more than systems give a connection by default."""
 _ESTABLISHED, _FIN_WAIT1, _FIN_WAIT2, _CLOSE_WAIT = 1, 4, 5, 8
 _LOOKS = 3
 IPPROTO_MPTCP = 262
@@ -50,6 +55,24 @@ def unacknowledged(fd: int) -> int:
     return _ask(fd, termios.TIOCOUTQ)
 
 
+def buffered_by_client(sock: socket.socket) -> int:
+    """The most bytes that may lie in the client's receive buffer, acknowledged, but not read by it yet.
+
+    They are no more than it has acknowledged, and no more than twice the largest window that it can announce: by
+    default Linux announces half of the buffer (tcp_adv_win_scale).  The window announced now is no help, since it is 0
+    if the buffer is full, and TCP_INFO does not contain the largest one that was announced.
+    """
+    if sock.family == socket.AF_UNIX:
+        return unacknowledged(sock.fileno())
+    try:
+        _, scales, acked, _ = _TCP_INFO.unpack(_info(sock))
+    except OSError:
+        return _BUFFER_UNKNOWN
+    if sock.proto == IPPROTO_MPTCP:  # the counters are those of one path only
+        return _BUFFER_UNKNOWN
+    return int(min(acked, 2 * (_WINDOW_MAX << (scales & 0xF))))
+
+
 def passed(sock: socket.socket) -> Passed | None:
     """The bytes that have passed; None for a unix socket, since the kernel counts them for TCP only.
 
@@ -80,7 +103,7 @@ def owes(sock: socket.socket) -> bool:
 
 def _look(sock: socket.socket) -> Passed:
     inbound = unread(sock.fileno())
-    state, acked, arrived = _TCP_INFO.unpack(_info(sock))
+    state, _, acked, arrived = _TCP_INFO.unpack(_info(sock))
     outbound = unacknowledged(sock.fileno())
     ends = _ENDS.get(state, Ends.NONE)
     # The end of a side, received or acknowledged, counts as a byte.

@@ -223,7 +223,8 @@ def _hosts(names: Sequence[str]) -> str:
 
 
 def _socket_options(settings: Settings) -> SocketOptions:
-    return SocketOptions(settings.limits.keepalive, settings.limits.stall_timeout)
+    limits = settings.limits
+    return SocketOptions(limits.keepalive, limits.keepalive_interval, limits.keepalive_probes)
 
 
 def _terms(settings: Settings, options: SocketOptions, sets_accepted_options: bool, tick: float) -> ServiceTerms:

@@ -171,7 +171,6 @@ class Worker:
         for session in sessions:
             session.renew(self._buffer, terms.timeouts)
             if terms.socket_options != before.socket_options:
-                # Keepalive could wait for the next client, but TCP_USER_TIMEOUT must not undercut a longer stall.
                 set_options(session.sock, terms.socket_options)
 
     def _hand_over(self, queue: socket.socket, room: int) -> None:

@@ -146,7 +146,7 @@ class Session:
         """Whether a call failed for lack of memory, and nothing is watched until the timer repeats it."""
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.resume(past)
-        self._stall = Stall(self.fd, relay, loop.now)
+        self._stall = Stall(sock, relay, loop.now)
         if past.pending:
             self._state = State.WRITING
             loop.watch(self.fd, WRITE, relay.on_writable)
@@ -321,7 +321,9 @@ class Session:
 
     def _look_later(self) -> Timer:
         """Check the client when it may have become idle or quiet, and often enough to notice a stall in time."""
-        wait = min(self._relay.active + self._timeouts.idle - self._loop.now, self._timeouts.stall / 4)
+        idle = self._timeouts.idle
+        idle_in = idle if self._stall.owed else self._relay.active + idle - self._loop.now
+        wait = min(idle_in, self._timeouts.stall / 4)
         if self._quiet is not None:
             wait = min(wait, self._quiet.due - self._loop.now)
         if self._needs_memory:
@@ -340,13 +342,15 @@ class Session:
     def _look(self, now: float) -> None:
         if self._needs_memory:
             self._resume()
-        if math.isfinite(self._timeouts.stall):
+        stalls = math.isfinite(self._timeouts.stall)
+        if stalls:
             self._stall.observe(now)
         if self._stall.is_over(self._timeouts.stall, now):
             self.abort("stalled")
         elif self._quiet is not None and self._quiet.observe(now):
             self._linger("drained")
-        elif now - self._relay.active < self._timeouts.idle:
+        elif (stalls and self._stall.owed) or now - self._relay.active < self._timeouts.idle:
+            # A client that reads slowly may acknowledge nothing for longer than the idle time-out.
             self._timer = self._look_later()
         elif self._state is State.WRITING:
             self.abort("idle")

@@ -42,7 +42,7 @@ from echod.shared import messages
 from echod.shared.counters import Totals
 from echod.shared.memory import PoolMemory
 from echod.systemd import fdstore
-from echod.worker import balance, process, session
+from echod.worker import balance, process, session, stall
 from echod.worker.acceptor import Acceptor
 from echod.worker.process import Assignment, Channels, Worker
 from echod.worker.relay import Relay
@@ -160,6 +160,12 @@ def never_hung() -> None:
 
 COPYING = (never_hung(), copies_at_once())
 """With `TICKING_FAST`: each connection soon has a copy."""
+
+
+@fault
+def slow_is(bytes_per_second: int) -> None:
+    """A client must read this much to count as slow and not as stalled."""
+    stall.FLOOR = bytes_per_second
 
 
 @fault

@@ -133,7 +133,8 @@ class TestEffect:
 
     def test_stall_timeout(self, file: Path) -> None:
         """A client that takes nothing is reset after the new time."""
-        with configured(file, "limits.stall_timeout = 0") as daemon, daemon.connect() as client:
+        impatient = [faults.slow_is(1 << 30)]
+        with configured(file, "limits.stall_timeout = 0", faults=impatient) as daemon, daemon.connect() as client:
             stuff(client, daemon.workers[0])
             daemon.reload("limits.stall_timeout = '50ms'")
             assert daemon.wait_for("connection_closed")["reason"] == "stalled"

@@ -7,17 +7,20 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn
 
 import pytest
 
 from tests.integration.daemon import DEADLINE, Configured, Daemon, freeze, receive_all
-from tests.integration.faults import never_hung
+from tests.integration.faults import never_hung, slow_is
+from tests.integration.network import inside, joined_networks
 from tests.integration.peers import about, connect, exchange, send_until_blocked
 
 SMALL = 2048
 """A receive buffer that is soon full."""
+FLOOR = 400_000
+"""Bytes per second: four hundred times what echod demands, so that the deadlines are as much shorter."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def coming_at_once(daemon: Daemon, data: bytes) -> Iterator[socket.socket]:
 def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Configured]:
     """The daemon of `strict`."""
     file = tmp_path_factory.mktemp("timeouts") / "echod.toml"
-    with Configured(file, "", "--host", "127.0.0.1") as daemon:
+    with Configured(file, "", "--host", "127.0.0.1", faults=[slow_is(FLOOR), never_hung()]) as daemon:
         yield daemon
 
 
@@ -129,19 +132,76 @@ def test_ends_without_reading(strict: Configured) -> None:
 
 
 def test_slow_is_not_stalled(strict: Configured) -> None:
-    """A client that takes a little at a time, for several times the stall time-out, gets everything."""
-    data = random.Random(4).randbytes(1 << 20)
-    with connect(strict.addresses[0], receive_buffer=SMALL) as sock:
-        sent = send_until_blocked(sock, data)
-        strict.reload("limits.stall_timeout = '1s'")
-        received = bytearray()
-        for _ in range(60):
-            received += sock.recv(1024)
-            time.sleep(0.05)
-        while len(received) < sent:
-            received += sock.recv(1 << 16)
-        assert received + exchange(sock, data[sent:]) == data
-        assert about(strict, sock, "connection_closed")["reason"] == "eof"
+    """A client that reads at the floor, or at four times the floor, gets everything, whatever its receive buffer.
+
+    This lasts until each client has filled its buffer and, at the floor, has emptied a sixteenth of it several times.
+    """
+    data = random.Random(4).randbytes(24 << 20)
+    with ExitStack() as stack:
+        readers = [
+            SlowReader(stack.enter_context(connect_with_buffer(strict.addresses[0], buffer)), rate, data)
+            for buffer in (4 << 10, 64 << 10, 0, 1 << 20, 16 << 20)
+            for rate in (FLOOR, 4 * FLOOR)
+        ]
+        for reader in readers:
+            reader.fill()
+        strict.reload("limits.stall_timeout = '500ms'")
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < 5.0:
+            for reader in readers:
+                reader.read_until(passed)
+            select.select([], [], [], 0.01)
+        strict.reload("limits.stall_timeout = 0")
+        for reader in readers:
+            reader.finish()
+            assert about(strict, reader.sock, "connection_closed")["reason"] == "eof"
+
+
+class SlowReader:
+    """A client that sends as much as it can, and reads `rate` bytes a second."""
+
+    def __init__(self, sock: socket.socket, rate: int, data: bytes) -> None:
+        self.sock = sock
+        self.rate = rate
+        self.data = data
+        self.sent = self.received = 0
+
+    def fill(self) -> None:
+        """Send until nothing moves."""
+        self.sock.setblocking(False)
+        self.sent += send_until_blocked(self.sock, self.data[self.sent :])
+        self.sock.setblocking(False)
+
+    def read_until(self, passed: float) -> None:
+        """Read what is due to be read after `passed` seconds, and send what there is room for."""
+        with suppress(BlockingIOError):
+            self._take(self.sock.recv(max(0, int(passed * self.rate) - self.received)))
+        with suppress(BlockingIOError):
+            self.sent += self.sock.send(self.data[self.sent : self.sent + 65536])
+
+    def finish(self) -> None:
+        """Read the rest, and compare it with what was sent."""
+        self.sock.settimeout(DEADLINE)
+        self.sock.shutdown(socket.SHUT_WR)
+        while chunk := self.sock.recv(1 << 20):
+            self._take(chunk)
+        assert self.received == self.sent
+
+    def _take(self, chunk: bytes) -> None:
+        assert chunk == self.data[self.received : self.received + len(chunk)]
+        self.received += len(chunk)
+
+
+def connect_with_buffer(address: str, size: int) -> socket.socket:
+    """A client whose receive buffer has this size; 0 leaves it to the kernel."""
+    sock = socket.socket()
+    sock.settimeout(DEADLINE)
+    if size:
+        # SO_RCVBUFFORCE (33), since the system may allow less (net.core.rmem_max); the kernel doubles the value.
+        sock.setsockopt(socket.SOL_SOCKET, 33 if os.geteuid() == 0 else socket.SO_RCVBUF, size // 2)
+    host, _, port = address.rpartition(":")
+    sock.connect((host, int(port)))
+    return sock
 
 
 def test_idle_without_reading(strict: Configured) -> None:
@@ -152,6 +212,19 @@ def test_idle_without_reading(strict: Configured) -> None:
         assert about(strict, sock, "connection_closed")["reason"] == "idle"
         with pytest.raises(ConnectionResetError):
             receive_all(sock)
+
+
+def test_client_that_disappears() -> None:
+    """The configured number of keepalive probes without an answer ends a connection, whatever the stall time-out."""
+    probes = ("--limits-keepalive", "1s", "--limits-keepalive-interval", "1s", "--limits-keepalive-probes", "2")
+    with joined_networks() as (near, far), ExitStack() as stack:
+        with inside(far.pid):
+            daemon = stack.enter_context(Daemon("--host", far.address, *probes))
+        with inside(near.pid), daemon.connect() as sock:
+            assert exchange(sock, b"hello", half_close=False) == b"hello"
+            near.lose_all()
+            closed = daemon.wait_for("connection_closed")
+    assert closed["reason"] == "timed_out"
 
 
 def test_never() -> None:

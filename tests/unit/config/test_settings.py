@@ -29,6 +29,8 @@ limits = st.builds(
     stall_timeout=st.one_of(micro, st.floats(0.001, 604800)),
     drain_timeout=st.one_of(st.integers(0, 3600), st.floats(0, 3600)),
     keepalive=st.one_of(st.integers(1, 32767), st.floats(1, 32767), st.just(0)),
+    keepalive_interval=st.one_of(st.integers(1, 32767), st.floats(1, 32767)),
+    keepalive_probes=st.integers(1, 127),
 )
 log = st.builds(
     LogSettings,

@@ -113,6 +113,8 @@ class TestPrecedence:
             "limits.stall_timeout": ("1.5", 1.5),
             "limits.drain_timeout": ("100ms", 0.1),
             "limits.keepalive": ("1h", 3600.0),
+            "limits.keepalive_interval": ("10s", 10.0),
+            "limits.keepalive_probes": ("3", 3),
             "log.level": ("debug", "debug"),
             "log.format": ("console", "console"),
             "log.connections": ("false", False),

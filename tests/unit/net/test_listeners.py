@@ -29,7 +29,7 @@ from echod.net.listeners import (
 from echod.net.sockopts import UNSENT_MAX, SocketOptions
 from tests.unit.hand_loop import DEADLINE
 
-TUNING = SocketOptions(keepalive=7200.0, stall=60.0)
+TUNING = SocketOptions(keepalive=7200.0, interval=75.0, probes=9)
 ABSTRACT = f"unix:@echod-test-{os.getpid()}"
 NOWHERE, NOWHERE_ELSE = "198.51.100.1", "203.0.113.1"
 """Addresses that no machine has (RFC 5737)."""
@@ -120,7 +120,7 @@ def sysctl(name, value):
 
 def attempt(*hosts, port=0):
     try:
-        listeners = open_listeners(endpoints(hosts), port, SocketOptions(7200, 60))
+        listeners = open_listeners(endpoints(hosts), port, SocketOptions(7200, 75, 9))
     except CannotListen as error:
         return str(error)
     found = [listener.address for listener in listeners]
@@ -495,7 +495,7 @@ class TestAdopting:
         with passed(listening_tcp) as fd:
             with socket.socket(fileno=os.dup(fd)) as same:
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            (listener,) = adopt_listeners([fd], SocketOptions(math.inf, math.inf))
+            (listener,) = adopt_listeners([fd], SocketOptions(math.inf, 75, 9))
             with accepted(listener) as server:
                 assert not server.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             listener.close()

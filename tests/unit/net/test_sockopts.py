@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from echod.net.sockopts import PROBE_INTERVAL, PROBES, UNSENT_MAX, SocketOptions, set_options
+from echod.net.sockopts import UNSENT_MAX, SocketOptions, set_options
 
 KEEPALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 IDLE = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+INTERVAL = (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+PROBES = (socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
 
 
 @contextmanager
@@ -36,41 +37,36 @@ def accepted(listener: socket.socket) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_connections_inherit_the_options(family: socket.AddressFamily) -> None:
     """The kernel copies the options into every accepted connection."""
-    with tuned(SocketOptions(keepalive=600.5, stall=60.0), family) as listener, accepted(listener) as server:
+    with (
+        tuned(SocketOptions(keepalive=600.5, interval=9.5, probes=3), family) as listener,
+        accepted(listener) as server,
+    ):
         assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert server.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
         assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_MAX
         assert server.getsockopt(*KEEPALIVE)
         assert server.getsockopt(*IDLE) == 601
-        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == PROBE_INTERVAL
-        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == PROBES
-
-
-@pytest.mark.parametrize(("keepalive", "stall"), [(10.0, 60.0), (7200.0, 1.0), (math.inf, 0.5), (10.0, 604800.0)])
-def test_the_kernel_gives_up_later_than_the_session(keepalive: float, stall: float) -> None:
-    """TCP_USER_TIMEOUT is above the stall time-out, and cuts no keepalive probe short (RFC 1122 4.2.3.6)."""
-    with tuned(SocketOptions(keepalive, stall)) as listener, accepted(listener) as server:
-        seconds = server.getsockopt(*USER_TIMEOUT) / 1000
-    assert seconds >= 2 * stall
-    assert math.isinf(keepalive) or seconds >= keepalive + PROBES * PROBE_INTERVAL
+        assert server.getsockopt(*INTERVAL) == 10
+        assert server.getsockopt(*PROBES) == 3
+        # With a TCP_USER_TIMEOUT the kernel would ignore TCP_KEEPCNT, and reset clients that read slowly.
+        assert server.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
 def test_never_is_never() -> None:
-    """Without time-outs the kernel ends a connection only after its own retransmissions."""
-    with tuned(SocketOptions(keepalive=math.inf, stall=math.inf)) as listener, accepted(listener) as server:
+    """Without keepalive the kernel ends a connection only after its own retransmissions."""
+    with tuned(SocketOptions(math.inf, 75, 9)) as listener, accepted(listener) as server:
         assert not server.getsockopt(*KEEPALIVE)
-        assert server.getsockopt(*USER_TIMEOUT) == 0
 
 
 @pytest.mark.parametrize(
-    "other", [SocketOptions(math.inf, math.inf), SocketOptions(10.0, 60.0), SocketOptions(math.inf, 5.0)]
+    "other", [SocketOptions(math.inf, 75, 9), SocketOptions(10.0, 60.0, 9), SocketOptions(600.5, 75, 3)]
 )
 def test_other_options(other: SocketOptions) -> None:
     """Changed options apply to new connections, and to one that was accepted before, as if set from the beginning."""
-    options = [KEEPALIVE, USER_TIMEOUT] if math.isinf(other.keepalive) else [KEEPALIVE, IDLE, USER_TIMEOUT]
+    options = [KEEPALIVE] if math.isinf(other.keepalive) else [KEEPALIVE, IDLE, INTERVAL, PROBES]
     with tuned(other) as listener, accepted(listener) as server:
         expected = [server.getsockopt(*option) for option in options]
-    with tuned(SocketOptions(600.5, 7.0)) as listener, accepted(listener) as server:
+    with tuned(SocketOptions(600.5, 75, 9)) as listener, accepted(listener) as server:
         set_options(listener, other)
         assert [server.getsockopt(*option) for option in options] != expected
         set_options(server, other)

@@ -100,8 +100,10 @@ def test_a_kernel_without_the_counters(tcp: Pair) -> None:
             assert isinstance(value, bytes)
             return value[:104]
 
-    with Old(fileno=os.dup(tcp[1].fileno())) as sock, pytest.raises(OSError, match="Protocol not available"):
-        tcpinfo.owes(sock)
+    with Old(fileno=os.dup(tcp[1].fileno())) as sock:
+        with pytest.raises(OSError, match="Protocol not available"):
+            tcpinfo.owes(sock)
+        assert tcpinfo.buffered_by_client(sock) == 64 << 20
 
 
 def test_mptcp_has_counters_of_one_path_only() -> None:
@@ -112,3 +114,41 @@ def test_mptcp_has_counters_of_one_path_only() -> None:
         pytest.skip("this kernel has no MPTCP")
     with listener:
         assert tcpinfo.owes(listener)
+
+
+def test_buffered_by_client(tcp: Pair) -> None:
+    """At most as many bytes lie in the client's buffer as it has acknowledged."""
+    client, sock = tcp
+    assert tcpinfo.buffered_by_client(sock) == 0
+    sock.sendall(b"12345")
+    wait_for(sock, 0, 0)
+    assert tcpinfo.buffered_by_client(sock) == 5
+    assert client.recv(5) == b"12345"
+    assert tcpinfo.buffered_by_client(sock) == 5
+
+
+@pytest.mark.parametrize(("size", "scale"), [(4096, 0), (1 << 20, 4)])
+def test_buffered_by_client_with_a_small_buffer(size: int, scale: int) -> None:
+    """Nor are there more than twice the largest window of the client, whatever has passed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size // 2)
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as sock:
+            for _ in range(64):
+                sock.sendall(bytes(1 << 16))
+                received = 0
+                while received < 1 << 16:
+                    received += len(client.recv(1 << 16))
+            wait_for(sock, 0, 0)
+            assert size <= tcpinfo.buffered_by_client(sock) <= 2 * 65535 << scale
+
+
+def test_buffered_by_a_unix_client() -> None:
+    """On a unix socket it is what the client has not read."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert tcpinfo.buffered_by_client(one) == 0
+        one.sendall(b"hello")
+        assert tcpinfo.buffered_by_client(one) >= 5
+        assert other.recv(5) == b"hello"
+        assert tcpinfo.buffered_by_client(one) == 0

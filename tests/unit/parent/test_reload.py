@@ -14,6 +14,7 @@ from echod.errors import CannotListen, ConfigError
 from echod.log.events import LogOptions
 from echod.net import address
 from echod.net.address import Endpoint
+from echod.net.sockopts import SocketOptions
 from echod.parent.reload import LINGER, SLOW, Change, Configuration, Found, Process, Read, look_up, slow_lookup
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
@@ -32,6 +33,8 @@ OTHER: dict[str, Any] = {
     "limits.stall_timeout": 7,
     "limits.drain_timeout": 8,
     "limits.keepalive": 9,
+    "limits.keepalive_interval": 10,
+    "limits.keepalive_probes": 11,
     "log.level": "error",
     "log.format": "console",
     "log.connections": False,
@@ -124,19 +127,19 @@ def test_terms() -> None:
     terms = Flags(**OTHER).start.terms
     assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
     assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
-    assert (terms.socket_options.keepalive, terms.socket_options.stall) == (9, 7)
+    assert terms.socket_options == SocketOptions(keepalive=9, interval=10, probes=11)
     assert (terms.max_connections, terms.max_per_source) == (4, 5)
     assert terms.log_options == LogOptions("error", "console", connections=False, payload=True)
 
 
-@pytest.mark.parametrize("name", ["limits.keepalive", "limits.stall_timeout"])
+@pytest.mark.parametrize("name", ["limits.keepalive", "limits.keepalive_interval", "limits.keepalive_probes"])
 def test_other_tuning(name: str) -> None:
     """After a change of socket options, workers set them on accepted connections, even if the change is undone."""
     flags = Flags()
     assert not flags.start.terms.sets_accepted_options
     flags.flags = {"limits.idle_timeout": 6}
     assert not flags.reload().terms.sets_accepted_options
-    for flags.flags in ({name: 9}, {}):
+    for flags.flags in ({name: 8}, {}):
         assert flags.reload().terms.sets_accepted_options
 
 

@@ -18,6 +18,7 @@ import pytest
 from echod.handover.state import Connection, ConnectionState
 from echod.log.events import LogOptions
 from echod.shared.terms import Timeouts
+from echod.worker import stall
 from echod.worker.quiet import SILENCE
 from echod.worker.session import TRANSITIONS, Session, State
 from tests.unit.events import Recorder, recording
@@ -126,6 +127,12 @@ class Served:
         while data := self.client.recv(1 << 16):
             count += len(data)
         return count
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that reads slowly gets no more time than one that reads nothing; see test_stall."""
+    monkeypatch.setattr(stall, "patience", lambda buffered: 0.0)
 
 
 @pytest.fixture
@@ -373,10 +380,10 @@ def test_asking_about_a_stall_changes_nothing(stack: ExitStack) -> None:
     served = Served(stack)
     served.stuff()
     served.loop.pass_time(STALL / 4)
-    now, stall, relay = served.loop.now, served.session._stall, served.session._relay
+    now, watched, relay = served.loop.now, served.session._stall, served.session._relay
     active = relay.active
-    assert [stall.is_over(STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
-    assert not stall.is_over(math.inf, now + STALL)
+    assert [watched.is_over(STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
+    assert not watched.is_over(math.inf, now + STALL)
     assert relay.active == active
     served.session.abort("cut")
 
@@ -389,6 +396,18 @@ def test_idle_and_blocked(stack: ExitStack) -> None:
     assert served.reason() == "idle"
     with pytest.raises(ConnectionResetError):
         served.drain_client()
+
+
+def test_not_idle_while_bytes_are_due(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is due bytes is not idle: only the deadline of a stall counts, however short the idle time-out."""
+    monkeypatch.setattr(stall, "patience", lambda buffered: 8 * STALL)
+    served = Served(stack, timeouts=Timeouts(STALL, STALL, LINGER))
+    served.stuff()
+    for _ in range(4 * 9):
+        served.loop.pass_time(STALL / 4)
+        assert served.closed == 0
+    served.loop.pass_time(STALL / 4)
+    assert served.reason() == "stalled"
 
 
 def take_all(served: Served) -> None:
