@@ -351,7 +351,7 @@ def test_a_worker_that_dies_while_others_drain() -> None:
         receive_all(workers[0])
 
 
-def test_a_worker_that_dies_while_stopping() -> None:
+def test_a_worker_that_dies_stopping() -> None:
     """A worker that dies at a stop has no successor: its connections are reset, and logged."""
     with daemon("--limits-drain-timeout", "1h") as echod, copied(echod, 1) as (client,):
         freeze(echod.workers[0])

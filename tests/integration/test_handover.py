@@ -493,7 +493,7 @@ def test_turned_off(store: Store, tmp_path: Path, *, reloaded: bool) -> None:
         assert set(store.names()) == {"echod-listener"}
 
 
-def test_a_worker_that_dies_before_it_has_handed_over(store: Store) -> None:
+def test_a_worker_that_dies_first(store: Store) -> None:
     """The connections of a worker that dies before it hands over continue in the next echod, if no byte is missing."""
     with store.daemon("--workers", "2", faults=COPYING) as first, ExitStack() as stack:
         clients = stack.enter_context(copied(first, 6))

@@ -200,7 +200,7 @@ def daemon(tmp_path: Path) -> Iterator[Configured]:
         yield configured
 
 
-def test_each_client_gets_what_it_has_sent(daemon: Configured) -> None:
+def test_every_byte_comes_back(daemon: Configured) -> None:
     """Whatever clients and administrator do, only sent bytes come back, and all of them unless there is a reset."""
     model = type("ModelOfDaemon", (Model,), {"daemon": daemon})
     bounded = settings(max_examples=20, stateful_step_count=25, database=None)

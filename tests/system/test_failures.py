@@ -40,7 +40,7 @@ def two_workers(service: Service) -> Service:
     return service
 
 
-def test_killing_the_parent_restarts_everything(served: Service) -> None:
+def test_killed_parent(served: Service) -> None:
     """kill -9 of the parent kills its workers too; systemd restarts the service, which serves again."""
     parent, workers = served.parent, served.workers()
     with journal_of(served) as journal:
@@ -100,7 +100,7 @@ def check_replacement(service: Service, blow: signal.Signals) -> None:
     assert all(service.echoes() for _ in range(4))
 
 
-def test_a_hung_parent_is_replaced_by_systemd(service: Service) -> None:
+def test_hung_parent(service: Service) -> None:
     """SIGSTOP of the parent: no more WATCHDOG=1 is sent, so systemd restarts the service."""
     service.start()
     parent, workers = service.parent, service.workers()
