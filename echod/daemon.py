@@ -5,24 +5,21 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 
 from echod import __version__
 from echod.config.settings import Settings
-from echod.config.sources import Loaded
-from echod.errors import ConfigError
 from echod.handover import queue as handover
 from echod.log.events import EventLog, LogOptions
 from echod.log.output import open_log_queue
 from echod.net import features
-from echod.net.address import endpoints
 from echod.net.listeners import adopt_kept, adopt_listeners
 from echod.parent import last_good, listening
 from echod.parent.listening import ListeningSockets
 from echod.parent.reading import inherited, wait_for
 from echod.parent.reload import Configuration, Found, Process, Read
 from echod.parent.signals import HANDLED, exits_at, held_back, ignore_others
-from echod.parent.status import ServiceManager, failure
+from echod.parent.status import ServiceManager
 from echod.parent.supervisor import Supervisor
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.listen_fds import listen_fds
@@ -43,7 +40,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> bool:
 
     Returns whether sockets were left to a successor, which systemd has to start.
 
-    Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored settings to continue with.
+    Raises `CannotListen`, and whatever `read` raises, unless the previous echod stored what to continue with.
     """
     ignore_others()
     features.require()
@@ -62,17 +59,22 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> bool:
     # A terminal that closes sends SIGHUP (termios(3)), which must end the daemon then.  This is checked at startup,
     # because isatty() is false once the terminal has closed.
     at_terminal = os.isatty(_STDIN) or os.isatty(_STDERR)
+    activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)
+    kept = adopt_kept(passed.named(listening.STORED_AS))
     with contextlib.ExitStack() as stack:
         with held_back([signal.SIGHUP]):  # until it can be handled; reading may take long
-            found, problems = _read(configuration, stored, process)
+            # After a restart or a crash, echod first serves as the last one did, and then reads its configuration as at
+            # a reload: so no connection waits for a file or a name server, and no mistake in them is an outage.
+            continues = stored is not None and bool(activated or kept)
+            if stored is not None and continues:
+                found = Found(stored, [] if activated else None)
+            else:
+                with exits_at(signal.SIGTERM):
+                    found = Found.decode(wait_for(*configuration.reader()))
             events = stack.enter_context(open_events(found.loaded.settings))
             events.starting(version=__version__, config_files=found.loaded.files)
             if passed.warning:
                 events.config_warning(problem=passed.warning)
-            for problem in problems:
-                events.reload_refused(problem=problem)
-            activated, queue = passed.from_socket_unit(), passed.named(handover.STORED_AS)
-            kept = adopt_kept(passed.named(listening.STORED_AS))
             change = configuration.change_to(found)
             for warning in change.warnings:
                 events.config_warning(problem=warning)
@@ -93,20 +95,8 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> bool:
                         count=len(taken_over.connections), forgotten=taken_over.forgotten, lost=taken_over.lost
                     )
                 manager = ServiceManager(notifier, store, watchdog, hangup_stops=at_terminal)
-                refused = failure(problems) if problems else ""
-                supervisor = Supervisor(change, refused, configuration, sockets, manager, events)
+                supervisor = Supervisor(change, configuration, sockets, manager, events, catches_up=continues)
         return supervisor.run(taken_over.connections)
-
-
-def _read(configuration: Configuration, stored: Loaded | None, process: Process) -> tuple[Found, Sequence[str]]:
-    """The configuration, or the settings that were stored if it is invalid, and its problems."""
-    try:
-        with exits_at(signal.SIGTERM):
-            return Found.decode(wait_for(*configuration.reader())), []
-    except ConfigError as error:
-        if stored is None:
-            raise
-        return Found(stored, [] if process.activated else endpoints(stored.settings.host)), error.problems
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ class EventLog:
 
     @_event(logging.INFO)
     def starting(self, *, version: str, config_files: list[str]) -> str:
-        """The configuration is valid; nothing is open yet."""
+        """Nothing is open yet; `config_files` is empty if echod first continues as the last one served."""
         return f"Starting echod {version}" + (f" with {enumeration(config_files)}." if config_files else ".")
 
     @_event(logging.ERROR)

@@ -1,8 +1,8 @@
-"""The settings in effect, kept in systemd's descriptor store for a restart with an invalid configuration.
+"""The settings in effect, kept in systemd's descriptor store with the listening sockets, for the next echod.
 
-Such a start would exit with status 78, and systemd would close the listening sockets and all connections that it keeps
-for echod: one mistake in a file would lose every connection.  So the next echod continues with the last settings that
-were in effect, and logs why.  After a stop no settings are stored, and a start with an invalid configuration fails.
+It continues with both, and reads its configuration after that, as at a reload.  If it read first, a slow name server
+would delay every connection, and one mistake (exit status 69 or 78) would make systemd close the sockets and the
+connections that it keeps.  After a stop nothing is stored, and a start with a mistake fails.
 """
 
 import contextlib

@@ -116,8 +116,10 @@ class Configuration:
         self._store = store
         self._options_changed = process.activated
         self._in_effect: Settings | None = None
-        self._read: Settings | None = None
+        self._read: Found | None = None
         self._again = False
+        self._resolved = False
+        """Whether the hosts were looked up for the settings in effect; not for the sockets of an earlier echod."""
 
     def reader(self) -> tuple[Work, Sequence[int]]:
         """The work of the child process that reads the settings, and the descriptors that it keeps (`reading`)."""
@@ -139,8 +141,8 @@ class Configuration:
         return Found(loaded, endpoints)
 
     def _moves(self, new: Settings) -> bool:
-        """Whether `host` or `port` differs from the setting in effect, so that listening sockets may change."""
-        if self._in_effect is None:
+        """Whether listening sockets may change: `host` or `port` does, or they are those of an earlier echod."""
+        if self._in_effect is None or not self._resolved:
             return True
         changed = [key.path for key in keys() if key.value(new) != key.value(self._in_effect)]
         return not self._process.activated and any(path in changed for path in _LISTENING)
@@ -148,14 +150,15 @@ class Configuration:
     def commit(self) -> None:
         """Record that the settings read last are in effect, and store them for the next echod."""
         assert self._read is not None, "nothing was read"
-        self._in_effect = self._read
+        self._in_effect = self._read.loaded.settings
+        self._resolved = self._resolved or self._read.endpoints is not None
         last_good.keep(self._in_effect, self._store)
 
     def change_to(self, found: Found) -> Change:
         """What these settings change, compared with those in effect; at startup none are in effect."""
         loaded = found.loaded
         new, before = loaded.settings, self._in_effect or loaded.settings
-        self._read = new
+        self._read = found
         options = _socket_options(new)
         # This stays true from the first change on, because connections may wait in the kernel's queue, with the old
         # options, for any length of time.

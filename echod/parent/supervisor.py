@@ -37,17 +37,19 @@ GRACE = 1.0
 class Supervisor:
     """Serves by the change `start`, and after each reload by what `configuration` has read, until a signal stops it.
 
-    `refused` is the error in the present configuration if `start` comes from an earlier one, else empty.
+    If `start` is what an earlier echod served by (`catches_up`), the configuration is read when the workers accept, and
+    echod is ready once it is in effect or has been refused.
     """
 
     def __init__(
         self,
         start: Change,
-        refused: str,
         configuration: Configuration,
         sockets: ListeningSockets,
         manager: ServiceManager,
         events: EventLog,
+        *,
+        catches_up: bool,
     ) -> None:
         self._configuration = configuration
         self._sockets = sockets
@@ -55,9 +57,10 @@ class Supervisor:
         self._events = events
         self._lifecycle = Lifecycle()
         self._requests = Requests()
+        self._catches_up = catches_up
         self._change = start
         """The change in effect, or under way."""
-        self._refused = refused
+        self._refused = ""
         """Why the last reload failed; empty if it did not."""
         self._loop = Loop(self._on_bug)
         self._signals = Signals(HANDLED, self._handle_signal)
@@ -104,16 +107,12 @@ class Supervisor:
             return
         self._close_retired()
         self._lifecycle.on(Trigger.POOL_READY)
-        if self._ready:
+        if self._reading is not None:
             self._end_reload()
-            return
-        self._ready = True
-        self._report_ready()
-        self._events.ready(addresses=self._sockets.addresses, workers=len(self._pool))
-        if (failed := self._manager.notifier.failed) is not None:
-            problem = f"cannot notify systemd (NOTIFY_SOCKET): {failed.strerror or failed}"
-            self._events.config_warning(problem=problem)
-        self._reload_if_requested()
+        elif self._catches_up:
+            self._reload()
+        else:
+            self._report_ready()
 
     def on_answered(self) -> None:
         """A worker has answered a command, or has exited: check whether any answer is still outstanding."""
@@ -178,7 +177,8 @@ class Supervisor:
     def _reload(self) -> None:
         """Begin to read the configuration."""
         self._lifecycle.on(Trigger.RELOAD)
-        self._manager.notifier.reloading()
+        if self._ready:
+            self._manager.notifier.reloading()
         work, kept = self._configuration.reader()
         try:
             self._reading = Reading(work, kept, self._loop, self._on_read)
@@ -211,7 +211,6 @@ class Supervisor:
         self._refused = failure(problems) if problems else "a bug in echod: see the journal"
         self._lifecycle.on(Trigger.REFUSED)
         self._report_ready()
-        self._reload_if_requested()
 
     def _apply(self, change: Change) -> Trigger:
         """Make the workers serve by this change; another pool replaces them if they cannot change in that way.
@@ -253,10 +252,10 @@ class Supervisor:
         self._replacement = Replacement(self._pool, self._new_pool(change, listeners, clients=clients), self._events)
 
     def _end_reload(self) -> None:
-        """Report that every worker serves by the last change."""
+        """Report that every worker serves by the last change; a start that catches up may change nothing."""
+        if self._ready or self._change.changed:
+            self._events.reloaded(changed=self._change.changed)
         self._report_ready()
-        self._events.reloaded(changed=self._change.changed)
-        self._reload_if_requested()
 
     # Stopping
 
@@ -360,9 +359,17 @@ class Supervisor:
         return self._pool.counters.totals()
 
     def _report_ready(self) -> None:
+        """Report that echod serves, after its start and after each reload; then begin the next reload, if requested."""
         self._status.ready(
             self._loop.now, self._sockets.addresses, overruled=self._change.overruled, refused=self._refused
         )
+        if not self._ready:
+            self._ready = True
+            self._events.ready(addresses=self._sockets.addresses, workers=len(self._pool))
+            if (failed := self._manager.notifier.failed) is not None:
+                problem = f"cannot notify systemd (NOTIFY_SOCKET): {failed.strerror or failed}"
+                self._events.config_warning(problem=problem)
+        self._reload_if_requested()
 
     def _log_state(self) -> None:
         totals = self._totals()

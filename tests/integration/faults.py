@@ -266,6 +266,17 @@ def name_resolution_waits(gate: int) -> None:
 
 
 @fault
+def every_name_is(host: str) -> None:
+    """Every host resolves to this address."""
+    real = address.resolve
+
+    def resolve(name: str) -> list[Endpoint]:
+        return real(host)
+
+    _replace(address, real, resolve)
+
+
+@fault
 def reload_is_a_bug() -> None:
     """What is read at a reload leads to an exception that nothing expects."""
 

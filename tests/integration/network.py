@@ -78,7 +78,7 @@ def joined_networks() -> Iterator[tuple[Network, Network]]:
 
     Skips the test where that is not permitted.
     """
-    with _held_network() as near, _held_network() as far:
+    with held_network() as near, held_network() as far:
         one, other = Network(near, "192.0.2.1"), Network(far, "192.0.2.2")
         one.run(f"ip link add cable type veth peer name cable netns {far}")
         for end in (one, other):
@@ -88,7 +88,7 @@ def joined_networks() -> Iterator[tuple[Network, Network]]:
 
 
 @contextlib.contextmanager
-def _held_network() -> Iterator[int]:
+def held_network() -> Iterator[int]:
     """A process that only keeps a namespace; it ends when its input does."""
     command = (*own_network("echo ready"), "cat")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration import faults
 from tests.integration.daemon import DEADLINE, Configured, Daemon, send_and_get, until_gone
-from tests.integration.network import inside, own_network
+from tests.integration.network import held_network, inside, own_network
 from tests.integration.store import storing
 from tests.integration.test_systemd_protocol import Systemd
 
@@ -31,15 +31,19 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "echod.toml"
 
 
-def network(directory: Path, *, patience: int = 30) -> tuple[str, ...]:
-    """A prefix for a daemon: a network of its own, whose name servers do not exist yet.
+def network(directory: Path, *, patience: int = 30, of: int = 0) -> tuple[str, ...]:
+    """A prefix for a daemon: a network of its own, or that of the process `of`, with name servers of its own.
 
     Its resolver waits for each of them for `patience` seconds.
     """
     resolver = directory / "resolv.conf"
     servers = "".join(f"nameserver {address}\n" for address in (*SILENT, ANSWERING))
     resolver.write_text(f"{servers}options timeout:{patience} attempts:1\n")
-    return ("unshare", "--mount", *own_network(f"mount --bind {resolver} /etc/resolv.conf"))
+    mount = f"mount --bind {resolver} /etc/resolv.conf"
+    if of:
+        enter = ("nsenter", "--target", str(of), "--net", "unshare", "--mount")
+        return (*enter, "sh", "-c", f'{mount} && exec "$@"', "sh")
+    return ("unshare", "--mount", *own_network(mount))
 
 
 @contextmanager
@@ -196,3 +200,25 @@ def test_a_file_that_never_ends(tmp_path: Path) -> None:
         assert daemon.read_to_end() == os.EX_CONFIG
         (problem,) = daemon.words
         assert problem.startswith(f"echod: {file}: could not be read within 1 s; check ")
+
+
+@pytest.mark.parametrize("again", [THERE, HERE])
+def test_restart_with_silent_servers(file: Path, tmp_path: Path, again: str) -> None:
+    """No connection waits for a name server at a restart, whether or not the host has changed."""
+    with storing(tmp_path) as store, held_network() as pid, name_servers(pid):
+        prefix = network(tmp_path, of=pid)
+        file.write_text(again)
+        start = [faults.every_name_is("127.0.0.1")]
+        with store.daemon("--config", str(file), prefix=prefix, faults=start) as daemon, client_of(daemon) as client:
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.read_to_end()
+            file.write_text(THERE)
+            with store.daemon("--config", str(file), prefix=prefix, wait=False) as successor:
+                successor.wait_for("taken_over")
+                with until_gone(reader(successor)):
+                    send_and_get(client, b"handed over")
+                    with inside(pid), successor.connect() as another:
+                        send_and_get(another, b"new")
+                    assert successor.of("ready") == []
+                    successor.process.send_signal(signal.SIGTERM)
+                    successor.read_to_end()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import faults
 from tests.integration.daemon import DEADLINE, Daemon, receive_all, send_and_get, until_gone
+from tests.integration.faults import Fault
 from tests.integration.store import Store, announced_stop, storing
 
 LISTENER = "echod-listener"
@@ -101,7 +103,8 @@ def test_another_address(store: Store) -> None:
         restart(daemon)
         assert daemon.read_to_end() == os.EX_TEMPFAIL
     with store.daemon("--host", "127.0.0.2", "--host", "127.0.0.3", "--port", str(port)) as successor:
-        assert successor.addresses == [f"127.0.0.2:{port}", f"127.0.0.3:{port}"]
+        assert successor.of("ready")[0]["addresses"] == [f"127.0.0.2:{port}", f"127.0.0.3:{port}"]
+        assert [event["event"] for event in successor.events][-2:] == ["reloaded", "ready"]
         store.wait_for(LISTENER, LISTENER)
         with pytest.raises(ConnectionRefusedError):
             successor.connect(f"127.0.0.1:{port}")
@@ -114,7 +117,7 @@ def test_a_narrower_address(store: Store) -> None:
         restart(daemon)
         assert daemon.read_to_end() == os.EX_TEMPFAIL
     with store.daemon("--host", "127.0.0.1", "--port", str(port)) as successor:
-        assert successor.addresses == [f"127.0.0.1:{port}"]
+        assert successor.of("ready")[0]["addresses"] == [f"127.0.0.1:{port}"]
 
 
 def test_a_file_that_is_gone(store: Store, tmp_path: Path) -> None:
@@ -215,13 +218,53 @@ def test_restarted_into_a_long_wrong_value(store: Store, tmp_path: Path) -> None
     with store.daemon("--config", str(file)) as daemon:
         file.write_text(f"chunk_size = '{'x' * 4200}'\n")
         restart(daemon)
-        assert daemon.read_to_end() == os.EX_OK
+        assert daemon.read_to_end() == os.EX_TEMPFAIL
     with store.daemon("--config", str(file)):
         said = store.said()
         assert "READY=1" in said
         (status,) = (words for words in said if "last reload failed" in words)
         assert "; last reload failed: " in status
         assert status.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault", "problem"),
+    [
+        (["--port=7"], [faults.ports_are_forbidden()], "port 7 is privileged"),
+        (["--port={taken}"], [], "the address is in use by another program"),
+        (["--host=a..b"], [], "host 'a..b' does not resolve"),
+    ],
+)
+def test_restarted_where_it_cannot_listen(store: Store, flags: list[str], fault: list[Fault], problem: str) -> None:
+    """The next echod continues with its clients, sockets and settings, and reports what is wrong until a reload."""
+    with store.daemon("--host=127.0.0.1") as daemon, daemon.connect() as client:
+        send_and_get(client, b"before")
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_TEMPFAIL
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            flags = [flag.format(taken=taken.getsockname()[1]) for flag in flags]
+            with store.daemon("--host=127.0.0.1", *flags, faults=fault) as successor:
+                assert successor.of("ready")[0]["addresses"] == daemon.addresses
+                (refused,) = successor.of("reload_refused")
+                assert problem in refused["problem"]
+                assert any("last reload failed" in words for words in store.said())
+                send_and_get(client, b"after")
+                with successor.connect() as another:
+                    send_and_get(another, b"new")
+
+
+def test_name_no_longer_resolves(store: Store) -> None:
+    """The sockets that were opened when it did still serve, and a reload looks it up again."""
+    with store.daemon("--host=a..b", faults=[faults.every_name_is("127.0.0.1")]) as daemon, daemon.connect() as client:
+        send_and_get(client, b"before")
+        restart(daemon)
+        assert daemon.read_to_end() == os.EX_TEMPFAIL
+        with store.daemon("--host=a..b") as successor:
+            assert successor.of("ready")[0]["addresses"] == daemon.addresses
+            send_and_get(client, b"after")
+            assert "'a..b' does not resolve" in successor.of("reload_refused")[0]["problem"]
+            successor.process.send_signal(signal.SIGHUP)
+            successor.wait_for("reload_refused", 2)
 
 
 def test_what_a_reload_changed_is_what_served_last(store: Store, tmp_path: Path) -> None:

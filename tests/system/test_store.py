@@ -121,16 +121,6 @@ def test_a_long_wrong_value_delays_no_restart(served: Service) -> None:
     assert "last reload failed: /etc/echod.toml: chunk_size is 'xxx" in served.show("StatusText")
 
 
-def test_a_start_that_fails_keeps_them(served: Service) -> None:
-    """If one of the addresses cannot be bound, the clients of the others wait until it can."""
-    served.machine.write(CONFIG, "host = ['127.0.0.1', '192.0.2.1']\n")
-    with connecting(served) as clients, journal_of(served) as journal:
-        served.machine.run("systemctl", "restart", UNIT, check=False)
-        served.machine.write(CONFIG, "")
-        journal.wait_for_event("ready")
-    assert clients.counts.keys() == {"right"}, clients.counts
-
-
 def test_a_restart_into_a_wrong_configuration_loses_nobody(served: Service) -> None:
     """A restart with an invalid configuration continues with the last settings, and reports the error."""
     served.machine.write(CONFIG, "prot = 7\n")

@@ -88,7 +88,7 @@ class Child:
 class Parent(Supervisor):
     """A supervisor that serves with such a pool, and what it has logged."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, catches_up: bool = False) -> None:
         self.recorder = recorder
         self.slow = False
         """Whether reading goes on until `end_reading` is called."""
@@ -107,7 +107,8 @@ class Parent(Supervisor):
         self.sockets.commit(listeners, TERMS.socket_options)
         self.logged()
         manager = ServiceManager(notifier, self.store, None, hangup_stops=False)
-        super().__init__(CHANGE, "", cast(Configuration, configuration), self.sockets, manager, recorder.events)
+        configured = cast(Configuration, configuration)
+        super().__init__(CHANGE, configured, self.sockets, manager, recorder.events, catches_up=catches_up)
         self.pool = Pool()
         self._pool = cast(WorkerPool, self.pool)
 
@@ -176,10 +177,15 @@ class Parent(Supervisor):
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parent]:
     """A parent whose workers have just been started."""
+    yield from made(monkeypatch, catches_up=False)
+
+
+def made(monkeypatch: pytest.MonkeyPatch, *, catches_up: bool) -> Iterator[Parent]:
+    """Such a parent, until the test is over."""
     handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
     monkeypatch.setattr(supervisor, "Reading", Child)
     with recording(level="info") as recorder:
-        parent = Parent(recorder)
+        parent = Parent(recorder, catches_up=catches_up)
         yield parent
         parent.close()
     for signum, handler in handlers.items():
@@ -351,3 +357,45 @@ class TestReading:
         monkeypatch.setattr(supervisor, "Reading", fail)
         serving.signal(signal.SIGHUP)
         assert serving.refused.startswith("cannot start a process that reads the configuration: Resource temporarily ")
+
+
+class TestCatchingUp:
+    """A start with the settings and sockets of an earlier echod."""
+
+    @pytest.fixture
+    def behind(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parent]:
+        """A parent whose workers all accept, and whose child reads for as long as the test wants."""
+        yield from made(monkeypatch, catches_up=True)
+
+    def test_the_configuration_is_read_first(self, behind: Parent) -> None:
+        """echod is ready when its workers serve by the configuration, and logs the change if there is one."""
+        behind.slow = True
+        behind.on_ready()
+        assert (behind.state, behind.logged()) == (State.READING, [])
+        behind.end_reading()
+        assert behind.logged() == ["config_warning"]
+        behind.answer()
+        assert (behind.state, behind.logged()) == (State.SERVING, ["reloaded", "ready"])
+
+    def test_nothing_has_changed(self, behind: Parent) -> None:
+        """Without a change, nothing but the readiness is logged."""
+        behind.change = replace(CHANGE, changed=[], warnings=[])
+        behind.become_ready()
+        behind.answer()
+        assert behind.logged() == ["ready"]
+
+    def test_what_is_wrong(self, behind: Parent) -> None:
+        """A configuration that is wrong is refused, and echod is ready with the settings of the earlier one."""
+        behind.failure = CannotListen("the address is in use")
+        behind.become_ready()
+        assert (behind.state, behind.logged()) == (State.SERVING, ["reload_refused", "ready"])
+        assert behind.refused == "the address is in use"
+
+    def test_a_later_reload(self, behind: Parent) -> None:
+        """A SIGHUP meanwhile is followed by a reload, which is logged even if it changes nothing."""
+        behind.change = replace(CHANGE, changed=[], warnings=[])
+        behind.signal(signal.SIGHUP)
+        behind.become_ready()
+        behind.answer()
+        behind.answer()
+        assert behind.logged() == ["ready", "reloaded"]
