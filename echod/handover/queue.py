@@ -35,8 +35,10 @@ from echod.systemd.fdstore import DescriptorStore
 
 STORED_AS = "echod-handover"
 """The name of the queue's ends in the descriptor store."""
-BATCH = 252
-"""Connections in one message at most: with the memfd 253 descriptors, as unix(7) allows (SCM_MAX_FD)."""
+_FDS_MAX = 253
+"""Descriptors in one message at most (SCM_MAX_FD, unix(7)).  A reader accepts that many from any version."""
+BATCH = _FDS_MAX - 1
+"""Connections in one message at most, besides the memfd."""
 
 _FDS_PER_WORKER = 6
 """Descriptors that a parent needs for each worker."""
@@ -47,7 +49,7 @@ _SO_COOKIE = 57
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
 """The version of the format, and the number of connections."""
-_LINE_MAX = BATCH * 1024
+_LINE_MAX = _FDS_MAX * 1024
 """Bytes of the line of JSON."""
 _PENDING_MAX = 16 << 20
 """Pending bytes of one connection: a chunk of the largest size that can be configured."""
@@ -173,7 +175,7 @@ def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
             queue.setblocking(False)
             while queue.type == socket.SOCK_SEQPACKET:
                 try:
-                    data, received, _, _ = socket.recv_fds(queue, _HEADER.size, BATCH + 1)
+                    data, received, _, _ = socket.recv_fds(queue, _HEADER.size, _FDS_MAX)
                 except OSError:
                     break
                 if not data and not received:

@@ -57,7 +57,7 @@ def differ(source: Path) -> None:
     package.substitute(
         state, "        restarts=", '        upgrades=_count(values.get("upgrades", 0)) + 1,\n        restarts='
     )
-    package.substitute(queue, "BATCH = 252", "BATCH = 7")
+    package.substitute(queue, "BATCH = _FDS_MAX - 1", "BATCH = 7")
     messages, listening = source / "echod/shared/messages.py", source / "echod/parent/listening.py"
     package.substitute(messages, 'HANDED_OVER = b"handed over"', 'HANDED_OVER = b"passed on"')
     package.substitute(messages, '_HAND_OVER = b"hand over "', '_HAND_OVER = b"pass on "')

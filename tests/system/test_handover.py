@@ -238,22 +238,20 @@ def test_commands_in_any_order_drop_nobody(service: Service) -> None:
     assert clients.check() == []
 
 
-@pytest.mark.parametrize("first", list(COMMANDS))
+@pytest.mark.parametrize("first", sorted(COMMANDS.keys() - {"try-restart"}))  # which is the same job as a restart
 def test_a_stop_after_another_command(service: Service, first: str) -> None:
     """A stop is a stop, up to a second after any other command: no echod starts again, and nothing stays in the store.
 
     No client waits for an echo that never comes.
     """
     service.machine.write(CONFIG, PATIENT)
-    pieces = random.Random(f"{SEED} {first}")
-    for _ in range(2):
-        service.start()
-        with exchanging(service.machine) as clients:
-            at_once(service, first, pieces.random() ** 2, "stop")
-            # systemd takes the end of the ExecReload= that it kills itself for a failure.
-            assert service.show("ActiveState") in {"inactive", "failed" if first == "reload" else "inactive"}
-            assert service.show("NFileDescriptorStore") == "0"
-        assert not {"wrong", "TimeoutError"} & clients.counts.keys(), clients.counts
+    service.start()
+    with exchanging(service.machine) as clients:
+        at_once(service, first, random.Random(f"{SEED} {first}").random() ** 2, "stop")
+        # systemd takes the end of the ExecReload= that it kills itself for a failure.
+        assert service.show("ActiveState") in {"inactive", "failed" if first == "reload" else "inactive"}
+        assert service.show("NFileDescriptorStore") == "0"
+    assert not {"wrong", "TimeoutError"} & clients.counts.keys(), clients.counts
 
 
 def test_a_restart_into_a_reload_drops_nobody(service: Service) -> None:

@@ -59,6 +59,15 @@ def test_as_many_as_a_message_holds(queue: Queue) -> None:
     assert len(taken.connections) == 1 + handover.BATCH
 
 
+def test_a_version_that_sends_fewer_at_a_time(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader accepts a full message although its own messages are smaller."""
+    _, sock, sockaddr = queue.connection()
+    state = ConnectionState("1.1", sockaddr, NOW, NOW)
+    assert hand_over(queue.writes, [(state, sock.fileno())] * handover.BATCH)
+    monkeypatch.setattr(handover, "BATCH", 7)
+    assert len(queue.take_over().connections) == 252
+
+
 def test_one_that_comes_twice(queue: Queue) -> None:
     """A connection sent twice is taken once, with its first state: the second is from the copy of a dead worker."""
     _, sock, sockaddr = queue.connection()
