@@ -17,6 +17,8 @@ from echod.config.types import ValueType
 
 ENV_PREFIX = "ECHOD_"
 NESTED = "__"
+_MEMORY_PART = 32
+"""The kernel limits the memory of all TCP sockets to 3/32 of the machine's by default (tcp_mem)."""
 
 
 class LimitSettings(BaseModel):
@@ -31,6 +33,10 @@ class LimitSettings(BaseModel):
         default=0,
         description="Maximum number of open connections from one IPv4 address or IPv6 /64; further ones are closed; "
         "0 disables it.",
+    )
+    kernel_memory: types.Memory = Field(
+        default="auto",
+        description="Kernel memory that slow clients may occupy together; above it the largest is reset; 0: no limit.",
     )
     idle_timeout: types.Timeout = Field(
         default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
@@ -175,3 +181,10 @@ def as_toml(settings: Settings, origins: Mapping[tuple[str, ...], str]) -> str:
 def worker_count(settings: Settings) -> int:
     """The number of workers; for `auto`, the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+
+
+def kernel_memory(settings: Settings) -> int:
+    """The bytes for slow clients; for `auto`, a part of the machine's memory (sysinfo(2), which needs no /proc)."""
+    if settings.limits.kernel_memory != "auto":
+        return settings.limits.kernel_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _MEMORY_PART

@@ -21,6 +21,7 @@ BRACKETED = re.compile(r"\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[^][]+)?)\]")
 
 _CHUNK_SIZE_MAX = 16 << 20
 _WORKERS_MAX = 256
+_MEMORY_MIN = 1 << 20
 _KEEPALIVE_MAX = 32767
 """Seconds; TCP_KEEPIDLE and TCP_KEEPINTVL take no more (tcp(7))."""
 _PROBES_MAX = 127
@@ -147,6 +148,15 @@ def _size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) else _whole(value)
 
 
+def _memory(value: Any) -> Any:
+    if value == "auto":
+        return value
+    size = _size(value)
+    if isinstance(size, int) and 0 < size < _MEMORY_MIN:
+        raise ValueError(value)
+    return size
+
+
 def _workers(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else _whole(value)
 
@@ -231,6 +241,15 @@ ChunkSize = Annotated[
         "a size from 1 byte to 16MiB, in bytes or with a unit, such as '64KiB'",
         "BYTES",
         lambda size: quoted(show_size(size)),
+    ),
+]
+Memory = Annotated[
+    Annotated[int, Field(ge=0, le=1 << 40)] | Literal["auto"],
+    BeforeValidator(_memory),
+    ValueType(
+        "a size from 1MiB to 1024GiB, such as '256MiB', 'auto' for 1/32 of the machine's memory, or 0 to disable it",
+        "BYTES|auto",
+        lambda size: quoted(size if size == "auto" else show_size(size)),
     ),
 ]
 Workers = Annotated[

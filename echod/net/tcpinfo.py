@@ -13,6 +13,9 @@ _INT = struct.Struct("i")
 _TCP_INFO = struct.Struct("=B5xB113xQQ")
 """The beginning of `struct tcp_info`: the state; the scale of windows, the client's in the low half of the byte;
 tcpi_bytes_acked and tcpi_bytes_received (linux/tcp.h)."""
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("I4xI8xI")
+"""SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_WMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED (linux/sock_diag.h)."""
 _WINDOW_MAX = 65535
 """Bytes, to be shifted by the scale (RFC 7323 section 2.2)."""
 _BUFFER_UNKNOWN = 64 << 20
@@ -71,6 +74,18 @@ def buffered_by_client(sock: socket.socket) -> int:
     if sock.proto == IPPROTO_MPTCP:  # the counters are those of one path only
         return _BUFFER_UNKNOWN
     return int(min(acked, 2 * (_WINDOW_MAX << (scales & 0xF))))
+
+
+def kernel_memory(sock: socket.socket) -> int:
+    """Bytes that the connection's queues occupy in the kernel; on a unix socket, those of its own queue only.
+
+    0 if the kernel does not say (SO_MEMINFO came with Linux 4.12, and a sandbox may lack it).
+    """
+    try:
+        received, sent, unacked = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    except OSError:
+        return 0
+    return int(received + max(sent, unacked))
 
 
 def passed(sock: socket.socket) -> Passed | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
-from echod.config.settings import Settings, keys, worker_count
+from echod.config.settings import Settings, kernel_memory, keys, worker_count
 from echod.config.sources import ConfigPath, Loaded, Origin
 from echod.errors import CannotListen, ConfigError
 from echod.log.events import LogOptions
@@ -241,6 +241,7 @@ def _terms(settings: Settings, options: SocketOptions, sets_accepted_options: bo
         tick=tick,
         max_connections=limits.max_connections,
         max_per_source=limits.max_connections_per_source,
+        kernel_memory=kernel_memory(settings),
         handover=settings.handover,
         log_options=LogOptions(log.level, log.format, log.connections, log.payload),
     )

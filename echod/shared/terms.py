@@ -26,7 +26,8 @@ class ServiceTerms:
 
     With `sets_accepted_options` a worker sets the socket options on each accepted connection, since it may have arrived
     in the kernel's queue before the listening socket had these options.  `max_connections` and `max_per_source` are
-    those of `limits.Limits`; `handover` is whether a restart keeps connections.
+    those of `limits.Limits`; `kernel_memory` is the number of bytes that the slow clients of all workers together may
+    occupy (`worker.memory`), 0 for any number; `handover` is whether a restart keeps connections.
     """
 
     chunk_size: int
@@ -37,6 +38,7 @@ class ServiceTerms:
     tick: float
     max_connections: int
     max_per_source: int
+    kernel_memory: int
     handover: bool
     log_options: LogOptions
 

@@ -27,6 +27,7 @@ from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
 from echod.worker.acceptor import Acceptor
 from echod.worker.balance import on_wakeup
+from echod.worker.memory import SLOW, over_budget
 from echod.worker.session import Session
 
 _TABLES = 2
@@ -71,6 +72,7 @@ class Worker:
         self._events = events
         self._limits = shared.limits
         self._row = shared.counters.rows[number]
+        self._workers = len(shared.counters.rows)
         self._commands = channels.commands
         self._buffer = memoryview(bytearray(assignment.terms.chunk_size))
         self._sessions: dict[int, Session] = {}
@@ -203,6 +205,7 @@ class Worker:
                 session.on_bug(error)
 
     def _on_tick(self, now: float) -> None:
+        self._free_memory(now)
         self._count()
         self._row.ticks += 1
         self._acceptor.on_tick()
@@ -210,6 +213,19 @@ class Worker:
         # At multiples of a tick, since the parent reads the counters half a tick later; never twice at the same one.
         tick = self._terms.tick
         self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
+
+    def _free_memory(self, now: float) -> None:
+        """Keep the connections that have been slow since the last tick within this worker's part of the budget."""
+        if not self._terms.kernel_memory:
+            return
+        tick = self._terms.tick
+        slow = [
+            session
+            for session in self._sessions.values()
+            if session.bytes_echoed - session.counted < SLOW * tick and now - session.started >= tick
+        ]
+        for session in over_budget(slow, self._terms.kernel_memory // self._workers):
+            session.abort("memory")
 
     def _count(self) -> None:
         """Add up the bytes that the sessions count themselves, since a shared counter would cost time in every echo."""

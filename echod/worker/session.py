@@ -6,7 +6,7 @@ and why.  Every end has a reason, which is logged:
 - `eof`: the client closed its side, and the whole echo was sent.
 - `idle`, `drained`: the server ended its side of a quiet connection, and LINGERING saw no further byte.
 - `late`: bytes arrived after the server had ended its side.  They are not echoed.
-- `stalled`, `cut`, `bug`: bytes of the echo cannot be sent, or at a stop the client was not quiet in time.
+- `stalled`, `memory`, `cut`, `bug`: bytes of the echo cannot be sent, or at a stop the client was not quiet in time.
 - `reset`, `timed_out`, `unreachable`, `error`: the connection failed.
 
 One rule governs all of them: over TCP, an end without a reset means that every byte received was sent back.  So `eof`,

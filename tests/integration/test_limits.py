@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import Daemon
+from tests.integration.daemon import Daemon, receive_all
+from tests.integration.faults import TICKING_FAST, never_hung
 from tests.integration.network import inside, own_network
-from tests.integration.peers import about, clients, connect, echoes, exchange, most_at_once
+from tests.integration.peers import about, clients, connect, echoes, exchange, most_at_once, send_until_blocked
 from tests.integration.tracing import Trace
 
 EVERYWHERE = ("--log-level", "debug", "--host", "127.0.0.1")
@@ -75,6 +76,29 @@ def test_per_source() -> None:
         assert daemon.stop() == 0
     stopped = daemon.of("stopped")[0]
     assert (stopped["clients_total"], stopped["clients_refused"]) == (4, 1)
+
+
+def test_clients_that_never_read() -> None:
+    """Clients that send and never read are reset when they occupy too much memory in the kernel; others are served."""
+    budget = ("--limits-kernel-memory", "4MiB", "--workers", "2")
+    with Daemon(*EVERYWHERE, *budget, environment=TICKING_FAST, faults=[never_hung()]) as daemon:
+        address = daemon.addresses[0]
+        with clients(address, 5) as honest, contextlib.ExitStack() as stack:
+            for sock in honest:
+                assert exchange(sock, b"in", half_close=False) == b"in"
+            greedy = [stack.enter_context(connect(address, receive_buffer=4096)) for _ in range(40)]
+            for sock in greedy:
+                send_until_blocked(sock, bytes(1 << 20))
+            # Each occupies 128 KiB at least, so that no more than 32 of them are within the budget.
+            daemon.wait_for("connection_closed", 8)
+            for sock in honest:
+                assert exchange(sock, b"still in") == b"still in"
+                assert about(daemon, sock, "connection_closed")["reason"] == "eof"
+            reset = [event for event in daemon.of("connection_closed") if event["reason"] == "memory"]
+            assert len(reset) == len(daemon.of("connection_closed")) - len(honest) >= 8
+            (one, *_) = [sock for sock in greedy if "{}:{}".format(*sock.getsockname()) == reset[0]["peer"]]
+            with pytest.raises(ConnectionResetError):
+                receive_all(one)
 
 
 def test_per_source_over_all_workers() -> None:

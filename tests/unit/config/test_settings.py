@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from echod.config.settings import Key, LimitSettings, LogSettings, Settings, as_toml, keys, worker_count
+from echod.config.settings import (
+    Key,
+    LimitSettings,
+    LogSettings,
+    Settings,
+    as_toml,
+    kernel_memory,
+    keys,
+    worker_count,
+)
 from echod.config.sources import load
 from echod.log.events import LEVELS
 
@@ -25,6 +34,7 @@ limits = st.builds(
     LimitSettings,
     max_connections=st.integers(1, 1_000_000),
     max_connections_per_source=st.integers(0, 1_000_000),
+    kernel_memory=st.one_of(st.integers(1 << 20, 1 << 40), st.just(0), st.just("auto")),
     idle_timeout=st.one_of(micro, st.just(math.inf)),
     stall_timeout=st.one_of(micro, st.floats(0.001, 604800)),
     drain_timeout=st.one_of(st.integers(0, 3600), st.floats(0, 3600)),
@@ -166,3 +176,10 @@ class TestWorkerCount:
         finally:
             os.sched_setaffinity(0, before)
         assert worker_count(Settings(workers="auto")) == len(before)
+
+
+def test_kernel_memory() -> None:
+    """A size is taken as it is, and `auto` is a third of what the kernel allows all TCP sockets by default."""
+    assert kernel_memory(Settings(limits=LimitSettings(kernel_memory=1 << 20))) == 1 << 20
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert kernel_memory(Settings()) == total // 32

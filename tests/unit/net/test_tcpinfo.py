@@ -1,5 +1,6 @@
 """tcpinfo: the kernel's counters, on real connections."""
 
+import errno
 import os
 import socket
 import time
@@ -152,3 +153,31 @@ def test_buffered_by_a_unix_client() -> None:
         assert tcpinfo.buffered_by_client(one) >= 5
         assert other.recv(5) == b"hello"
         assert tcpinfo.buffered_by_client(one) == 0
+
+
+def test_kernel_memory(tcp: Pair) -> None:
+    """Bytes that were not read, or not acknowledged, occupy at least their size; nothing remains of those that were."""
+    client, sock = tcp
+    assert tcpinfo.kernel_memory(sock) == 0
+    client.sendall(bytes(10_000))
+    wait_for(sock, 10_000, 0)
+    assert tcpinfo.kernel_memory(sock) >= 10_000
+    while tcpinfo.unread(sock.fileno()):
+        sock.recv(10_000)
+    assert tcpinfo.kernel_memory(sock) == 0
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(10_000))
+    assert tcpinfo.kernel_memory(sock) >= tcpinfo.unacknowledged(sock.fileno()) > 0
+
+
+def test_kernel_memory_that_is_unknown() -> None:
+    """Where the kernel does not say, it is 0."""
+
+    class Old(socket.socket):
+        def getsockopt(self, *_: object) -> bytes:  # type: ignore[override]
+            raise OSError(errno.ENOPROTOOPT, "")
+
+    with Old() as sock:
+        assert tcpinfo.kernel_memory(sock) == 0
