@@ -31,8 +31,11 @@ class LimitSettings(BaseModel):
     )
     max_connections_per_source: types.Quota = Field(
         default=0,
-        description="Maximum number of open connections from one IPv4 address or IPv6 /64; further ones are closed; "
+        description="Maximum number of open connections from one IPv4 address or IPv6 prefix; further ones are closed; "
         "0 disables it.",
+    )
+    ipv6_source_prefix: types.Prefix = Field(
+        default=64, description="Length in bits of the IPv6 prefix that counts as one source."
     )
     kernel_memory: types.Memory = Field(
         default="auto",

@@ -287,6 +287,12 @@ Keepalive = Annotated[
         _show_duration,
     ),
 ]
+Prefix = Annotated[
+    int,
+    BeforeValidator(_whole),
+    Field(ge=1, le=128),
+    ValueType("a whole number from 1 to 128", "N"),
+]
 Interval = Annotated[
     float,
     BeforeValidator(_interval),

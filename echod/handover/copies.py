@@ -268,7 +268,7 @@ def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> C
 def _close(sock: socket.socket, state: ConnectionState, written: int, events: EventLog) -> None:
     with sock:
         peer = address.peer(sock, state.sockaddr)
-        local = address.show(sock.family, sock.getsockname())
+        local = address.show(sock.family, sock.getsockname(), sock)
     events.connection_closed(
         connection=state.name,
         peer=peer,

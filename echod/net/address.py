@@ -10,6 +10,7 @@ IPv4 address, and a socket can be bound to a multicast address.  An IPv4-compati
 section 2.5.5.1) is an IPv6 address like any other.
 """
 
+import fcntl
 import ipaddress
 import os
 import re
@@ -32,6 +33,9 @@ _MAPPED = re.compile(r"^::ffff:(\d+\.\d+\.\d+\.\d+)", re.ASCII)
 The dots are required: ::ffff:0:102:304 is in an unrelated network (RFC 2765).
 """
 
+_SIOCGIFNAME = 0x8910
+_IFREQ = struct.Struct("16si20x")
+"""`struct ifreq`, netdevice(7): an interface's name and number."""
 _UCRED = struct.Struct("3i")
 """`struct ucred`, unix(7): pid, uid, gid."""
 
@@ -120,41 +124,79 @@ def without_covered(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     return kept
 
 
-def show(family: int, sockaddr: Any) -> str:
-    """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `unix:/path` or `unix:@name`."""
+def show(family: int, sockaddr: Any, sock: socket.socket | None = None) -> str:
+    """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `[fe80::1%eth0]:7`, `unix:/path` or `unix:@name`.
+
+    The zone of an address is the name of an interface in the network namespace of `sock`, which is not that of this
+    process if systemd passed the socket; without `sock`, in the namespace of this process.
+    """
     if family == socket.AF_UNIX:
         name = os.fsdecode(sockaddr)
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
     host, port = _unmapped(sockaddr[0]), sockaddr[1]
+    if len(sockaddr) == 4 and sockaddr[3] and "%" not in host:
+        host += "%" + _zone(sockaddr[3], sock)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def peer(sock: socket.socket, sockaddr: Any) -> str:
     """The client of a connection in readable form: its address, or on a unix socket its process and user."""
     if sock.family != socket.AF_UNIX:
-        return show(sock.family, sockaddr)
+        return show(sock.family, sockaddr, sock)
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return f"unix:pid={pid},uid={uid}"
 
 
-def source(family: int, sockaddr: Any) -> int | None:
-    """The number under which a peer is counted: its IPv4 address, or the /64 of its IPv6 address, since a site has one.
+def source(family: int, sockaddr: Any, prefix: int) -> int | None:
+    """The number under which a peer is counted, never 0 and below 2**64; None for a unix socket's peer.
 
-    It is never 0 and below 2**64; None for a unix socket, whose peers have no address.  IPv4 and IPv6 numbers never
-    collide, because ::/8, where the IPv4 numbers lie, is not assigned to any network (RFC 4291 section 2.5).
+    IPv4 counts by address, IPv6 by the first `prefix` bits, since a site has many addresses.  Where these bits are the
+    same for strangers, what distinguishes them counts instead: the embedded IPv4 address or the whole address.
+
+    The number is Python's hash of bytes.  Its key is secret, so nobody can choose an address that counts as another's,
+    and the workers have the same key, since they are forked.
     """
     if family == socket.AF_UNIX:
         return None
-    host = _unmapped(sockaddr[0])
-    if ":" in host:
-        prefix = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
-        return int.from_bytes(prefix) or _LOOPBACK_NET
-    return int.from_bytes(socket.inet_aton(host)) | _IPV4_NET
+    return hash(_counted(_unmapped(sockaddr[0]), sockaddr, prefix)) & _MASK or 1
 
 
-_IPV4_NET = 1 << 32
-_LOOPBACK_NET = 1
-"""The number of ::/64, which contains ::1 and would otherwise be 0."""
+_MASK = (1 << 64) - 1
+_EMBEDS_IPV4 = (
+    bytes.fromhex("0064ff9b 00000000 00000000"),  # NAT64, 64:ff9b::/96 (RFC 6052 section 2.1)
+    bytes.fromhex("00000000 00000000 ffff0000"),  # IPv4-translated, ::ffff:0:0:0/96 (RFC 2765 section 2.1)
+)
+_DISTINCT = (
+    bytes.fromhex(
+        "0064ff9b0001"
+    ),  # NAT64 of an operator, 64:ff9b:1::/48 (RFC 8215); the place of the IPv4 address varies
+    bytes.fromhex("20010000"),  # Teredo, 2001::/32 (RFC 4380): all clients of a server have one /64
+)
+
+
+def _counted(host: str, sockaddr: Any, prefix: int) -> bytes:
+    """The part of an address that distinguishes its owner."""
+    if ":" not in host:
+        return socket.inet_aton(host)
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if packed.startswith(_EMBEDS_IPV4):
+        return packed[12:]
+    if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:  # link-local, fe80::/10: unique on its link only
+        return packed + int(sockaddr[3]).to_bytes(4)
+    if packed.startswith(_DISTINCT):
+        return packed
+    return (int.from_bytes(packed) >> (128 - prefix)).to_bytes(16)
+
+
+def _zone(scope: int, sock: socket.socket | None) -> str:
+    """The name of the interface with this number, or the number if there is none any more."""
+    try:
+        if sock is None:
+            return socket.if_indextoname(scope)
+        found = fcntl.ioctl(sock, _SIOCGIFNAME, _IFREQ.pack(b"", scope))
+    except OSError:
+        return str(scope)
+    return os.fsdecode(_IFREQ.unpack(found)[0].rstrip(b"\0"))
 
 
 def _unmapped(host: str) -> str:

@@ -32,7 +32,7 @@ class Listener:
         self.adopted = adopted
         self.retires = False
         """Whether the socket is being retired: its queue is emptied, then it is closed."""
-        self.address = address.show(sock.family, sock.getsockname())
+        self.address = address.show(sock.family, sock.getsockname(), sock)
         """The address to which it is bound, as `address.show` writes it."""
         self._file = None if adopted else unixfile.identity(sock)
 

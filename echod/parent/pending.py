@@ -7,7 +7,6 @@ from echod.handover import copies
 from echod.handover import queue as handover
 from echod.handover.state import Connection
 from echod.log.events import EventLog
-from echod.net import address
 from echod.shared.counters import Counters
 from echod.shared.limits import Limits
 
@@ -56,4 +55,4 @@ class PendingConnections:
                 sock.close()
 
     def _count(self, worker: int, connections: Sequence[Connection]) -> None:
-        self._limits.count(worker, (address.source(sock.family, state.sockaddr) for sock, state in connections))
+        self._limits.count(worker, (self._limits.source(sock.family, state.sockaddr) for sock, state in connections))

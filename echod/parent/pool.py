@@ -76,7 +76,9 @@ class WorkerPool:
         self.terms = change.terms
         """The terms for a worker that starts now."""
         self.counters = Counters(change.workers)
-        self.limits = Limits(self.counters, self.terms.max_connections, self.terms.max_per_source, clients)
+        self.limits = Limits(
+            self.counters, self.terms.max_connections, self.terms.max_per_source, clients, self.terms.ipv6_prefix
+        )
         self._loop = loop
         self._events = events
         self._owner = owner
@@ -132,7 +134,7 @@ class WorkerPool:
 
         Raises OSError if there is no memory or no descriptor for the limits, and then nothing has changed.
         """
-        fds = self.limits.change(terms.max_connections, terms.max_per_source)
+        fds = self.limits.change(terms.max_connections, terms.max_per_source, terms.ipv6_prefix)
         self.terms = terms
         if fds:
             self._pending.count_again()

@@ -241,6 +241,7 @@ def _terms(settings: Settings, options: SocketOptions, sets_accepted_options: bo
         tick=tick,
         max_connections=limits.max_connections,
         max_per_source=limits.max_connections_per_source,
+        ipv6_prefix=limits.ipv6_source_prefix,
         kernel_memory=kernel_memory(settings),
         handover=settings.handover,
         log_options=LogOptions(log.level, log.format, log.connections, log.payload),

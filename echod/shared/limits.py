@@ -17,10 +17,14 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from echod.net import address
 from echod.shared.counters import Counters
 
 _MASK = (1 << 64) - 1
+IPV6_PREFIX = 64
+"""Bits of an IPv6 address that a site has for itself, usually (RFC 6177)."""
 
 
 class SourceTable:
@@ -82,41 +86,50 @@ class Limits:
     """The limits on the clients of all workers together; create them before the fork.
 
     `max_connections` limits all clients, and `max_per_source` those of one source (see `address.source`); 0 disables
-    the limit per source.  The pool may begin with `initial` connections, whatever the limit.
+    the limit per source.
+    An IPv6 source is a network with a prefix of `prefix` bits.  The pool may begin with `initial` connections, whatever
+    the limit.
     """
 
-    def __init__(self, counters: Counters, max_connections: int, max_per_source: int, initial: int = 0) -> None:
+    def __init__(
+        self, counters: Counters, max_connections: int, max_per_source: int, initial: int = 0, prefix: int = IPV6_PREFIX
+    ) -> None:
         self._counters = counters
         self._initial = initial
         self._max_connections = self._max_per_source = 0
         self._tables: list[SourceTable] = []
         self._fd = -1
-        self.change(max_connections, max_per_source)
+        self._prefix = 0
+        self.change(max_connections, max_per_source, prefix)
 
     @property
     def counts_sources(self) -> bool:
         """Whether there is a limit per source."""
         return bool(self._tables)
 
-    def change(self, max_connections: int, max_per_source: int) -> Sequence[int]:
+    def source(self, family: int, sockaddr: Any) -> int | None:
+        """The number under which a peer is counted; see `address.source`."""
+        return address.source(family, sockaddr, self._prefix)
+
+    def change(self, max_connections: int, max_per_source: int, prefix: int = IPV6_PREFIX) -> Sequence[int]:
         """In the parent: set new limits, and return the descriptors that the workers need to `follow`.
 
         This object owns the descriptors.  Raises OSError if there is no memory or no descriptor for the tables, and
         then changes nothing.
         """
-        if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
+        if (max_connections, max_per_source, prefix) == (self._max_connections, self._max_per_source, self._prefix):
             return []
         # The tables have room for the old limit, for the new one, and for all clients connected, even above both.
         most = max(max_connections, self._max_connections, self._initial, self._counters.clients_now())
         if not max_per_source:
-            self._set(max_connections, max_per_source, [])
+            self._set(max_connections, max_per_source, prefix, [])
             return []
         cells = len(self._counters.rows) * 2 * 2 ** (2 * most).bit_length()
         fd = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, (cells + 1) * 8)
             os.pwrite(fd, os.urandom(8), cells * 8)
-            self._set(max_connections, max_per_source, [fd])
+            self._set(max_connections, max_per_source, prefix, [fd])
         except OSError:
             os.close(fd)
             raise
@@ -129,14 +142,15 @@ class Limits:
         max_per_source: int,
         fds: Sequence[int],
         sources: Iterable[int | None],
+        prefix: int = IPV6_PREFIX,
     ) -> None:
         """In a worker: set the limits that the parent has changed, and count the sources of all its clients again.
 
         `fds` are the worker's copies of the parent's descriptors; this object owns them from now on.
         """
-        if (max_connections, max_per_source) == (self._max_connections, self._max_per_source):
+        if (max_connections, max_per_source, prefix) == (self._max_connections, self._max_per_source, self._prefix):
             return
-        self._set(max_connections, max_per_source, fds)
+        self._set(max_connections, max_per_source, prefix, fds)
         self.count(worker, sources)
 
     def count(self, worker: int, sources: Iterable[int | None]) -> None:
@@ -156,10 +170,10 @@ class Limits:
             os.close(self._fd)
             self._fd = -1
 
-    def _set(self, max_connections: int, max_per_source: int, fds: Sequence[int]) -> None:
+    def _set(self, max_connections: int, max_per_source: int, prefix: int, fds: Sequence[int]) -> None:
         tables = [table for fd in fds for table in self._map(fd)]
         self.close()
-        self._max_connections, self._max_per_source = max_connections, max_per_source
+        self._max_connections, self._max_per_source, self._prefix = max_connections, max_per_source, prefix
         if fds:
             (self._fd,), self._tables = fds, tables
 

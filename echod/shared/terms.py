@@ -25,9 +25,9 @@ class ServiceTerms:
     """The terms; `chunk_size` is in bytes, `drain` (time for draining) and `tick` (between two ticks) in seconds.
 
     With `sets_accepted_options` a worker sets the socket options on each accepted connection, since it may have arrived
-    in the kernel's queue before the listening socket had these options.  `max_connections` and `max_per_source` are
-    those of `limits.Limits`; `kernel_memory` is the number of bytes that the slow clients of all workers together may
-    occupy (`worker.memory`), 0 for any number; `handover` is whether a restart keeps connections.
+    in the kernel's queue before the listening socket had these options.  `max_connections`, `max_per_source` and
+    `ipv6_prefix` are those of `limits.Limits`; `kernel_memory` is the number of bytes that the slow clients of all
+    workers together may occupy (`worker.memory`), 0 for any number; `handover` is whether a restart keeps connections.
     """
 
     chunk_size: int
@@ -38,6 +38,7 @@ class ServiceTerms:
     tick: float
     max_connections: int
     max_per_source: int
+    ipv6_prefix: int
     kernel_memory: int
     handover: bool
     log_options: LogOptions

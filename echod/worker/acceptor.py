@@ -137,7 +137,7 @@ class Acceptor:
         """An accepted client has left: give its place back."""
         # In this order: the next client may have the same source, and must not find the limit of its source reached.
         if self._limits.counts_sources:
-            self._limits.dismiss(self._number, address.source(family, sockaddr))
+            self._limits.dismiss(self._number, self._limits.source(family, sockaddr))
         self._limits.give_place(self._number)
         if self._retry is not None:
             self._resume(self._loop.now)
@@ -198,11 +198,14 @@ class Acceptor:
                 raise
             return False
         sock.setblocking(False)
-        if self._limits.counts_sources and not self._limits.admit(self._number, address.source(sock.family, sockaddr)):
+        if self._limits.counts_sources and not self._limits.admit(
+            self._number, self._limits.source(sock.family, sockaddr)
+        ):
             self._limits.give_place(self._number)
+            peer = address.peer(sock, sockaddr)
             reset_on_close(sock, resets=False)
             sock.close()
-            self._refuse(address.show(sock.family, sockaddr))
+            self._refuse(peer)
             return True
         self._row.clients_total += 1
         self._on_accepted(sock, sockaddr)

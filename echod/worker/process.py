@@ -18,7 +18,6 @@ from echod.handover import queue as handover
 from echod.handover.copies import CopySender
 from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
-from echod.net import address
 from echod.net.listeners import Listener
 from echod.net.loop import READ, Loop
 from echod.net.sockopts import set_options
@@ -166,8 +165,9 @@ class Worker:
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
         self._events.change(terms.log_options)
-        sources = (address.source(session.sock.family, session.sockaddr) for session in sessions)
-        self._limits.follow(self._number, terms.max_connections, terms.max_per_source, fds, sources)
+        sources = (self._limits.source(session.sock.family, session.sockaddr) for session in sessions)
+        quota = (terms.max_connections, terms.max_per_source)
+        self._limits.follow(self._number, *quota, fds, sources, terms.ipv6_prefix)
         if terms.chunk_size != before.chunk_size:
             self._buffer = memoryview(bytearray(terms.chunk_size))
         for session in sessions:

@@ -1,12 +1,13 @@
 """The limits on connections: in total, per source, and those of the machine."""
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import Daemon, receive_all
+from tests.integration.daemon import DEADLINE, Configured, Daemon, receive_all
 from tests.integration.faults import TICKING_FAST, never_hung
 from tests.integration.network import inside, own_network
 from tests.integration.peers import about, clients, connect, echoes, exchange, most_at_once, send_until_blocked
@@ -117,6 +118,46 @@ def test_per_source_over_all_workers() -> None:
     assert most_at_once(daemon.events) == 3
     stopped = daemon.of("stopped")[0]
     assert (stopped["clients_total"], stopped["clients_refused"]) == (3, 17)
+
+
+def test_link_local_neighbours() -> None:
+    """Each link-local neighbour is a source of its own, and events name its zone, as the daemon's network names it."""
+    addresses = [f"ip address add fe80::{host}/64 dev lo nodad" for host in (1, 2)]
+    limit = ("--limits-max-connections-per-source", "1")
+    with Daemon("--host", "::", *limit, prefix=own_network(*addresses)) as daemon, inside(daemon.pid):
+
+        def neighbour(host: str) -> socket.socket:
+            sock = stack.enter_context(socket.socket(socket.AF_INET6))
+            sock.settimeout(DEADLINE)
+            sock.bind((host, 0, 0, socket.if_nametoindex("lo")))
+            sock.connect(("fe80::1", daemon.port, 0, socket.if_nametoindex("lo")))
+            return sock
+
+        with contextlib.ExitStack() as stack:
+            for host in ("fe80::1", "fe80::2"):
+                assert exchange(neighbour(host), b"in", half_close=False) == b"in"
+                opened = daemon.of("connection_opened")
+                assert daemon.wait_for("connection_opened", len(opened) + 1)["peer"].startswith(f"[{host}%lo]:")
+            assert neighbour("fe80::2").recv(1) == b""
+            refused = daemon.wait_for("client_refused")
+            assert refused["peer"].startswith("[fe80::2%lo]:")
+
+
+def test_ipv6_prefix_at_a_reload(tmp_path: Path) -> None:
+    """After a reload the connected clients are counted by the new prefix."""
+    addresses = [f"ip address add 2001:db8:0:{net}::1/64 dev lo nodad" for net in (1, 2)]
+    text = "host = '::'\nlimits.max_connections_per_source = 1"
+    with (
+        Configured(tmp_path / "echod.toml", text, prefix=own_network(*addresses)) as daemon,
+        inside(daemon.pid),
+    ):
+        address = f"[2001:db8:0:1::1]:{daemon.port}"
+        with connect(address, source="2001:db8:0:1::1") as first:
+            assert exchange(first, b"in", half_close=False) == b"in"
+            assert echoes(address, source="2001:db8:0:2::1")
+            daemon.reload(text + "\nlimits.ipv6_source_prefix = 48")
+            with connect(address, source="2001:db8:0:2::1") as second:
+                assert second.recv(1) == b""
 
 
 def test_per_ipv6_network() -> None:

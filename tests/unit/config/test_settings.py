@@ -34,6 +34,7 @@ limits = st.builds(
     LimitSettings,
     max_connections=st.integers(1, 1_000_000),
     max_connections_per_source=st.integers(0, 1_000_000),
+    ipv6_source_prefix=st.integers(1, 128),
     kernel_memory=st.one_of(st.integers(1 << 20, 1 << 40), st.just(0), st.just("auto")),
     idle_timeout=st.one_of(micro, st.just(math.inf)),
     stall_timeout=st.one_of(micro, st.floats(0.001, 604800)),

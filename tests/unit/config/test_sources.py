@@ -109,6 +109,7 @@ class TestPrecedence:
             "handover": ("false", False),
             "limits.max_connections": ("5", 5),
             "limits.max_connections_per_source": ("6", 6),
+            "limits.ipv6_source_prefix": ("56", 56),
             "limits.kernel_memory": ("256MiB", 256 << 20),
             "limits.idle_timeout": ("1min 30s", 90.0),
             "limits.stall_timeout": ("1.5", 1.5),

@@ -205,6 +205,8 @@ class TestShow:
             (V4, ("127.0.0.1", 7), "127.0.0.1:7"),
             (V6, ("::1", 7, 0, 0), "[::1]:7"),
             (V6, ("fe80::1%eth0", 7, 0, 2), "[fe80::1%eth0]:7"),
+            (V6, ("fe80::1", 7, 0, socket.if_nametoindex("lo")), "[fe80::1%lo]:7"),
+            (V6, ("fe80::1", 7, 0, 1 << 30), "[fe80::1%1073741824]:7"),
             (V6, ("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1:7"),
             (V6, ("::ffff:0:102:304", 7, 0, 0), "[::ffff:0:102:304]:7"),
             (UNIX, "/run/echod.sock", "unix:/run/echod.sock"),
@@ -245,37 +247,33 @@ class TestSource:
     @given(ipv4_addresses, ipv4_addresses)
     def test_ipv4_counts_by_address(self, one: str, other: str) -> None:
         """Two addresses are two sources."""
-        assert (source(V4, (one, 1)) == source(V4, (other, 2))) == (one == other)
+        assert (source(V4, (one, 1), 64) == source(V4, (other, 2), 64)) == (one == other)
 
     @given(ipv4_addresses)
     def test_ipv4_on_an_ipv6_socket_is_ipv4(self, host: str) -> None:
         """A peer has the same number on an IPv4 and on an IPv6 socket."""
-        assert source(V6, (f"::ffff:{host}", 1, 0, 0)) == source(V4, (host, 1))
+        assert source(V6, (f"::ffff:{host}", 1, 0, 0), 64) == source(V4, (host, 1), 64)
 
-    @given(ipv6_addresses, st.integers(0, 2**64 - 1))
-    def test_ipv6_counts_by_network(self, address: ipaddress.IPv6Address, interface: int) -> None:
+    @given(st.integers(0x2002 << 48, (0x4000 << 48) - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+    def test_ipv6_counts_by_network(self, network: int, interface: int, other: int) -> None:
         """Every address of a /64 has the same number, and an address of another /64 has another."""
-        if address.ipv4_mapped:
-            return
-        network = int(address) >> 64 << 64
-        neighbour = ipaddress.IPv6Address(network | interface)
-        stranger = ipaddress.IPv6Address(int(address) ^ (1 << 64))
-        number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
-        if not neighbour.ipv4_mapped:
-            assert source(V6, (as_the_kernel_writes(neighbour), 2, 0, 0)) == number
-        if 0 < int(stranger) >> 64 != 1:
-            assert source(V6, (as_the_kernel_writes(stranger), 1, 0, 0)) != number
+
+        def number(network: int, interface: int) -> int | None:
+            host = as_the_kernel_writes(ipaddress.IPv6Address(network << 64 | interface))
+            return source(V6, (host, 1, 0, 0), 64)
+
+        assert number(network, interface) == number(network, other) != number(network ^ 1, interface)
 
     @given(st.one_of(ipv6_addresses, st.integers(0, 2**64).map(ipaddress.IPv6Address)))
     def test_the_number_is_fit_for_the_table(self, address: ipaddress.IPv6Address) -> None:
         """The number of a source is never 0 and below 2**64, also for ::, ::1 and addresses that only look mapped."""
-        number = source(V6, (as_the_kernel_writes(address), 1, 0, 0))
+        number = source(V6, (as_the_kernel_writes(address), 1, 0, 0), 64)
         assert number is not None
         assert 0 < number < 2**64
 
     def test_not_even_the_lowest_addresses_are_alike(self) -> None:
         """No IPv4 address has the number 0, or that of ::1."""
-        numbers = [source(V4, ("0.0.0.0", 1)), source(V4, ("0.0.0.1", 1)), source(V6, ("::1", 1, 0, 0))]
+        numbers = [source(V4, ("0.0.0.0", 1), 64), source(V4, ("0.0.0.1", 1), 64), source(V6, ("::1", 1, 0, 0), 64)]
         assert None not in numbers
         assert len({0, *numbers}) == 4
 
@@ -283,12 +281,39 @@ class TestSource:
     def test_the_two_kinds_never_meet(self, host: str, prefix: int) -> None:
         """No IPv4 address has the number of an IPv6 network from 2000::/3 up."""
         network = str(ipaddress.IPv6Address(prefix << 64))
-        assert source(V4, (host, 1)) != source(V6, (network, 1, 0, 0))
+        assert source(V4, (host, 1), 64) != source(V6, (network, 1, 0, 0), 64)
 
-    def test_the_zone_of_a_link_local_address_does_not_matter(self) -> None:
-        """The zone that the kernel appends to the address changes nothing."""
-        assert source(V6, ("fe80::1%lo", 1, 0, 1)) == source(V6, ("fe80::2", 1, 0, 1))
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (("fe80::1", 1, 0, 1), ("fe80::2", 1, 0, 1)),
+            (("fe80::1", 1, 0, 1), ("fe80::1", 1, 0, 2)),
+            (("64:ff9b::c000:201", 1, 0, 0), ("64:ff9b::c000:202", 1, 0, 0)),
+            (("::ffff:0:c000:201", 1, 0, 0), ("::ffff:0:c000:202", 1, 0, 0)),
+            (("64:ff9b:1::c000:201", 1, 0, 0), ("64:ff9b:1::c000:202", 1, 0, 0)),
+            (("2001:0:5ef5:79fb::1", 1, 0, 0), ("2001:0:5ef5:79fb::2", 1, 0, 0)),
+        ],
+    )
+    def test_strangers_in_one_network(self, one: object, other: object) -> None:
+        """Two neighbours on a link, or two clients of one translator or tunnel, are two sources."""
+        assert source(V6, one, 64) != source(V6, other, 64)
+
+    @pytest.mark.parametrize("host", ["64:ff9b::c000:201", "::ffff:0:c000:201"])
+    def test_translated_ipv4_is_ipv4(self, host: str) -> None:
+        """A client behind NAT64 is the same source as with IPv4."""
+        assert source(V6, (host, 1, 0, 0), 64) == source(V4, ("192.0.2.1", 1), 64)
+
+    @pytest.mark.parametrize("prefix", [1, 48, 56, 64, 127, 128])
+    def test_prefix(self, prefix: int) -> None:
+        """Only the bits of the prefix count; the first bit behind it does not, and the last one in it does."""
+        host = int(ipaddress.IPv6Address("2001:db8:1:2::1"))
+
+        def number(changed: int) -> int | None:
+            return source(V6, (as_the_kernel_writes(ipaddress.IPv6Address(host ^ changed)), 1, 0, 0), prefix)
+
+        assert number(0) != number(1 << 128 - prefix)
+        assert prefix == 128 or number(0) == number(1 << 127 - prefix)
 
     def test_a_unix_peer_has_none(self) -> None:
         """A client of a unix socket has no source."""
-        assert source(UNIX, "") is None
+        assert source(UNIX, "", 64) is None

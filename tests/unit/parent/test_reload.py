@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "handover": False,
     "limits.max_connections": 4,
     "limits.max_connections_per_source": 5,
+    "limits.ipv6_source_prefix": 56,
     "limits.kernel_memory": 1 << 20,
     "limits.idle_timeout": 6,
     "limits.stall_timeout": 7,
@@ -129,7 +130,8 @@ def test_terms() -> None:
     assert (terms.chunk_size, terms.drain, terms.tick) == (3, 8, 1.5)
     assert (terms.timeouts.idle, terms.timeouts.stall, terms.timeouts.linger) == (6, 7, LINGER)
     assert terms.socket_options == SocketOptions(keepalive=9, interval=10, probes=11)
-    assert (terms.max_connections, terms.max_per_source, terms.kernel_memory) == (4, 5, 1 << 20)
+    assert (terms.max_connections, terms.max_per_source) == (4, 5)
+    assert (terms.ipv6_prefix, terms.kernel_memory) == (56, 1 << 20)
     assert terms.log_options == LogOptions("error", "console", connections=False, payload=True)
 
 

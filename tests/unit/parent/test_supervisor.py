@@ -33,7 +33,18 @@ from echod.systemd.notify import Notifier
 from tests.unit.events import Recorder, recording
 
 TERMS = ServiceTerms(
-    1000, Timeouts(1, 2, 3), SocketOptions(4, 5, 6), False, 6, 7, 8, 0, 9, True, LogOptions("info", "json", True, False)
+    1000,
+    Timeouts(1, 2, 3),
+    SocketOptions(4, 5, 6),
+    False,
+    6,
+    7,
+    8,
+    0,
+    64,
+    9,
+    True,
+    LogOptions("info", "json", True, False),
 )
 CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warning"])
 
