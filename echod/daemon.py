@@ -82,7 +82,7 @@ def serve(read: Read, environ: MutableMapping[str, str]) -> bool:
             for lack in features.lacks(options, limits_sources=change.terms.max_per_source > 0):
                 events.feature_missing(**lack._asdict())
             sockets = ListeningSockets([*adopt_listeners(activated, options), *kept], store, events)
-            sockets.commit(sockets.plan(change), options)
+            sockets.commit(sockets.plan(change), options, change.unix_mode)
             configuration.commit()
             # From here on this process alone holds the connections, so a signal must not end it.  They are taken over
             # last, after everything that can fail, so that a failure leaves them in the store.

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     port: types.Port = Field(
         default=10000, description="TCP port, the same for every address; 0 lets the kernel choose."
     )
+    unix_mode: types.Mode = Field(
+        default="0666", description="Mode of the file of a unix socket; a client needs the permission to write."
+    )
     chunk_size: types.ChunkSize = Field(
         default=64 << 10,
         description="Read size in bytes, and the most that is buffered for one connection.",

@@ -26,6 +26,7 @@ _KEEPALIVE_MAX = 32767
 """Seconds; TCP_KEEPIDLE and TCP_KEEPINTVL take no more (tcp(7))."""
 _PROBES_MAX = 127
 """TCP_KEEPCNT takes no more."""
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 _HOUR = 3600.0
 _WEEK = 7 * 24 * _HOUR
 
@@ -172,6 +173,13 @@ def _duration(value: Any) -> float:
         raise ValueError from error
 
 
+def _mode(value: Any) -> str:
+    """A mode as text, of four digits; the number 660 would not be the mode 0660."""
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return value.zfill(4)
+    raise ValueError(value)
+
+
 def _drain(value: Any) -> float:
     return _within(_duration(value), 0, _HOUR)
 
@@ -232,6 +240,11 @@ Port = Annotated[
     BeforeValidator(_whole),
     Field(ge=0, le=65535),
     ValueType("a whole number from 0 to 65535; 0 lets the kernel choose", "N"),
+]
+Mode = Annotated[
+    str,
+    BeforeValidator(_mode),
+    ValueType("an octal mode in quotes, from '0000' to '0777', such as '0660'", "MODE", quoted),
 ]
 ChunkSize = Annotated[
     int,

@@ -40,6 +40,25 @@ class Listener:
         """Set the options that new connections inherit; those already in the kernel's queue keep theirs."""
         set_options(self.sock, socket_options)
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint at which it listens."""
+        return _endpoint_of(self.sock)
+
+    def is_lost(self) -> bool:
+        """Whether the file of a unix socket was deleted, or another file has replaced it: no client can connect."""
+        return not self.adopted and unixfile.has_file(self.sock) and self._file != unixfile.identity(self.sock)
+
+    def set_mode(self, mode: int) -> str:
+        """Set the mode of a unix socket's file, unless systemd owns it; returns a problem, or an empty string."""
+        if self._file is None or self.retires or self.is_lost():
+            return ""
+        try:
+            unixfile.set_mode(self.sock.getsockname(), self._file, mode)
+        except OSError as error:
+            return f"cannot set the mode {mode:04o} of {self.address}: {error.strerror}; remove the file, then reload"
+        return ""
+
     def release(self) -> None:
         """Close this process's descriptor, of which other processes have copies, and keep the file."""
         self.sock.close()
@@ -53,9 +72,14 @@ class Listener:
 
 
 def open_listeners(
-    endpoints: Iterable[Endpoint], port: int, socket_options: SocketOptions, kept: Sequence[Listener] = ()
+    endpoints: Iterable[Endpoint],
+    port: int,
+    socket_options: SocketOptions,
+    kept: Sequence[Listener] = (),
+    *,
+    unix_mode: int = unixfile.MODE,
 ) -> list[Listener]:
-    """Listen at all `endpoints`, on one port.
+    """Listen at all `endpoints`, on one port; the files of unix sockets get the mode `unix_mode`.
 
     With port 0 that is the port of `kept` if it is free at all endpoints, else one that the kernel chooses.  Listeners
     in `kept` that listen at one of the endpoints stay, with their queues; the others retire, and come last in the
@@ -71,7 +95,7 @@ def open_listeners(
         chosen = fixed or (0 if attempt else _port_of(kept))
         try:
             with _making_way(retiring) as shares:
-                opened = _open_all(missing, chosen, socket_options, shares=shares, required=not found)
+                opened = _open_all(missing, chosen, socket_options, unix_mode, shares=shares, required=not found)
         except CannotListen as error:
             taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             if fixed or not taken or attempt == _ATTEMPTS - 1:
@@ -155,6 +179,8 @@ def _found(endpoints: Iterable[Endpoint], port: int, kept: Iterable[Listener]) -
     """The listeners of `kept` that listen at one of `endpoints`, by endpoint."""
     found: dict[Endpoint, Listener] = {}
     for listener in kept:
+        if listener.is_lost():
+            continue
         for endpoint in endpoints:
             if endpoint not in found and _listens_at(listener.sock, endpoint, port):
                 found[endpoint] = listener
@@ -180,14 +206,17 @@ def _making_way(retiring: Iterable[Listener]) -> Iterator[bool]:
 
 
 def _listens_at(sock: socket.socket, endpoint: Endpoint, port: int) -> bool:
-    """Whether `sock` listens at `endpoint` and at `port`; 0 is any port."""
-    name = sock.getsockname()
-    if sock.family != endpoint.family:
-        return False
-    if sock.family == socket.AF_UNIX:
-        path = os.fsdecode(name)
-        return path == endpoint.address and (path.startswith("\0") or os.path.lexists(path))
-    return bool(name == endpoint.sockaddr(port or name[1]))
+    """Whether `sock` listens at `endpoint` and at `port`; 0 is any port, and a unix socket has none."""
+    is_at_port = sock.family == socket.AF_UNIX or port in (0, sock.getsockname()[1])
+    return is_at_port and _endpoint_of(sock) == endpoint
+
+
+def _endpoint_of(sock: socket.socket) -> Endpoint:
+    """The endpoint at which a socket listens; the zone of an address is in its `scope`, and not in its text."""
+    family, name = socket.AddressFamily(sock.family), sock.getsockname()
+    if family == socket.AF_UNIX:
+        return Endpoint(family, os.fsdecode(name))
+    return Endpoint(family, name[0].partition("%")[0], name[3] if family == socket.AF_INET6 else 0)
 
 
 def _port_of(listeners: Iterable[Listener]) -> int:
@@ -218,7 +247,13 @@ def _adopt(fd: int) -> socket.socket:
 
 
 def _open_all(
-    endpoints: Iterable[Endpoint], port: int, socket_options: SocketOptions, *, shares: bool, required: bool
+    endpoints: Iterable[Endpoint],
+    port: int,
+    socket_options: SocketOptions,
+    unix_mode: int,
+    *,
+    shares: bool,
+    required: bool,
 ) -> dict[Endpoint, Listener]:
     """Listen at these endpoints, except those that may be left out; all on `port`, or if it is 0 on that of the first.
 
@@ -229,7 +264,7 @@ def _open_all(
     try:
         for endpoint in endpoints:
             try:
-                opened[endpoint] = _open_listener(endpoint, port, socket_options, shares=shares)
+                opened[endpoint] = _open_listener(endpoint, port, socket_options, unix_mode, shares=shares)
             except CannotListen as error:
                 if not (isinstance(error.__cause__, OSError) and may_be_left_out(endpoint, error.__cause__)):
                     raise
@@ -244,12 +279,14 @@ def _open_all(
     return opened
 
 
-def _open_listener(endpoint: Endpoint, port: int, socket_options: SocketOptions, *, shares: bool) -> Listener:
+def _open_listener(
+    endpoint: Endpoint, port: int, socket_options: SocketOptions, unix_mode: int, *, shares: bool
+) -> Listener:
     try:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if endpoint.family == socket.AF_UNIX:
-                unixfile.bind(sock, endpoint.address)
+                unixfile.bind(sock, endpoint.address, unix_mode)
             else:
                 bind(sock, endpoint, port, shares=shares)
             set_options(sock, socket_options)
@@ -323,8 +360,6 @@ def _explain(error: OSError, endpoint: Endpoint, port: int) -> str:
     if isinstance(error, Explained):
         return str(error)
     match error.errno:
-        case errno.EADDRINUSE if endpoint.family == socket.AF_UNIX:
-            return "another program listens there; stop it (ss -lxp shows it) or choose another name"
         case errno.EADDRINUSE:
             return "the address is in use by another program; stop it (ss -ltnp shows it) or choose another port"
         case errno.EACCES if 0 < port < 1024:

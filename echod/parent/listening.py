@@ -41,12 +41,15 @@ class ListeningSockets:
 
         Raises `CannotListen`, and then nothing has changed.
         """
-        if change.endpoints is None:
-            return self.listeners
         adopted = [listener for listener in self.listeners if listener.adopted]
         kept = [listener for listener in self.listeners if not listener.adopted]
-        planned = open_listeners(change.endpoints, change.port, change.terms.socket_options, kept)
-        for problem in left_out(change.endpoints, planned):
+        endpoints, port = change.endpoints, change.port
+        if endpoints is None:
+            if not any(listener.is_lost() for listener in kept):
+                return self.listeners
+            endpoints, port = [listener.endpoint for listener in kept], 0
+        planned = open_listeners(endpoints, port, change.terms.socket_options, kept, unix_mode=change.unix_mode)
+        for problem in left_out(endpoints, planned):
             self._events.config_warning(problem=problem)
         return adopted + planned
 
@@ -63,12 +66,14 @@ class ListeningSockets:
             else:
                 listener.close()
 
-    def commit(self, planned: Sequence[Listener], options: SocketOptions) -> None:
+    def commit(self, planned: Sequence[Listener], options: SocketOptions, unix_mode: int) -> None:
         """Make these the sockets in effect, store them for the next echod, and log the new ones."""
         self.listeners = list(planned)
         self._store_new()
         for listener in self.listeners:
             listener.set_options(options)
+            if problem := listener.set_mode(unix_mode):
+                self._events.config_warning(problem=problem)
             if not listener.retires and listener not in self._logged:
                 self._logged.add(listener)
                 self._events.listening(address=listener.address, adopted=listener.adopted)

@@ -94,14 +94,16 @@ class Found(NamedTuple):
 class Change:
     """The effect of new settings: the terms, the number of `workers`, and the endpoints where they listen.
 
-    `endpoints` is None if they listen as before; `port` is the port of `endpoints`.  `changed` are the keys that
-    differ, `overruled` the settings without effect because systemd passed sockets, and `warnings` are sentences.
+    `endpoints` is None if they listen as before; `port` is the port of `endpoints`, `unix_mode` the mode of the files
+    of unix sockets.  `changed` are the keys that differ, `overruled` the settings without effect because systemd
+    passed sockets, and `warnings` are sentences.
     """
 
     terms: ServiceTerms
     workers: int
     endpoints: list[Endpoint] | None
     port: int
+    unix_mode: int
     changed: list[str]
     overruled: list[str]
     warnings: list[str]
@@ -174,6 +176,7 @@ class Configuration:
             workers=workers,
             endpoints=found.endpoints,
             port=new.port,
+            unix_mode=int(new.unix_mode, 8),
             changed=[key.name for key in changed],
             overruled=[".".join(path) for path in overruled],
             warnings=[

@@ -234,7 +234,7 @@ class Supervisor:
                 f"not enough memory or descriptors for the new configuration: {error.strerror}; "
                 "free some, then reload again"
             ) from error
-        sockets.commit(planned, terms.socket_options)
+        sockets.commit(planned, terms.socket_options, change.unix_mode)
         self._events.change(terms.log_options)
         return begun
 

@@ -52,7 +52,7 @@ with socket.socket(socket.AF_UNIX) as client:
 
 
 def test_a_unix_socket_for_all_takes_what_the_unit_says(service: Service) -> None:
-    """The directives in the comment of UMask= open a unix socket to which every user can connect."""
-    service.configure(RuntimeDirectory="echod", UMask="0", Environment="ECHOD_HOST=unix:/run/echod/socket")
+    """The directives in the comment before UMask= open a unix socket to which every user can connect."""
+    service.configure(RuntimeDirectory="echod", Environment="ECHOD_HOST=unix:/run/echod/socket")
     service.start()
     assert service.machine.output("python3", "-c", UNIX_CLIENT) == "b'x'"

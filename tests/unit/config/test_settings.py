@@ -54,6 +54,7 @@ settings = st.builds(
     Settings,
     host=st.one_of(hosts, st.lists(hosts, min_size=1, max_size=4)),
     port=st.integers(0, 65535),
+    unix_mode=st.integers(0, 0o777).map("{:04o}".format),
     chunk_size=st.integers(1, 16 << 20),
     workers=st.one_of(st.integers(1, 256), st.just("auto")),
     limits=limits,

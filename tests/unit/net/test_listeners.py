@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from echod.errors import CannotListen
+from echod.net import unixfile
 from echod.net.address import endpoints
 from echod.net.check import check_endpoints
 from echod.net.listeners import (
@@ -312,6 +313,53 @@ class TestUnix:
             with accepted(listener):
                 pass
         assert not os.path.lexists(path)
+
+    @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+    def test_the_mode_from_the_first_moment(self, path: str, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+        """The file has its mode as soon as it exists, whatever the umask; no chmod(2) could hit a link in its place."""
+        monkeypatch.delattr(os, "chmod")
+        before = os.umask(0o077)
+        try:
+            (listener,) = open_listeners(endpoints([f"unix:{path}"]), 0, TUNING, unix_mode=mode)
+            with closing(listener):
+                assert stat.S_IMODE(os.stat(path).st_mode) == mode
+            assert os.umask(0o077) == 0o077
+        finally:
+            os.umask(before)
+
+    def test_a_link_in_place_of_the_file(self, path: str) -> None:
+        """A change of the mode follows no link that has replaced the file."""
+        victim = Path(f"{path}-victim")
+        victim.touch(0o600)
+        with listening(f"unix:{path}") as (listener,):
+            assert listener.set_mode(0o640) == ""
+            assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+            os.rename(path, f"{path}-moved")
+            os.symlink(victim, path)
+            assert listener.set_mode(0o666) == ""
+            unixfile.set_mode(path, (victim.stat().st_dev, victim.stat().st_ino), 0o666)
+        assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize(
+        ("mode", "problem"),
+        [
+            (0o600, "a socket of another user is there, to which this user may not connect; remove the file if no "),
+            (0o666, "a socket of another user, on which no program listens, is there; remove the file or choose "),
+        ],
+    )
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+    def test_a_socket_that_another_user_left(self, path: str, mode: int, problem: str) -> None:
+        """The sentence does not claim that a program listens there, and the file stays."""
+        os.chmod(os.path.dirname(path), 0o1777)
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        os.chmod(path, mode)
+        os.seteuid(65534)
+        try:
+            assert refusal(f"unix:{path}").startswith(f"cannot listen on unix:{path}: {problem}")
+        finally:
+            os.seteuid(0)
+        assert os.path.lexists(path)
 
     def test_an_abstract_name_leaves_nothing(self) -> None:
         """It has no file, so nothing is checked beforehand and nothing is removed."""

@@ -19,11 +19,12 @@ from echod.parent.reload import LINGER, SLOW, Change, Configuration, Found, Proc
 from echod.systemd.fdstore import DescriptorStore
 from echod.systemd.notify import Notifier
 
-BESIDE = {"host", "port", "workers"}
+BESIDE = {"host", "port", "unix_mode", "workers"}
 """The keys that change something other than the terms."""
 OTHER: dict[str, Any] = {
     "host": "::1",
     "port": 7,
+    "unix_mode": "0600",
     "chunk_size": 3,
     "workers": 2,
     "handover": False,

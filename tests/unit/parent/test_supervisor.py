@@ -46,7 +46,7 @@ TERMS = ServiceTerms(
     True,
     LogOptions("info", "json", True, False),
 )
-CHANGE = Change(TERMS, 2, None, 0, ["limits.drain_timeout"], ["port"], ["a warning"])
+CHANGE = Change(TERMS, 2, None, 0, 0o666, ["limits.drain_timeout"], ["port"], ["a warning"])
 
 
 class Pool:
@@ -115,7 +115,7 @@ class Parent(Supervisor):
         )
         listeners = open_listeners(endpoints(["127.0.0.1"]), 0, TERMS.socket_options)
         self.sockets = ListeningSockets(listeners, self.store, recorder.events)
-        self.sockets.commit(listeners, TERMS.socket_options)
+        self.sockets.commit(listeners, TERMS.socket_options, 0o666)
         self.logged()
         manager = ServiceManager(notifier, self.store, None, hangup_stops=False)
         configured = cast(Configuration, configuration)
