@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import NoReturn
 
 from echod import __version__
@@ -26,9 +27,11 @@ from echod.errors import (
 )
 from echod.log.events import EventLog
 from echod.log.output import goes_to_journal
-from echod.net.address import Endpoint, resolve, without_covered
+from echod.net.address import Endpoint, is_name, resolve, without_covered
 from echod.net.check import check_endpoints
 from echod.parent import status
+from echod.parent.reading import DEADLINE
+from echod.parent.reload import looked_up, slow_lookup
 from echod.systemd.notify import Notifier
 
 _STDOUT = 1
@@ -80,9 +83,9 @@ def _look(arguments: argparse.Namespace, loaded: Loaded) -> None:
         origins = {path: str(origin) for path, origin in loaded.origins.items()}
         _say(as_toml(loaded.settings, origins))
     if arguments.check_config:
-        _check(loaded.settings)
+        ok = _check(loaded.settings)
         # To standard error if standard output has the settings, so that its reader gets valid TOML.
-        _say("OK\n", _STDERR if arguments.print_config else _STDOUT)
+        _say(f"{ok}\n", _STDERR if arguments.print_config else _STDOUT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -146,20 +149,31 @@ def _add_flag(group: argparse._ArgumentGroup, key: Key) -> None:
         group.add_argument(key.flag, dest=key.name, metavar=key.kind.metavar, help=text)
 
 
-def _check(settings: Settings) -> None:
-    """Check what can be checked without serving; raises `CannotListen` with all problems together."""
+def _check(settings: Settings) -> str:
+    """Check what can be checked without serving, and return the sentence that nothing is wrong.
+
+    Raises `CannotListen` with all problems together.
+    """
     problems: list[str] = []
     resolved: list[Endpoint] = []
+    names, begun = list(filter(is_name, settings.host)), monotonic()
     for host in settings.host:
         try:
             resolved += resolve(host)
         except CannotListen as error:
             problems += error.problems
+    seconds = monotonic() - begun
+    slow = slow_lookup(names, seconds)
+    if seconds < DEADLINE:
+        _warn(slow)
+    else:
+        problems += slow
     findings = check_endpoints(without_covered(resolved), settings.port)
     _warn(findings.warnings)
     problems += findings.problems
     if problems:
         raise CannotListen(*problems)
+    return f"OK; {looked_up(names, seconds)}" if names else "OK"
 
 
 def _complain(problems: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from echod.config.settings import Settings, kernel_memory, keys, worker_count
 from echod.config.sources import ConfigPath, Loaded, Origin
 from echod.errors import CannotListen, ConfigError
 from echod.log.events import LogOptions
-from echod.log.words import enumeration
+from echod.log.words import enumeration, span
 from echod.net import address
 from echod.net.address import Endpoint
 from echod.net.sockopts import SocketOptions
@@ -212,8 +212,13 @@ def slow_lookup(names: Sequence[str], seconds: float) -> list[str]:
     """A warning if it took long to look up these host names."""
     if not names or seconds < SLOW:
         return []
-    warning = f"resolving {_hosts(names)} took {seconds:.1f} s; after {reading.DEADLINE:.0f} s, a start or reload fails"
+    warning = f"{looked_up(names, seconds)}; after {reading.DEADLINE:.0f} s, a start or reload fails"
     return [f"{warning}; check the name servers in /etc/resolv.conf, or use addresses"]
+
+
+def looked_up(names: Sequence[str], seconds: float) -> str:
+    """How long it took to look up these host names."""
+    return f"resolving {_hosts(names)} took {span(seconds)}"
 
 
 def _unanswered(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from echod import cli, daemon
 from echod.config import sources
 from echod.config.settings import Key, keys
 from echod.log import journald
+from echod.net.address import Endpoint
 from tests.journald import Journald
 
 TOML = "{file}"
@@ -252,6 +253,27 @@ def test_check_config_looks_at_every_host(run: Echod, monkeypatch: pytest.Monkey
     assert any(other.startswith("cannot listen on 192.0.2.1:10000: this machine does not have") for other in others)
     assert "'unix:relative'" in " ".join(others)
     assert "'elsewhere'" in " ".join(others)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "out", "err"),
+    [
+        (0.012, os.EX_OK, "OK; resolving host 'echo.example' took 12 ms\n", ""),
+        (8.0, os.EX_OK, "OK; resolving host 'echo.example' took 8 s\n", "echod: warning: "),
+        (20.0, os.EX_UNAVAILABLE, "", "echod: "),
+    ],
+)
+def test_slow_name_servers(
+    run: Echod, monkeypatch: pytest.MonkeyPatch, seconds: float, code: int, out: str, err: str
+) -> None:
+    """`--check-config` says how long resolving took, warns from a second on, and fails where the daemon would."""
+    times = iter([100.0, 100.0 + seconds])
+    monkeypatch.setattr(cli, "monotonic", lambda: next(times))
+    monkeypatch.setattr(cli, "resolve", lambda host: [Endpoint(socket.AF_INET, "127.0.0.1")])
+    said = run("--check-config", "--host=echo.example", "--port=0")
+    assert (said.code, said.out) == (code, out)
+    expected = f"{err}resolving host 'echo.example' took {seconds:.0f} s; after 20 s, a start or reload fails; "
+    assert said.err.startswith(expected) if err else not said.err
 
 
 def test_warnings_of_a_check(run: Echod) -> None:

@@ -232,4 +232,4 @@ class TestLookUp:
         """A lookup that takes a second or more gives a warning with the names and the time."""
         assert slow_lookup(["one.example"], SLOW - 0.1) == slow_lookup([], 100) == []
         (warning,) = slow_lookup(["one.example"], SLOW)
-        assert warning.startswith("resolving host 'one.example' took 1.0 s; after 20 s, a start or reload fails; ")
+        assert warning.startswith("resolving host 'one.example' took 1 s; after 20 s, a start or reload fails; ")
