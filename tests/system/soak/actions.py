@@ -65,6 +65,12 @@ class Actions:
         self._systemctl("reload", waits=step.waits, fails=True)
         self._configure(self._configuration)
 
+    def restart_with_an_error(self, step: Step) -> None:
+        """Restart with a configuration by which no echod can serve, so that it continues with the last one."""
+        self._configure(step.text)
+        self._systemctl("restart", waits=step.waits)
+        self._configure(self._configuration)
+
     def kill(self, step: Step) -> None:
         """kill -9 of a worker."""
         self._run("sh", "-c", 'kill -9 "$0"', self._chosen(step, self._workers()))
@@ -122,6 +128,7 @@ KINDS: dict[str, Callable[[Actions, Step], None]] = {
     "restart": Actions.restart,
     "reload": Actions.reload,
     "reload with an error": Actions.reload_with_an_error,
+    "restart with an error": Actions.restart_with_an_error,
     "kill a worker": Actions.kill,
     "freeze a worker": Actions.freeze,
     "exhaust descriptors": Actions.exhaust,

@@ -8,6 +8,7 @@ WEIGHTS = {
     "restart": 4,
     "reload": 5,
     "reload with an error": 4,
+    "restart with an error": 1,
     "kill a worker": 4,
     "freeze a worker": 2,
     "exhaust descriptors": 2,
@@ -84,8 +85,8 @@ def steps(seed: int) -> Iterator[Step]:
             number=number,
             pause=pause,
             kind=kind,
-            text={"reload": valid, "reload with an error": error}.get(kind, ""),
-            waits=waits or kind not in {"restart", "reload", "reload with an error"},
+            text=valid if kind == "reload" else error if kind.endswith("with an error") else "",
+            waits=waits or not kind.startswith(("restart", "reload")),
             choice=choice,
             hold=0.0 if for_good and kind == "freeze a worker" else hold,
         )
