@@ -11,7 +11,7 @@ that occupies most is reset first: one that reads slowly, but sends no more than
 import socket
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from echod.net import tcpinfo
 
@@ -22,23 +22,53 @@ SLOW = 64 << 10
 class Client(Protocol):
     """The part of a session that the budget needs."""
 
+    counted: int
+    """`bytes_echoed` at the last tick."""
+
     @property
     def sock(self) -> socket.socket:
         """Its socket."""
+
+    @property
+    def started(self) -> float:
+        """When it was accepted, by the monotonic clock."""
+
+    @property
+    def bytes_echoed(self) -> int:
+        """Bytes sent back so far."""
 
 
 C = TypeVar("C", bound=Client)
 
 
-def over_budget(clients: Iterable[C], budget: int) -> list[C]:
-    """The fewest of `clients` without which the others occupy at most `budget` bytes, largest first."""
-    occupied = [(tcpinfo.kernel_memory(client.sock), client) for client in clients]
-    excess = sum(memory for memory, _ in occupied) - budget
-    chosen: list[C] = []
-    if excess > 0:
-        occupied.sort(key=itemgetter(0))
-        while excess > 0:
-            memory, client = occupied.pop()
-            excess -= memory
-            chosen.append(client)
-    return chosen
+class Budget(Generic[C]):
+    """The slow clients of one worker, which ticks every `tick` seconds."""
+
+    def __init__(self, tick: float) -> None:
+        self._tick = tick
+        self._empty: set[C] = set()
+        """The clients that occupied nothing at the last tick: the kernel is not asked again until they send."""
+
+    def excess(self, clients: Iterable[C], most: int, now: float) -> list[C]:
+        """The fewest clients without which all slow ones occupy at most `most` bytes, largest first; call at a tick."""
+        occupied: list[tuple[int, C]] = []
+        empty: set[C] = set()
+        for client in clients:
+            echoed = client.bytes_echoed - client.counted
+            if echoed >= SLOW * self._tick or now - client.started < self._tick:
+                continue
+            known = not echoed and client in self._empty
+            if not known and (memory := tcpinfo.kernel_memory(client.sock)):
+                occupied.append((memory, client))
+            else:
+                empty.add(client)
+        self._empty = empty
+        excess = sum(memory for memory, _ in occupied) - most
+        chosen: list[C] = []
+        if excess > 0:
+            occupied.sort(key=itemgetter(0))
+            while excess > 0:
+                memory, client = occupied.pop()
+                excess -= memory
+                chosen.append(client)
+        return chosen

@@ -26,7 +26,7 @@ from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
 from echod.worker.acceptor import Acceptor
 from echod.worker.balance import on_wakeup
-from echod.worker.memory import SLOW, over_budget
+from echod.worker.memory import Budget
 from echod.worker.session import Session
 
 _TABLES = 2
@@ -72,6 +72,7 @@ class Worker:
         self._limits = shared.limits
         self._row = shared.counters.rows[number]
         self._workers = len(shared.counters.rows)
+        self._budget = Budget[Session](assignment.terms.tick)
         self._commands = channels.commands
         self._buffer = memoryview(bytearray(assignment.terms.chunk_size))
         self._sessions: dict[int, Session] = {}
@@ -216,16 +217,9 @@ class Worker:
 
     def _free_memory(self, now: float) -> None:
         """Keep the connections that have been slow since the last tick within this worker's part of the budget."""
-        if not self._terms.kernel_memory:
-            return
-        tick = self._terms.tick
-        slow = [
-            session
-            for session in self._sessions.values()
-            if session.bytes_echoed - session.counted < SLOW * tick and now - session.started >= tick
-        ]
-        for session in over_budget(slow, self._terms.kernel_memory // self._workers):
-            session.abort("memory")
+        if most := self._terms.kernel_memory // self._workers:
+            for session in self._budget.excess(self._sessions.values(), most, now):
+                session.abort("memory")
 
     def _count(self) -> None:
         """Add up the bytes that the sessions count themselves, since a shared counter would cost time in every echo."""
