@@ -15,21 +15,27 @@ worker shuts the socket down and makes the parent close the copy; to reset the c
 Copies are sent in the messages of the copy socket (`shared.messages`), in order, so a number may be used again.  A
 worker's first connections need no message: the parent had them before the fork, under the same numbers, and keeps them.
 Nothing in the parent blocks: it reads a bounded number of bytes, and writes nothing.
+
+A worker may be controlled by an attacker, so the parent checks what each message contains, and has the worker killed if
+no worker of echod would send it (`messages.FalseData`).  What such a worker has written about its connections is then
+worth nothing; the kernel's counters are.
 """
 
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from echod.handover.state import Connection, ConnectionState, adopt, decode, encode
+from echod.handover.state import Connection, ConnectionState, adopt, cookie, decode, encode
 from echod.log.events import WORKER_DIED, EventLog
 from echod.net import address, tcpinfo
 from echod.net.loop import READ, Loop
 from echod.net.sockopts import reset_on_close
 from echod.net.tcpinfo import Ends
 from echod.shared import messages
+from echod.shared.messages import FalseData
 
 AGE = 1.0
 """Seconds after which a connection gets a copy."""
@@ -128,11 +134,18 @@ class CopySender:
 
 
 class CopyHolder:
-    """The parent's side: holds at most `most` copies of the connections of a worker, and later of its successor."""
+    """The parent's side: holds at most `most` copies of the connections of a worker, and later of its successor.
 
-    def __init__(self, most: int, loop: Loop) -> None:
+    `on_false` is called with a description of what the worker has sent that no worker of echod sends; from then on
+    nothing is received from it.
+    """
+
+    def __init__(self, most: int, loop: Loop, on_false: Callable[[str], None]) -> None:
         self.most = most
         self._loop = loop
+        self._on_false = on_false
+        self._since, self._lines = loop.now, 0
+        """When the present second has begun, and the lines received in it."""
         self._sock: socket.socket | None = None
         self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
         """By the descriptor's number in the worker: its number here, and the state, or the worker's JSON of it."""
@@ -143,6 +156,7 @@ class CopyHolder:
         self._sock.setblocking(False)  # because send_fds and recv_fds do not pass flags on
         worker_end.setblocking(False)
         self._loop.watch(self._sock.fileno(), READ, self._on_readable)
+        self._lines = 0
         return worker_end
 
     def hang_up(self) -> None:
@@ -164,12 +178,28 @@ class CopyHolder:
         while taken < _BACKLOG_MAX and (count := self._receive()):
             taken += count
 
-    def take_over(self, events: EventLog, now: float) -> list[Connection]:
-        """After the worker's death: the connections that continue.  The others are closed, and that is logged."""
+    def take_over(self, events: EventLog, now: float, *, trusted: bool) -> list[Connection]:
+        """After the worker's death: the connections that continue.  The others are closed, and that is logged.
+
+        If the worker is not `trusted`, what it has written about its connections is ignored.
+        """
         self.drain()
         self.hang_up()
         copies, self._copies = self._copies, {}
-        return [going_on for fd, state in copies.values() if (going_on := _take_over(fd, state, events, now))]
+        cookies: set[int] = set()
+        connections = []
+        for fd, state in copies.values():
+            sock = adopt(fd)
+            if sock is None:
+                continue
+            if (number := cookie(sock)) in cookies:  # the worker has sent it under several numbers
+                sock.close()
+                continue
+            cookies.add(number)
+            known = state if trusted or isinstance(state, ConnectionState) else b""
+            if continuing := _take_over(sock, known, events, now):
+                connections.append(continuing)
+        return connections
 
     def close(self) -> None:
         """In a worker: close the parent's descriptors; the parent's loop is closed already."""
@@ -186,21 +216,46 @@ class CopyHolder:
         if self._sock is None:
             return 0
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, messages.COPY_MESSAGE_MAX, messages.COPIES_MAX)
+            data, fds, flags, _ = socket.recv_fds(self._sock, messages.COPY_MESSAGE_MAX, messages.COPIES_MAX)
         except BlockingIOError:
             return 0
-        if not data:
+        if not data and not fds:
             self.hang_up()
             return 0
-        unused = iter(fds)
-        for number, state in messages.copy_lines(data):
+        try:
+            self._take(data, fds, flags)
+        except FalseData as error:
+            self.hang_up()
+            self._on_false(str(error))
+            return 0
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return len(data)
+
+    def _take(self, data: bytes, fds: list[int], flags: int) -> None:
+        """Do what a message says, and remove the descriptors that are in use now.  Raises `FalseData`."""
+        if flags & socket.MSG_TRUNC:
+            raise FalseData(f"a message about copies has more than {messages.COPY_MESSAGE_MAX} bytes")
+        lines = messages.copy_lines(data)
+        if self._loop.now - self._since >= 1:
+            self._since, self._lines = self._loop.now, 0
+        self._lines += len(lines)
+        if self._lines > messages.COPY_LINES_MAX:
+            raise FalseData(f"more than {messages.COPY_LINES_MAX} lines about copies in a second")
+        kept = sum(state is not None for _, state in lines)
+        # MSG_CTRUNC: some descriptors did not arrive, because this process has none left for them.
+        if len(fds) > kept or (len(fds) < kept and not flags & socket.MSG_CTRUNC):
+            raise FalseData(f"a message with {len(fds)} descriptors has {kept} lines for them")
+        for number, state in lines:
             if state is None:
                 self._forget(number)
-            elif (fd := next(unused, None)) is not None:  # None if this process has no descriptor left.
-                self._keep(number, fd, state)
-        for fd in unused:
-            os.close(fd)
-        return len(data)
+            elif fds:
+                sock = adopt(fds.pop(0))
+                if sock is None:
+                    raise FalseData("a descriptor is not one of a connection")
+                self._keep(number, sock.detach(), state)
+                _check(state, sock.family)
 
     def _keep(self, number: int, fd: int, state: ConnectionState | bytes) -> None:
         self._forget(number)
@@ -224,10 +279,7 @@ def close_unowned(connection: Connection, events: EventLog) -> None:
     _close(sock, state, state.received, events)
 
 
-def _take_over(fd: int, known: ConnectionState | bytes, events: EventLog, now: float) -> Connection | None:
-    # A worker is exposed to the network, so nothing that it sends may harm its parent.
-    if (sock := adopt(fd)) is None:
-        return None
+def _take_over(sock: socket.socket, known: ConnectionState | bytes, events: EventLog, now: float) -> Connection | None:
     try:
         return _checked(sock, _state(known, sock, now), events)
     except OSError:  # The kernel has no peer or no TCP state for it, so it is not a connection of echod.
@@ -256,12 +308,20 @@ def _checked(sock: socket.socket, state: ConnectionState, events: EventLog) -> C
     return None
 
 
+def _check(state: bytes, family: int) -> None:
+    """Raise `FalseData` unless this is the state of a connection."""
+    try:
+        decode(json.loads(state), b"", family, time.monotonic())
+    except (ValueError, RecursionError):
+        raise FalseData(f"the state of a connection is {state[:50]!r}") from None
+
+
 def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> ConnectionState:
     if isinstance(known, ConnectionState):
         return known._replace(active=now)
     try:
         return decode(json.loads(known), b"", sock.family, now)._replace(active=now)
-    except Exception:  # noqa: BLE001  the worker may have written anything
+    except ValueError:
         return ConnectionState("", sock.getpeername(), now, now)
 
 

@@ -8,6 +8,9 @@ intact even if a worker dies while it sends.  A message is a header with descrip
 The memfd holds a line of JSON, a list with an object for each connection (`state.encode`), and then the pending bytes
 of all connections, for which the socket's buffer would have no room.
 
+The memfd is sealed when it is sent, and only a sealed one without holes is read, once: so it cannot change after it was
+checked, and the reader needs no more memory for it than its writer did.
+
 The state of a connection may be unreadable, because it is damaged or another version wrote it.  The kernel's counters
 still show whether bytes of the echo are missing.  If none are, the connection continues as a new one; otherwise it is
 reset, because an echo with a gap is worse than an error.  The kernel has these counters for TCP only (`tcpinfo.owes`),
@@ -17,18 +20,17 @@ Nothing here blocks.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
 import socket
-import stat
 import struct
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from echod.handover.state import Connection, ConnectionState, TakenOver, adopt, decode, encode
+from echod.handover.state import Connection, ConnectionState, TakenOver, adopt, cookie, decode, encode
 from echod.net import tcpinfo
 from echod.net.sockopts import reset_on_close
 from echod.systemd.fdstore import DescriptorStore
@@ -44,8 +46,9 @@ _FDS_PER_WORKER = 6
 """Descriptors that a parent needs for each worker."""
 _SPARE_FDS = 128
 """Descriptors that a parent needs besides those of workers, listening sockets and connections."""
-_SO_COOKIE = 57
-"""asm-generic/socket.h; `socket` has no name for it."""
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_BLOCK = 512
+"""Bytes in the unit of st_blocks, inode(7)."""
 _VERSION = 1
 _HEADER = struct.Struct("!HH")
 """The version of the format, and the number of connections."""
@@ -98,10 +101,11 @@ def hand_over(queue: socket.socket, batch: Sequence[tuple[ConnectionState, int]]
     """
     objects = json.dumps([encode(state) for state, _ in batch]).encode()
     try:
-        with os.fdopen(os.memfd_create(STORED_AS, os.MFD_CLOEXEC), "wb") as memory:
+        with os.fdopen(os.memfd_create(STORED_AS, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb") as memory:
             memory.write(objects + b"\n")
             memory.writelines(state.pending for state, _ in batch)
             memory.flush()
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
             header = _HEADER.pack(_VERSION, len(batch))
             socket.send_fds(queue, [header], [memory.fileno(), *(fd for _, fd in batch)])
     except OSError:
@@ -134,17 +138,18 @@ def take_over(fds: Iterable[int], now: float, *, restarts: int, room: int) -> Ta
     connections: list[Connection] = []
     forgotten = lost = 0
     cookies: set[int] = set()
+    memories: set[int] = set()
     for data, received in _messages(fds):
         now = max(now, time.monotonic())  # The message may have been sent after `now`.
-        count, written = _read(data, received)
+        count, written = _read(data, received, memories)
         lost += max(0, count - len(received) + 1)
         for fd, each in zip(received, written, strict=True):
             if (sock := adopt(fd)) is None:
                 continue
-            if (cookie := _cookie(sock)) in cookies:
+            if (number := cookie(sock)) in cookies:
                 sock.close()
                 continue
-            cookies.add(cookie)
+            cookies.add(number)
             state = None
             if len(connections) < room:
                 state = _decoded(sock, each, now) or _as_new(sock, now)
@@ -158,11 +163,6 @@ def take_over(fds: Iterable[int], now: float, *, restarts: int, room: int) -> Ta
     return TakenOver(connections, forgotten, lost)
 
 
-def _cookie(sock: socket.socket) -> int:
-    """The kernel's number of a socket, the same for all descriptors of it in all processes."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
-
-
 def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
     for fd in fds:
         try:
@@ -173,20 +173,26 @@ def _messages(fds: Iterable[int]) -> Iterator[tuple[bytes, list[int]]]:
             continue
         with queue:
             queue.setblocking(False)
-            while queue.type == socket.SOCK_SEQPACKET:
+            if queue.type != socket.SOCK_SEQPACKET:
+                continue
+            with contextlib.suppress(OSError):
+                queue.shutdown(socket.SHUT_RD)  # A process that still has the other end cannot send without end.
+            while True:
+                left = tcpinfo.unread(queue.fileno())
                 try:
                     data, received, _, _ = socket.recv_fds(queue, _HEADER.size, _FDS_MAX)
                 except OSError:
                     break
-                if not data and not received:
-                    break
+                if not data and not received and not left:
+                    break  # It is empty; an empty message looks the same, but others may follow that one.
                 yield data, received
 
 
-def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_Written | None]]:
+def _read(data: bytes, fds: Sequence[int], memories: set[int]) -> tuple[int, Sequence[_Written | None]]:
     """The number of connections according to a message's header, and for each descriptor its state, if known.
 
     States and descriptors are matched by their order alone, so if one is missing, none of the states is used.
+    `memories` are the memfds of earlier messages, by their inodes.
     """
     unknown: Sequence[None] = [None] * len(fds)
     if len(data) != _HEADER.size or not fds:
@@ -195,21 +201,25 @@ def _read(data: bytes, fds: Sequence[int]) -> tuple[int, Sequence[_Written | Non
     if version != _VERSION:
         return 0, unknown
     try:
-        written = _read_memfd(fds[0])
-    except Exception:  # noqa: BLE001  another process may have written anything, and the start must not fail
+        written = _read_memfd(fds[0], memories)
+    except (OSError, ValueError, RecursionError):  # another process may have written anything
         return count, unknown
     return count, [None, *written] if len(written) == count == len(fds) - 1 else unknown
 
 
-def _read_memfd(fd: int) -> list[_Written]:
-    """The contents of a memfd.  May raise any exception if `hand_over` did not write it."""
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise ValueError(fd)  # Reading from a pipe could block.
+def _read_memfd(fd: int, memories: set[int]) -> list[_Written]:
+    """The contents of a memfd.  Raises OSError, ValueError or RecursionError if `hand_over` did not write it."""
+    seals, status = fcntl.fcntl(fd, fcntl.F_GET_SEALS), os.fstat(fd)  # OSError: it is no memfd
+    if seals & _SEALS != _SEALS or status.st_blocks * _BLOCK < status.st_size or status.st_ino in memories:
+        raise ValueError(status)
+    memories.add(status.st_ino)
     with os.fdopen(os.dup(fd), "rb") as memory:
         memory.seek(0)
         objects = json.loads(memory.readline(_LINE_MAX))
-        lengths = [values["pending"] for values in objects]
-        if not all(0 <= length <= _PENDING_MAX for length in lengths):
+        if not isinstance(objects, list) or not all(isinstance(values, dict) for values in objects):
+            raise ValueError(objects)
+        lengths = [values.get("pending") for values in objects]
+        if not all(isinstance(length, int) and 0 <= length <= _PENDING_MAX for length in lengths):
             raise ValueError(lengths)
         parts = [memory.read(length) for length in lengths]
         if [len(part) for part in parts] != lengths or memory.read(1):

@@ -6,12 +6,15 @@ reader trusts nothing, since the JSON comes from another process.
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _COUNT_MAX = 2**63 - 1
 _WORD_MAX = 64
 """Characters of a name or a reason."""
+_SO_COOKIE = 57
+"""asm-generic/socket.h; `socket` has no name for it."""
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -67,6 +70,8 @@ def encode(state: ConnectionState) -> dict[str, Any]:
 
 def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -> ConnectionState:
     """The state that `encode` has encoded, for a socket of `family`.  Raises ValueError for invalid values."""
+    if not isinstance(values, dict):
+        raise ValueError(values)
     state = ConnectionState(
         name=_word(values.get("name")),
         sockaddr=_sockaddr(values.get("sockaddr"), family),
@@ -99,6 +104,11 @@ def adopt(fd: int) -> socket.socket | None:
         return None
     sock.setblocking(False)
     return sock
+
+
+def cookie(sock: socket.socket) -> int:
+    """The kernel's number of a socket, the same for all descriptors of it in all processes."""
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def _number(value: object, most: float) -> float:

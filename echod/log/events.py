@@ -177,6 +177,11 @@ class EventLog:
         exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
         return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."
 
+    @_event(logging.ERROR)
+    def false_data(self, *, worker: int, worker_pid: int, problem: str) -> str:
+        """A worker sent the parent what no worker of echod sends, as if an attacker controlled it, and is killed."""
+        return f"Worker {worker} (pid {worker_pid}) sent false data: {problem}."
+
     @_event(logging.INFO)
     def draining(self, *, signal: str, clients: int, timeout: float) -> str:
         """echod stops: it accepts no more connections, and takes up to `timeout` seconds to echo what has arrived."""

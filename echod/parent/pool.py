@@ -3,15 +3,18 @@
 A worker that dies is replaced: at once the first time, and with increasing delays if its successors die early too.
 New connections wait in the kernel's queues for the successor, because the parent owns the listening sockets.  The
 worker's own connections continue in the successor if it is certain that none of their bytes was lost
-(`handover.copies`).  A worker whose loop hangs is killed, and replaced in the same way.
+(`handover.copies`).  A worker whose loop hangs is killed, and replaced in the same way; so is one that keeps the others
+from the limits, and one that sends what no worker of echod sends, since an attacker may control it.
 """
 
 import contextlib
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn, Protocol
 
 from echod.errors import EX_OK, EX_SOFTWARE
@@ -30,12 +33,20 @@ from echod.shared import messages
 from echod.shared.counters import Counters, Totals
 from echod.shared.limits import Limits
 from echod.shared.memory import PoolMemory
+from echod.shared.messages import FalseData
 from echod.shared.terms import ServiceTerms
 from echod.worker.balance import open_wakeup
 from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
 """Seconds allowed at exit for a worker to write its last events."""
+LOCK_KEPT = 3
+"""Consecutive beats at which a process has the lock of the limits, after which the others no longer wait for it.
+
+Only if one of them has not ticked meanwhile: in good order a worker has the lock for microseconds, but often.
+"""
+DRAINED = 2.0
+"""Seconds for a worker that has handed over to exit, besides the time for draining what it could not hand over."""
 REAPING = 1.0
 """Seconds to wait, when echod ends, for killed workers to exit; the kernel takes a millisecond for it."""
 
@@ -86,6 +97,8 @@ class WorkerPool:
         self._pending = PendingConnections(self.counters, self.limits)
         self._wakeups: list[int] = []
         self._holders: list[CopyHolder] = []
+        self._lock_holder = self._lock_kept = 0
+        """The process that had the lock of the limits at the last beat, and for how many beats."""
         self._ready = False
         """Whether every worker accepts, or has accepted once."""
         self._ending = False
@@ -93,9 +106,10 @@ class WorkerPool:
         self._has_successor = True
         """Whether the connections of a dead worker continue: in its replacement, another pool or another echod."""
         try:
-            for _ in self._slots:
+            for slot in self._slots:
                 self._wakeups.append(open_wakeup())
-                self._holders.append(CopyHolder(self.room // change.workers, self._loop))
+                on_false = partial(self._on_false, slot)
+                self._holders.append(CopyHolder(self.room // change.workers, self._loop, on_false))
         except OSError:
             self._free()
             raise
@@ -116,7 +130,7 @@ class WorkerPool:
     @property
     def awaits_answers(self) -> bool:
         """Whether the answer of a worker to a command is still outstanding."""
-        return any(slot.awaited for slot in self._slots)
+        return any(slot.owes_answer for slot in self._slots)
 
     def start(self, connections: Sequence[Connection], before: Totals) -> None:
         """Start the workers, each with an equal share of these connections, even above the limit.
@@ -146,9 +160,11 @@ class WorkerPool:
         """Command the workers to send all connections to the queue and exit, and expect an answer from each."""
         self._end()
         self._drain_copies()
-        quotas = handover.quotas([row.clients_now for row in self.counters.rows], self.room)
+        self._check_counters()
+        quotas = handover.quotas([row.clients_now for row in self.counters.believed], self.room)
         for slot, quota in zip(self._slots, quotas, strict=True):
             slot.send(messages.hand_over(quota), [queue_fd], answer=messages.HANDED_OVER)
+        self._loop.call_later(self.terms.drain + DRAINED, lambda now: self.kill())
         self._check_gone()
 
     def hand_over_pending(self, queue: socket.socket) -> None:
@@ -165,9 +181,11 @@ class WorkerPool:
         self._check_gone()
 
     def beat(self) -> bool:
-        """Kill the workers whose loops hang; returns whether every loop turns."""
+        """Kill the workers whose loops hang, or that harm the others; returns whether every loop turns."""
         for slot in self._slots:
             slot.beat(self.counters.rows[slot.number].ticks)
+        self._check_counters()
+        self._check_lock()
         return all(slot.well for slot in self._slots)
 
     def kill(self) -> None:
@@ -254,9 +272,49 @@ class WorkerPool:
             holder.close()
         self._pending.close()
 
+    def _check_counters(self) -> None:
+        for slot in self._slots:
+            if slot.pid:
+                self._check_row(slot)
+
+    def _check_row(self, slot: WorkerSlot) -> None:
+        try:
+            self.counters.check(slot.number)
+        except FalseData as error:
+            self._on_false(slot, str(error))
+
+    def _check_lock(self) -> None:
+        """Kill a process that keeps the lock of the limits, for which others wait."""
+        holder = self.limits.lock_holder()
+        self._lock_kept = self._lock_kept + 1 if holder and holder == self._lock_holder else int(holder != 0)
+        self._lock_holder = holder
+        waits = any(slot.missed >= LOCK_KEPT - 1 for slot in self._slots if slot.pid != holder)
+        if self._lock_kept >= LOCK_KEPT and waits:
+            for slot in self._slots:
+                if slot.pid == holder:
+                    slot.kill("it kept the others from the limits")
+                    return
+            if holder > 0:  # a process that a worker has left behind
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(holder, signal.SIGKILL)
+            else:
+                self.limits.unlock()
+
+    def _on_false(self, slot: WorkerSlot, problem: str) -> None:
+        """Kill a worker that has sent false data, and receive nothing more from it."""
+        if not slot.distrusted:
+            slot.distrusted = True
+            self._events.false_data(worker=slot.number, worker_pid=slot.pid, problem=problem)
+            self._close_commands(slot)
+            slot.kill("it sent false data")
+
     def _on_message(self, slot: WorkerSlot) -> None:
         """Handle a worker's message: it accepts for the first time, answers a command, or has closed its socket."""
-        message = slot.receive()
+        try:
+            message = slot.receive()
+        except FalseData as error:
+            self._on_false(slot, str(error))
+            return
         if message is None:
             return
         if message == messages.READY:
@@ -267,8 +325,7 @@ class WorkerPool:
                 self._owner.on_ready()
         elif not message:
             self._close_commands(slot)
-        elif message == slot.awaited:  # an answer to an older command is ignored
-            slot.awaited = b""
+        else:
             self._owner.on_answered()
 
     def _on_exit(self, slot: WorkerSlot) -> None:
@@ -278,12 +335,15 @@ class WorkerPool:
             return
         self._loop.unwatch(slot.pidfd)
         self._close_commands(slot)
-        row = self.counters.rows[slot.number]
-        clients, counted = row.clients_now, row.bytes_live
+        # The last messages, and the last numbers, before the worker's pid is forgotten.
+        self._holders[slot.number].drain()
+        self._check_row(slot)
         slot.close()
+        holder, trusted = self._holders[slot.number], not slot.distrusted
+        survivors = holder.take_over(self._events, time.monotonic(), trusted=trusted)
+        clients = max(self.counters.believed[slot.number].clients_now, len(survivors))
+        self.counters.end(slot.number, sum(state.received for _, state in survivors))
         self.limits.vacate(slot.number)
-        survivors = self._holders[slot.number].take_over(self._events, time.monotonic())
-        row.bytes_echoed += max(0, sum(state.received for _, state in survivors) - counted)
         if slot.crash_loops(self._loop.now) or not self._has_successor:
             while survivors:
                 copies.close_unowned(survivors.pop(), self._events)

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from echod.errors import EX_OK
 from echod.net.loop import Timer
 from echod.shared import messages
+from echod.shared.messages import FalseData
 
 HUNG = 5
 """Beats without a tick after which a worker counts as hung.  Counted, not timed: the machine may have slept."""
 UNWELL = 3
 """Beats without a tick after which the parent sends no more WATCHDOG=1 to systemd."""
+
+UNANSWERED = 10
+"""Beats after which a worker that ticks is killed, if it owes an answer or has closed its command socket."""
 
 STABLE_AFTER = 10.0
 """Seconds after its start from which a worker's death no longer counts as early."""
@@ -38,8 +42,10 @@ class WorkerSlot:
     commands: socket.socket | None = None
     started: float = 0.0
     ready: bool = False
-    awaited: bytes = b""
-    """The answer that the worker still owes to the last command that has one."""
+    distrusted: bool = False
+    """Whether the worker has sent false data."""
+    due: list[bytes] = field(default_factory=list)
+    """The messages that the worker still has to send, in this order: READY, then an answer to each command with one."""
     restart: Timer | None = field(default=None, repr=False)
     _early_deaths: int = 0
     _failures: int = 0
@@ -47,12 +53,17 @@ class WorkerSlot:
     _ticks: int = 0
     _missed: int = 0
     """Beats since the last tick."""
+    _unanswered: int = 0
+    """Beats since the worker owed nothing."""
+    _killed_for: str = ""
+    """Why the parent has killed the worker; empty if it has not."""
     _unreaped: list[int] = field(default_factory=list, compare=False)
     """Killed children without a pidfd, to be reaped at the next beat."""
 
     def reset(self, now: float) -> None:
         """Prepare the slot for the next worker, which starts `now`."""
         self.started, self.ready, self.restart, self._missed = now, False, None, 0
+        self.distrusted, self._killed_for = False, ""
 
     def fork(self) -> socket.socket | None:
         """Fork a worker into this slot.  Returns None in the parent, and in the worker its end of the command socket.
@@ -79,6 +90,7 @@ class WorkerSlot:
         with contextlib.suppress(BrokenPipeError):  # the worker is dead already, and its pidfd will show that
             commands.send(messages.BEGIN)
         self.pid, self.pidfd, self.commands = pid, pidfd, commands
+        self.due = [messages.READY]
         return None
 
     def send(self, command: bytes, fds: Sequence[int] = (), *, answer: bytes = b"") -> None:
@@ -88,24 +100,38 @@ class WorkerSlot:
         the command, because its socket is full or there are too many descriptors, is killed: it would act on older
         commands than the other workers.
         """
-        self.awaited = b""
         if self.commands is not None:
             try:
                 socket.send_fds(self.commands, [command], fds)
-                self.awaited = answer
             except OSError:
                 self.kill()
+                return
+            if answer:
+                self.due.append(answer)
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether the worker still has to answer a command."""
+        return any(message != messages.READY for message in self.due)
 
     def receive(self) -> bytes | None:
-        """The worker's next message; empty if it has closed its end, and None if there is no message now."""
+        """The worker's next message; empty if it has closed its end, and None if there is no message now.
+
+        Raises `FalseData` for any message but the next one due: so a worker can send only as many as it has to.
+        """
         if self.commands is None:
             return b""
         try:
-            return self.commands.recv(messages.REPLY_MAX)
+            message = self.commands.recv(messages.REPLY_MAX)
         except BlockingIOError:
             return None
         except ConnectionResetError:  # it died before it read its commands, unix(7)
             return b""
+        if message:
+            if message not in self.due[:1]:
+                raise FalseData(f"it sent {message[:50]!r} when {b''.join(self.due[:1]) or b'nothing'!r} was due")
+            self.due.pop(0)
+        return message
 
     def close_commands(self) -> None:
         """Close the command socket: no more messages arrive from the worker."""
@@ -119,7 +145,16 @@ class WorkerSlot:
         self._missed = self._missed + 1 if ticks == self._ticks else 0
         self._ticks = ticks
         if self._missed == HUNG:
-            self.kill()
+            self.kill("its loop hung")
+        owes = self.due or self.commands is None
+        self._unanswered = self._unanswered + 1 if self.pid and owes else 0
+        if self._unanswered == UNANSWERED:
+            self.kill("it did not answer")
+
+    @property
+    def missed(self) -> int:
+        """Beats since the last tick."""
+        return self._missed
 
     @property
     def pids(self) -> list[int]:
@@ -143,25 +178,27 @@ class WorkerSlot:
         self._failures += 1
         return DELAYS[min(self._failures, len(DELAYS)) - 1]
 
-    def kill(self) -> None:
-        """Kill the worker, if there is one."""
+    def kill(self, reason: str = "") -> None:
+        """Kill the worker, if there is one; the first `reason` for it will be the reason for its exit."""
         if self.pid:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self._killed_for = self._killed_for or reason
+            with contextlib.suppress(ProcessLookupError):  # it has exited meanwhile
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reason(self, wait_status: int, *, stopping: bool) -> str:
         """The reason for the worker's exit, in words, from its wait status (wait(2))."""
         code = os.waitstatus_to_exitcode(wait_status)
         if code == EX_OK and stopping:
             return "stopped"
-        if self._missed >= HUNG:
-            return "killed because its loop hung"
+        if self._killed_for and code == -signal.SIGKILL:
+            return f"killed because {self._killed_for}"
         named = {member.value: member.name for member in signal.Signals}  # not all real-time signals have a name
         return f"exit status {code}" if code >= 0 else f"killed by {named.get(-code, f'signal {-code}')}"
 
     def close(self) -> None:
         """Close the command socket and the pidfd; a process that still runs is left alone."""
         self.close_commands()
-        self.awaited = b""
+        self.due = []
         if self.pid:
             os.close(self.pidfd)
             self.pid, self.pidfd = 0, -1

@@ -240,7 +240,7 @@ class Supervisor:
 
     def _replace_pool(self, change: Change, listeners: Sequence[Listener]) -> None:
         """Make another pool take over.  Raises `ConfigError` or OSError if that is not possible now."""
-        clients = self._pool.counters.clients_now()
+        clients = self._totals().clients_now
         room = handover.room(len(listeners), len(self._pool) + change.workers)
         if clients > room:
             raise ConfigError(
@@ -306,7 +306,7 @@ class Supervisor:
             self._manager.store.remove(last_good.STORED_AS)
         self._end_listening(for_successor=restart)
         self._lifecycle.on(Trigger.STOP)
-        self._events.draining(signal=signum.name, clients=pool.counters.clients_now(), timeout=drain)
+        self._events.draining(signal=signum.name, clients=self._totals().clients_now, timeout=drain)
         pool.drain(messages.DRAIN_ONLY_CLIENTS if restart else messages.DRAIN)
 
     def _end_listening(self, *, for_successor: bool) -> None:
@@ -326,8 +326,9 @@ class Supervisor:
         with self._handover_queue as queue:
             self._pool.hand_over_pending(queue)
         self._handover_queue = None
-        count = sum(row.handed_over for row in self._pool.counters.rows)
-        self._events.handed_over(count=count, left=self._pool.counters.clients_now())
+        left = self._totals().clients_now
+        count = sum(row.handed_over for row in self._pool.counters.believed)
+        self._events.handed_over(count=count, left=left)
 
     def _close(self) -> None:
         """Close everything, for whatever reason `run` ends."""

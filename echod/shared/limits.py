@@ -5,7 +5,12 @@ then exceeds the limit; so there are never more clients than the limit, even if 
 
 Each worker has a table in shared memory that counts its clients per source, so clearing a dead worker's table removes
 its clients.  The tables are read and changed under a kernel lock, because otherwise two workers together could exceed
-the limit; fcntl(2) releases the lock when its holder dies, which a lock in memory would not.
+the limit; fcntl(2) releases the lock when its holder dies, which a lock in memory would not.  The kernel also knows the
+holder, so the parent can kill one that keeps the lock (`Limits.lock_holder`).
+
+A worker that an attacker controls can write anything into any table.  So the memory is sealed, since access beyond the
+end of a file that it has truncated would kill the others (SIGBUS); and no contents make a search endless or an addition
+fail.  Wrong counts can only make a limit wrong.
 
 When limits change, the parent makes new tables and sends their descriptor to the workers, and each counts its clients
 again there.  Until the last worker has done so, a source may get more connections than the limit; afterwards none is
@@ -15,6 +20,7 @@ admitted above it.
 import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +31,9 @@ from echod.shared.counters import Counters
 _MASK = (1 << 64) - 1
 IPV6_PREFIX = 64
 """Bits of an IPv6 address that a site has for itself, usually (RFC 6177)."""
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_FLOCK = struct.Struct("hhqqi")
+"""`struct flock`, fcntl(2): type, whence, start, length, process."""
 
 
 class SourceTable:
@@ -49,23 +58,24 @@ class SourceTable:
         """Count one client more."""
         place = self._find(key)
         self._keys[place] = key
-        self._counts[place] += 1
+        self._counts[place] = (self._counts[place] + 1) & _MASK
 
     def remove(self, key: int) -> None:
         """Count one client fewer; a source without clients takes no cell."""
         hole = self._find(key)
-        self._counts[hole] -= 1
+        self._counts[hole] = max(0, self._counts[hole] - 1)
         if self._counts[hole]:
             return
         self._keys[hole] = 0
-        place = (hole + 1) & self._mask
-        while moved := self._keys[place]:
+        for place in self._places(hole + 1):
+            moved = self._keys[place]
+            if not moved:
+                break
             # A key that probing pushed past the hole moves back into it (Knuth, volume 3, 6.4, algorithm R).
             if (place - self._home(moved)) & self._mask >= (place - hole) & self._mask:
                 self._keys[hole], self._counts[hole] = moved, self._counts[place]
                 self._keys[place] = self._counts[place] = 0
                 hole = place
-            place = (place + 1) & self._mask
 
     def clear(self) -> None:
         """Remove all sources."""
@@ -76,10 +86,14 @@ class SourceTable:
         return ((key * self._multiplier) & _MASK) >> self._shift
 
     def _find(self, key: int) -> int:
-        place = self._home(key)
-        while self._keys[place] not in (key, 0):
-            place = (place + 1) & self._mask
-        return place
+        for place in self._places(self._home(key)):
+            if self._keys[place] in (key, 0):
+                return place
+        return self._home(key)  # never in a table that only `add` and `remove` have changed
+
+    def _places(self, first: int) -> Iterator[int]:
+        """All places, beginning with this one."""
+        return (place & self._mask for place in range(first, first + len(self._keys)))
 
 
 class Limits:
@@ -120,15 +134,17 @@ class Limits:
         if (max_connections, max_per_source, prefix) == (self._max_connections, self._max_per_source, self._prefix):
             return []
         # The tables have room for the old limit, for the new one, and for all clients connected, even above both.
-        most = max(max_connections, self._max_connections, self._initial, self._counters.clients_now())
+        most = max(max_connections, self._max_connections, self._initial, self._counters.totals().clients_now)
+        self._counters.clients_max = max(self._counters.clients_max, most)
         if not max_per_source:
             self._set(max_connections, max_per_source, prefix, [])
             return []
         cells = len(self._counters.rows) * 2 * 2 ** (2 * most).bit_length()
-        fd = os.memfd_create("echod-limits", os.MFD_CLOEXEC)
+        fd = os.memfd_create("echod-limits", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, (cells + 1) * 8)
             os.pwrite(fd, os.urandom(8), cells * 8)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             self._set(max_connections, max_per_source, prefix, [fd])
         except OSError:
             os.close(fd)
@@ -220,6 +236,18 @@ class Limits:
         if source is not None:
             with self._locked():
                 self._tables[worker].remove(source)
+
+    def lock_holder(self) -> int:
+        """In the parent: the process that holds the lock; 0 if none does, -1 if the kernel does not say which."""
+        if not self._tables:
+            return 0
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, holder = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, question))
+        return 0 if kind == fcntl.F_UNLCK else int(holder)
+
+    def unlock(self) -> None:
+        """In the parent: release a lock without a process, of the file description that all workers share."""
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

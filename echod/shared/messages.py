@@ -10,12 +10,16 @@ A message on the copy socket consists of lines.  A line of `+`, a number and JSO
 whose descriptor has this number in the worker; the JSON is its state, and the descriptor comes with the message.  A
 line of `-` and a number means: close that copy.
 
+The parent trusts none of it, because a worker is exposed to the network.  Each of the two channels is checked in one
+place, `parent.slot.WorkerSlot.receive` and `handover.copies.CopyHolder`, and the counters in `counters.Counters.check`.
+What no worker of echod sends is `FalseData`, and the worker that has sent it is killed.
+
 At end of file on the command socket the worker stops, because its parent has died.  No message shows that a worker is
 alive; its loop ticks in shared memory instead (`shared.counters`).
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Sequence
 
 BEGIN = b"begin"
 """The worker may start: the parent can watch its process now."""
@@ -46,10 +50,19 @@ FORGOTTEN_MAX = 4096
 """Copies to close in a message."""
 COPY_MESSAGE_MAX = 64 << 10
 """Bytes of a message on the copy socket."""
+STATE_MAX = 512
+"""Bytes of a connection's state in such a message; the longest has some 350."""
+COPY_LINES_MAX = 100_000
+"""Lines about copies in a second; a worker of echod needs longer for as many, since it also serves the connections."""
 
 _HAND_OVER = b"hand over "
 _KEEP = b"+"
 _FORGET = b"-"
+_COPY_LINE = re.compile(rb"\+([0-9]{1,10}) (.{1,%d})|-([0-9]{1,10})" % STATE_MAX)
+
+
+class FalseData(Exception):
+    """A worker has sent what no worker of echod sends; the text says what, in at most a few hundred characters."""
 
 
 def hand_over(room: int) -> bytes:
@@ -77,13 +90,16 @@ def copy_message(lines: Iterable[bytes]) -> bytes:
     return b"\n".join(lines)
 
 
-def copy_lines(message: bytes) -> Iterator[tuple[int, bytes | None]]:
+def copy_lines(message: bytes) -> Sequence[tuple[int, bytes | None]]:
     """The number and the state of each line of a message; no state for a copy to close.
 
-    Skips invalid lines, since the message comes from a process that is exposed to the network.
+    Raises `FalseData` if any line has another form.
     """
+    lines: list[tuple[int, bytes | None]] = []
     for line in message.split(b"\n"):
-        kind, (number, _, state) = line[:1], line[1:].partition(b" ")
-        if kind in (_KEEP, _FORGET):
-            with contextlib.suppress(ValueError):
-                yield int(number), state if kind == _KEEP else None
+        match = _COPY_LINE.fullmatch(line)
+        if match is None:
+            raise FalseData(f"a line about a copy is {line[:50]!r}, of {len(line)} bytes")
+        kept, state, forgotten = match.groups()
+        lines.append((int(kept or forgotten), state))
+    return lines

@@ -5,6 +5,7 @@ All workers wait on the same listening sockets, and the kernel wakes any of them
 is always accepting: a worker steps back only for a better one, and wakes that one if it does not accept yet.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -67,14 +68,16 @@ def open_wakeup() -> int:
 
 def wake(wakeup: int) -> None:
     """Wake the process that watches `wakeup`; several calls before it wakes count as one."""
-    os.eventfd_write(wakeup, 1)
+    with contextlib.suppress(BlockingIOError):  # its counter is full, so it has been woken
+        os.eventfd_write(wakeup, 1)
 
 
 def on_wakeup(wakeup: int, callback: Callable[[], None]) -> Callable[[], None]:
     """A loop's callback for `wakeup`, which calls `callback`."""
 
     def on_readable() -> None:
-        os.eventfd_read(wakeup)
+        with contextlib.suppress(BlockingIOError):  # already read, by a worker that should not
+            os.eventfd_read(wakeup)
         callback()
 
     return on_readable

@@ -9,11 +9,13 @@ function.  It fails if what it replaces is no longer where it was.
 """
 
 import errno
+import fcntl
 import itertools
 import json
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -33,6 +35,7 @@ from echod.log.events import EventLog
 from echod.log.output import LogQueue
 from echod.net import address
 from echod.net.address import Endpoint
+from echod.net.loop import READ
 from echod.parent import pool, reading, reload, slot, supervisor
 from echod.parent.pool import WorkerPool
 from echod.parent.reload import Change, Configuration
@@ -155,7 +158,7 @@ def copies_at_once() -> None:
 @fault
 def never_hung() -> None:
     """A worker may miss any number of ticks, since the test or the machine may be what keeps it waiting."""
-    balance.SILENT = slot.HUNG = 1000
+    balance.SILENT = slot.HUNG = slot.UNANSWERED = 1000
 
 
 COPYING = (never_hung(), copies_at_once())
@@ -650,3 +653,202 @@ def first_worker_gives(what: str) -> None:
             socket.send_fds(sock, [messages.copy_message(lines)], [something.fileno()])
 
     _first_worker_begins_with(give)
+
+
+# A worker that an attacker controls
+
+
+def _row(**values: int) -> Callable[[Worker], None]:
+    def write(worker: Worker) -> None:
+        worker._count = lambda: None  # type: ignore[method-assign]  # it would soon put the numbers right
+        for name, value in values.items():
+            setattr(worker._row, name, value)
+
+    return write
+
+
+def _copies(*messages_: tuple[bytes, int], repeat: int = 1) -> Callable[[Worker], None]:
+    """Messages on the copy socket, each with a number of descriptors of a connection."""
+
+    def send(worker: Worker) -> None:
+        sock, fd = worker._copies._sock, next(iter(worker._sessions))
+        sock.setblocking(True)
+        with suppress(OSError):  # the parent receives nothing more
+            for data, count in messages_ * repeat:
+                socket.send_fds(sock, [data], [fd] * count)
+        sock.setblocking(False)
+
+    return send
+
+
+def _descriptor(what: str) -> Callable[[Worker], None]:
+    def send(worker: Worker) -> None:
+        with NO_CONNECTIONS[what]() as something:
+            state = json.dumps(copies.encode(next(iter(worker._sessions.values())).snapshot())).encode()  # type: ignore[attr-defined]
+            socket.send_fds(worker._copies._sock, [messages.keep_copy(1, state)], [something.fileno()])
+
+    return send
+
+
+def _answers(message: bytes, count: int = 1) -> Callable[[Worker], None]:
+    def send(worker: Worker) -> None:
+        with suppress(OSError):
+            for _ in range(count):
+                worker._commands.send(message)
+
+    return send
+
+
+def _counts_then_exits(worker: Worker) -> None:
+    worker._row.bytes_live, worker._row.bytes_echoed = 0, 2**64 - 1
+    os._exit(0)
+
+
+FALSE_DATA: dict[str, tuple[Callable[[Worker], None], str]] = {
+    "bytes echoed": (_row(bytes_live=0, bytes_echoed=2**64 - 1), "its counter bytes_echoed is 18446744073709551615"),
+    "bytes echoed, at its end": (_counts_then_exits, "its counter bytes_echoed is"),
+    "clients": (_row(clients_now=2**63), "its counter clients_now is 9223372036854775808"),
+    "long lines": (_copies((b"+7 " + b"x" * 30_000, 1), repeat=6000), "a line about a copy is"),
+    "too many descriptors": (_copies((b"-1000", 100)), "a message with 100 descriptors has 0 lines for them"),
+    "descriptors in an empty message": (_copies((b"", 100), (b"-1000", 0)), "a line about a copy is b'', of 0 bytes"),
+    "too few descriptors": (_copies((b"+7 {}\n+8 {}", 1)), "a message with 1 descriptors has 2 lines for them"),
+    "no state": (_copies((b'+7 {"name": 7}', 1)), "the state of a connection is"),
+    "no JSON": (_copies((b"+7 [[[", 1)), "the state of a connection is"),
+    "a flood": (_copies((b"-1000\n" * 9000 + b"-1", 0), repeat=1000), "more than 10000 lines about copies"),
+    "ready again": (_answers(messages.READY, 20_000), "it sent b'ready' when b'nothing' was due"),
+    "an answer to no command": (_answers(messages.HANDED_OVER), "it sent b'handed over' when b'nothing' was due"),
+    "a long answer": (_answers(b"x" * 30_000), "it sent b'xxxxx"),
+    "datagram socket": (_descriptor("datagram socket"), "a descriptor is not one of a connection"),
+    "listening socket": (_descriptor("listening socket"), "a descriptor is not one of a connection"),
+    "device": (_descriptor("device"), "a descriptor is not one of a connection"),
+}
+"""What a worker may send to its parent, and what the parent says of it."""
+
+
+def _take_lock(worker: Worker, command: int = fcntl.F_SETLK) -> None:
+    fcntl.fcntl(worker._limits._fd, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    worker._events.config_warning(problem="the lock is taken")
+
+
+def _keeps_lock(worker: Worker) -> None:
+    """Takes the lock of the limits, and accepts no clients, which would release it; its loop runs on."""
+    worker._acceptor.close(has_successor=True)
+    _take_lock(worker)
+
+
+def _hangs_with_lock(worker: Worker) -> None:
+    _take_lock(worker)
+    signal.pause()
+
+
+def _leaves_lock_behind(worker: Worker) -> None:
+    if not os.fork():
+        signal.alarm(CHATTER_SECONDS)
+        _take_lock(worker)
+        signal.pause()
+
+
+def _keeps_shared_lock(worker: Worker) -> None:
+    _take_lock(worker, fcntl.F_OFD_SETLK)
+
+
+LOCKS: dict[str, Callable[[Worker], None]] = {
+    "by a worker that ticks": _keeps_lock,
+    "by a worker that hangs": _hangs_with_lock,
+    "by a process that a worker has left behind": _leaves_lock_behind,
+    "by the file description": _keeps_shared_lock,
+}
+"""How the lock of the limits may be kept."""
+
+
+def _fills_tables(worker: Worker) -> None:
+    """Write into the tables of all workers, and try to cut them off."""
+    for table in worker._limits._tables:
+        for cells in (table._keys, table._counts):
+            cells.cast("B")[:] = b"\xff" * cells.nbytes
+    with suppress(PermissionError):
+        os.ftruncate(worker._limits._fd, 0)
+    worker._events.config_warning(problem="the tables are full")
+
+
+def _wakes_without_end(worker: Worker) -> None:
+    """Fill the counters of all wake-ups, and empty them whenever another worker may want to read them."""
+    wakeups = [wakeup for _, wakeup in worker._acceptor._balance._others]
+    worker._events.config_warning(problem="the others are woken")
+    if not os.fork():
+        signal.alarm(CHATTER_SECONDS)
+        parent = os.getppid()
+        while os.getppid() == parent:
+            for wakeup in wakeups:
+                with suppress(BlockingIOError):
+                    os.eventfd_write(wakeup, 2**64 - 2)
+                with suppress(BlockingIOError):
+                    os.eventfd_read(wakeup)
+        os._exit(os.EX_OK)
+
+
+SHARED: dict[str, Callable[[Worker], None]] = {"tables": _fills_tables, "wake-ups": _wakes_without_end}
+"""What a worker may do to memory and descriptors that all of them share, and the others survive."""
+
+
+@fault
+def worker_is_false(gate: int, group: str, name: str) -> None:
+    """When the gate with this descriptor opens, the first worker 0 begins one of the attacks of this group."""
+    messages.COPY_LINES_MAX = 10_000  # of which a slow machine receives more in a second
+    attack = {"FALSE_DATA": {key: each for key, (each, _) in FALSE_DATA.items()}, "LOCKS": LOCKS, "SHARED": SHARED}
+
+    class False_(Worker):
+        def run(self) -> None:
+            if self._number == 0 and _latest == 1:
+                self._loop.watch(gate, READ, self._on_gate)
+            super().run()
+
+        def _on_gate(self) -> None:
+            self._loop.unwatch(gate)
+            attack[group][name](self)
+
+    _count_workers()
+    _replace(pool, Worker, False_)
+
+
+@fault
+def worker_spoils_queue() -> None:
+    """Worker 0 sends nonsense before its connections when it hands over, and leaves a process that goes on sending."""
+    real = handover.hand_over
+
+    class Numbered(Worker):
+        def _hand_over(self, queue: socket.socket, room: int) -> None:
+            if self._number == 0:
+                with _replaced(handover, real, hand_over):
+                    super()._hand_over(queue, room)
+            else:
+                super()._hand_over(queue, room)
+
+    def hand_over(queue: socket.socket, batch: Sequence[tuple[ConnectionState, int]]) -> bool:
+        queue.send(b"")
+        queue.send(b"nonsense")
+        socket.send_fds(queue, [b""], [queue.fileno()])
+        sent = real(queue, batch)
+        if not os.fork():
+            signal.alarm(CHATTER_SECONDS)
+            queue.setblocking(True)
+            with suppress(OSError):
+                while True:
+                    queue.send(b"")
+            os._exit(os.EX_OK)
+        return sent
+
+    _replace(pool, Worker, Numbered)
+
+
+@fault
+def worker_does_not_hand_over(beats: int) -> None:
+    """Worker 0 ignores the command to hand over, and ticks; the parent waits for this number of beats."""
+    slot.UNANSWERED = beats
+
+    class Deaf(Worker):
+        def _hand_over(self, queue: socket.socket, room: int) -> None:
+            if self._number != 0:
+                super()._hand_over(queue, room)
+
+    _replace(pool, Worker, Deaf)

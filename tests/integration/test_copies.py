@@ -459,15 +459,20 @@ class TestHostile:
 
     @pytest.mark.parametrize("what", faults.NO_CONNECTIONS)
     def test_it_gives_something_else(self, what: str) -> None:
-        """A descriptor that is no connection is closed when the worker dies."""
+        """A descriptor that is no connection is closed, and the worker is killed because of the nonsense beside it."""
         with daemon(faults=[faults.first_worker_gives(what)]) as echod:
-            assert kill(echod)["kept"] == 0
+            assert echod.wait_for("worker_exited")["kept"] == 0
             assert echod.of("connection_closed") == echod.of("bug") == []
+            with echod.connect() as client:
+                send_and_get(client, b"served")
 
     def test_it_says_nonsense_of_a_connection(self) -> None:
-        """A connection whose state makes no sense continues as a new one."""
-        with daemon(faults=[faults.copies_come_with_nonsense()]) as echod, copied(echod, 1) as (client,):
-            assert kill(echod)["kept"] == 1
+        """A worker that sends a state which makes no sense is killed; the connection continues as a new one."""
+        with daemon(faults=[faults.copies_come_with_nonsense()]) as echod, echod.connect() as client:
+            send_and_get(client, b"before")
+            assert "the state of a connection is" in echod.wait_for("false_data")["problem"]
+            assert echod.wait_for("worker_exited")["kept"] == 1
+            echod.wait_for("worker_started", 2)
             client.close()
             closed = echod.wait_for("connection_closed")
             assert (closed["bytes_received"], closed["connection"]) == (6, f"{echod.workers[0]}.1")

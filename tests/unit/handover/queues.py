@@ -1,5 +1,6 @@
 """A queue of connections, and functions to put messages into it."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -29,7 +30,7 @@ class Queue:
         self.monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
         # This lets several descriptors of one connection stand for as many connections.
         cookies = itertools.count()
-        self.monkeypatch.setattr(handover, "_cookie", lambda sock: next(cookies))
+        self.monkeypatch.setattr(handover, "cookie", lambda sock: next(cookies))
         self.reads, self.writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self.reads, self.writes):
             stack.enter_context(end)
@@ -60,10 +61,11 @@ class Queue:
 
 
 @contextmanager
-def memory(contents: bytes) -> Iterator[int]:
-    """A memfd with these contents, in the form of a message."""
-    with open(os.memfd_create("test"), "wb", buffering=0) as file:
+def memory(contents: bytes, seals: int = handover._SEALS) -> Iterator[int]:
+    """A memfd with these contents, sealed as in a message."""
+    with open(os.memfd_create("test", os.MFD_ALLOW_SEALING), "wb", buffering=0) as file:
         file.write(contents)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
         yield file.fileno()
 
 

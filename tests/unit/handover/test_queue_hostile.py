@@ -1,5 +1,6 @@
 """queue: no content makes taking it over raise an error, and intact connections continue."""
 
+import fcntl
 import os
 import select
 import socket
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echod.handover import queue as handover
 from echod.handover.queue import take_over
 from echod.handover.state import Connection, ConnectionState, TakenOver
 from echod.shared.terms import Timeouts
@@ -158,12 +160,53 @@ def test_fewer_than_announced(queue: Queue) -> None:
 
 
 def test_a_huge_memfd(queue: Queue) -> None:
-    """No more of a huge memfd is read than a valid one can contain."""
-    _, sock, _ = queue.connection()
-    with memory(b"[]\n") as memfd:
+    """Nothing is read from a memfd that has holes, which may seem to contain more than there is memory."""
+    _, sock, sockaddr = queue.connection()
+    with memory(contents([as_json(sockaddr, received=1 << 40, pending=16 << 20)]), seals=0) as memfd:
         os.ftruncate(memfd, 1 << 40)
+        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, handover._SEALS)
         queue.put(HEADER, memfd, sock.fileno())
     assert queue.take_over().forgotten == 1
+
+
+def test_a_memfd_without_seals(queue: Queue) -> None:
+    """Nothing is read from a memfd that can still be changed."""
+    _, sock, sockaddr = queue.connection()
+    with memory(contents([as_json(sockaddr)]), seals=fcntl.F_SEAL_GROW) as memfd:
+        queue.put(HEADER, memfd, sock.fileno())
+    assert queue.take_over().forgotten == 1
+
+
+def test_a_memfd_that_comes_twice(queue: Queue) -> None:
+    """A memfd is read once, so the reader needs no more memory than its writer did."""
+    _, sock, sockaddr = queue.connection()
+    with memory(contents([as_json(sockaddr)])) as memfd:
+        for _ in range(2):
+            queue.put(HEADER, memfd, sock.fileno())
+    taken = queue.take_over()
+    assert ([state.name for _, state in taken.connections], taken.forgotten) == (["1.1", ""], 1)
+
+
+def test_an_empty_message(queue: Queue) -> None:
+    """Messages without contents, with or without descriptors, hide none of those after them."""
+    _, sock, sockaddr = queue.connection()
+    _, other, _ = queue.connection()
+    with memory(contents([as_json(sockaddr)])) as memfd:
+        for fds in ([], [], [other.fileno()], []):
+            queue.put(b"", *fds)
+        queue.put(HEADER, memfd, sock.fileno())
+    taken = queue.take_over()
+    assert [state.name for _, state in taken.connections] == ["", "1.1"]
+
+
+def test_a_writer_that_does_not_stop(queue: Queue) -> None:
+    """While the queue is read, no other process can add to it."""
+    _, sock, sockaddr = queue.connection()
+    with memory(contents([as_json(sockaddr)])) as memfd, queue.writes.dup() as left:
+        queue.put(HEADER, memfd, sock.fileno())
+        assert len(queue.take_over().connections) == 1
+        with pytest.raises(BrokenPipeError):
+            left.send(HEADER)
 
 
 def test_no_queue_at_all() -> None:

@@ -8,9 +8,13 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from echod.daemon import TICKS_PER_WATCHDOG
-from echod.parent.slot import HUNG, UNWELL, WorkerSlot
+from echod.parent.slot import HUNG, UNANSWERED, UNWELL, WorkerSlot
+from echod.shared import messages
+from echod.shared.messages import FalseData
 
 
 @pytest.fixture
@@ -60,6 +64,7 @@ class TestFork:
             finally:
                 os._exit(0)
         try:
+            slot.due = [b"HELLO"]
             slot.send(b"hello")
             assert slot.commands is not None
             select.select([slot.commands], [], [])
@@ -96,7 +101,7 @@ class TestCommands:
         slot, worker = pair
         reads, writes = os.pipe()
         slot.send(b"look at this", [reads], answer=b"seen")
-        assert slot.awaited == b"seen"
+        assert (slot.owes_answer, slot.due) == (True, [b"seen"])
         order, fds, _, _ = socket.recv_fds(worker, 100, 1)
         os.write(writes, b"seen")
         assert (order, os.read(fds[0], 10)) == (b"look at this", b"seen")
@@ -111,27 +116,48 @@ class TestCommands:
             slot.send(b"first")
         worker.close()
         slot.send(b"second", answer=b"done")
-        assert (slot.awaited, slot.receive()) == (b"", b"")
+        assert (slot.owes_answer, slot.receive()) == (False, b"")
 
     def test_an_empty_place_takes_none(self) -> None:
         """Without a worker nothing is sent."""
         slot = WorkerSlot(0)
         slot.send(b"anybody there?", answer=b"I am")
-        assert (slot.awaited, slot.receive()) == (b"", b"")
+        assert (slot.owes_answer, slot.receive()) == (False, b"")
 
     def test_words(self, pair: tuple[WorkerSlot, socket.socket]) -> None:
         """The worker's messages are received, and then the end of its socket."""
         slot, worker = pair
-        worker.send(b"ready")
+        slot.due = [messages.READY]
+        slot.send(b"new terms", answer=messages.ADOPTED)
+        assert worker.recv(100) == b"new terms"
+        for message in (messages.READY, messages.ADOPTED):
+            worker.send(message)
         worker.close()
-        assert [slot.receive(), slot.receive()] == [b"ready", b""]
+        assert [slot.receive() for _ in range(3)] == [messages.READY, messages.ADOPTED, b""]
+        assert not slot.owes_answer
+
+    @given(
+        st.one_of(
+            st.sampled_from([messages.READY, messages.HANDED_OVER, b"adopted."]), st.binary(min_size=1, max_size=100)
+        )
+    )
+    def test_a_message_that_is_not_due(self, message: bytes) -> None:
+        """Any message but the next one that the worker has to send is false data, whatever is in it."""
+        assume(message != messages.ADOPTED)
+        slot = WorkerSlot(0, due=[messages.ADOPTED])
+        slot.commands, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with slot.commands, worker:
+            worker.send(message)
+            with pytest.raises(FalseData, match="was due"):
+                slot.receive()
+            assert slot.owes_answer
 
     def test_a_full_socket(self, occupied: WorkerSlot) -> None:
         """A worker that reads no commands is killed, and the parent does not wait for it."""
         occupied.commands, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         occupied.commands.setblocking(False)
         with worker:
-            while occupied.commands.fileno() >= 0 and occupied.awaited == b"":
+            while occupied.commands.fileno() >= 0 and not occupied.owes_answer:
                 occupied.send(b"x" * 4096)
                 if os.waitid(os.P_PID, occupied.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
                     break
@@ -148,6 +174,19 @@ class TestCommands:
 
 
 class TestLife:
+    @pytest.mark.parametrize("due", [[messages.READY], [messages.HANDED_OVER]])
+    def test_a_worker_that_ticks_but_does_not_answer(self, occupied: WorkerSlot, due: list[bytes]) -> None:
+        """A worker that ticks, but leaves a command without an answer, is killed after `UNANSWERED` beats."""
+        occupied.commands, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with worker:
+            for ticks in range(UNANSWERED):
+                occupied.due = due if ticks else []
+                occupied.beat(ticks)
+            assert os.waitid(os.P_PID, occupied.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+            occupied.beat(UNANSWERED)
+            os.waitid(os.P_PID, occupied.pid, os.WEXITED | os.WNOWAIT)
+        assert occupied.reason(signal.SIGKILL, stopping=False) == "killed because it did not answer"
+
     def test_a_worker_that_ticks_is_well(self, occupied: WorkerSlot) -> None:
         """A worker that ticks late, but before `UNWELL` beats, is well."""
         for ticks in range(1, 10):

@@ -1,9 +1,11 @@
 """messages: one side reads what the other writes."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.shared import messages
+from echod.shared.messages import FalseData
 
 
 def test_copies() -> None:
@@ -14,19 +16,41 @@ def test_copies() -> None:
     assert list(messages.copy_lines(message)) == [(7, None), (7, b'{"name": "1.1"}'), (1234, None)]
 
 
-def test_what_is_no_line_of_a_copy() -> None:
-    """Lines without a sign or a number are skipped, and the others are read."""
-    nonsense = [b"", b"-", b"+", b"?", b"7", b"- 7", b"+x {}", b"-" + b"9" * 5000, b"\xff"]
-    message = messages.copy_message([*nonsense, messages.forget_copy(7), *nonsense])
-    assert list(messages.copy_lines(message)) == [(7, None)]
+NO_LINES = [
+    b"-",
+    b"+",
+    b"?",
+    b"7",
+    b"- 7",
+    b"-7 ",
+    b"+7",
+    b"+7 ",
+    b"+x {}",
+    b"-" + b"9" * 11,
+    b"\xff",
+    b"-1\n",
+    b"\n-1",
+]
 
 
-@given(st.binary())
+@pytest.mark.parametrize("line", [*NO_LINES, b"+7 " + b"x" * (messages.STATE_MAX + 1)])
+def test_what_is_no_line_of_a_copy(line: bytes) -> None:
+    """A message with a line of any other form, or with a longer state, is false data."""
+    message = messages.copy_message([messages.forget_copy(7), line, messages.forget_copy(7)])
+    with pytest.raises(FalseData, match="a line about a copy is b'.*, of [0-9]+ bytes"):
+        messages.copy_lines(message)
+
+
+@given(st.one_of(st.binary(), st.lists(st.sampled_from([b"-", b"+", b"1", b" ", b"\n", b"{}"])).map(b"".join)))
 def test_any_bytes(message: bytes) -> None:
-    """Reading raises nothing, whatever a worker has sent."""
-    for number, state in messages.copy_lines(message):
-        assert isinstance(number, int)
-        assert state is None or isinstance(state, bytes)
+    """A message is read completely, so that its lines give the same message again, or it is false data."""
+    try:
+        lines = messages.copy_lines(message)
+    except FalseData:
+        return
+    numbers = [int(line[1:].partition(b" ")[0]) for line in message.split(b"\n")]
+    assert [number for number, _ in lines] == numbers
+    assert all(state is None or len(state) <= messages.STATE_MAX for _, state in lines)
 
 
 def test_handing_over() -> None:
