@@ -31,7 +31,7 @@ class LimitSettings(BaseModel):
     )
     max_connections_per_source: types.Quota = Field(
         default=0,
-        description="Maximum number of open connections from one IPv4 address or IPv6 prefix; further ones are closed; "
+        description="Maximum number of open connections from one IPv4 address or IPv6 prefix; further ones are reset; "
         "0 disables it.",
     )
     ipv6_source_prefix: types.Prefix = Field(

@@ -7,7 +7,7 @@ which there may be thousands a second, cost nothing this way; the kernel resets 
 When a worker dies, the kernel's counters show for each TCP connection whether all bytes that were read from it were
 written back (`tcpinfo.passed`).  If so, the worker's successor continues it.  Otherwise it is reset, because an echo
 with a gap is worse than an error, and its end is logged.  The kernel has no such counters for unix sockets, so these
-connections are closed as well.
+connections are closed as well, and their events have the bytes that had been echoed when the copy was made.
 
 While the parent has a copy, closing the socket in the worker does not end the connection (`Session.copied`).  So the
 worker shuts the socket down and makes the parent close the copy; to reset the connection, closing the copy is enough.
@@ -31,7 +31,7 @@ from typing import Protocol
 from echod.handover.state import Connection, ConnectionState, adopt, cookie, decode, encode
 from echod.log.events import WORKER_DIED, EventLog
 from echod.net import address, tcpinfo
-from echod.net.loop import READ, Loop
+from echod.net.loop import NOTHING, READ, Loop
 from echod.net.sockopts import reset_on_close
 from echod.net.tcpinfo import Ends
 from echod.shared import messages
@@ -39,6 +39,8 @@ from echod.shared.messages import FalseData
 
 AGE = 1.0
 """Seconds after which a connection gets a copy."""
+RETRY = 0.1
+"""Seconds until the parent repeats a call that failed for lack of memory or descriptors."""
 
 _BACKLOG_MAX = 1 << 20
 """Bytes, far more than a socket's buffer can hold."""
@@ -84,7 +86,9 @@ class CopySender:
         # The oldest first, so that the sessions with a copy are always older than those without.
         for start in range(0, len(due), messages.COPIES_MAX):
             batch = due[start : start + messages.COPIES_MAX]
-            lines = [messages.keep_copy(each.fd, json.dumps(encode(each.snapshot())).encode()) for each in batch]
+            lines = [
+                messages.keep_copy(each.fd, json.dumps(encode(_echoed(each.snapshot()))).encode()) for each in batch
+            ]
             if not self._send(lines, [session.fd for session in batch]):
                 return
             for session in batch:
@@ -170,7 +174,7 @@ class CopyHolder:
         """Keep the connections that a new worker starts with, the first `most` of them; the others are closed here."""
         for sock, state in connections:
             fd = sock.detach()
-            self._keep(fd, fd, state._replace(pending=b""))
+            self._keep(fd, fd, _echoed(state))
 
     def drain(self) -> None:
         """Receive all messages of the worker, but no more than the socket can hold, in case it never stops sending."""
@@ -211,6 +215,10 @@ class CopyHolder:
     def _on_readable(self) -> None:
         self._receive()
 
+    def _on_retry(self, now: float) -> None:
+        if self._sock is not None:
+            self._loop.rewatch(self._sock.fileno(), READ, self._on_readable)
+
     def _receive(self) -> int:
         """Receive one message and return its length; 0 if there is none now, or the worker has closed its end."""
         if self._sock is None:
@@ -218,6 +226,10 @@ class CopyHolder:
         try:
             data, fds, flags, _ = socket.recv_fds(self._sock, messages.COPY_MESSAGE_MAX, messages.COPIES_MAX)
         except BlockingIOError:
+            return 0
+        except OSError:  # no memory, or no descriptor: the message stays in the queue
+            self._loop.rewatch(self._sock.fileno(), NOTHING, self._on_readable)
+            self._loop.call_later(RETRY, self._on_retry)
             return 0
         if not data and not fds:
             self.hang_up()
@@ -267,6 +279,11 @@ class CopyHolder:
     def _forget(self, number: int) -> None:
         if number in self._copies:
             os.close(self._copies.pop(number)[0])
+
+
+def _echoed(state: ConnectionState) -> ConnectionState:
+    """The state of a copy: it has received only what it has sent back, since nothing else is certain after a death."""
+    return state._replace(received=state.received - len(state.pending), pending=b"")
 
 
 def close_unowned(connection: Connection, events: EventLog) -> None:
@@ -327,12 +344,10 @@ def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> C
 
 def _close(sock: socket.socket, state: ConnectionState, written: int, events: EventLog) -> None:
     with sock:
-        peer = address.peer(sock, state.sockaddr)
-        local = address.show(sock.family, sock.getsockname(), sock)
+        ends = address.ends(sock, state.sockaddr)
     events.connection_closed(
+        **ends,
         connection=state.name,
-        peer=peer,
-        local=local,
         bytes_received=state.received,
         bytes_sent=written,
         chunks=state.chunks,

@@ -98,7 +98,10 @@ def adopt(fd: int) -> socket.socket | None:
     except OSError:
         os.close(fd)
         return None
-    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    try:
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listens = 1
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or listens:
         sock.close()
         return None

@@ -263,7 +263,7 @@ class EventLog:
 
     @_event(logging.WARNING)
     def client_refused(self, *, peer: str, count: int) -> str:
-        """Connections above the limit per source were closed at once: `count` since the last such event."""
+        """Connections above the limit per source were reset at once: `count` since the last such event."""
         return f"Refused {plural(count, 'connection')} above the limit per source, most recently from {peer}."
 
     @_event(logging.WARNING)

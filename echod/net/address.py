@@ -147,6 +147,14 @@ def peer(sock: socket.socket, sockaddr: Any) -> str:
     return f"unix:pid={pid},uid={uid}"
 
 
+def ends(sock: socket.socket, sockaddr: Any) -> dict[str, str]:
+    """The addresses of both ends of a connection, for its events; empty if the kernel has no memory to return them."""
+    try:
+        return {"peer": peer(sock, sockaddr), "local": show(sock.family, sock.getsockname(), sock)}
+    except OSError:
+        return {"peer": "", "local": ""}
+
+
 def source(family: int, sockaddr: Any, prefix: int) -> int | None:
     """The number under which a peer is counted, never 0 and below 2**64; None for a unix socket's peer.
 

@@ -123,10 +123,10 @@ class WorkerSlot:
             return b""
         try:
             message = self.commands.recv(messages.REPLY_MAX)
-        except BlockingIOError:
-            return None
         except ConnectionResetError:  # it died before it read its commands, unix(7)
             return b""
+        except OSError:  # there is none, or no memory to receive it now
+            return None
         if message:
             if message not in self.due[:1]:
                 raise FalseData(f"it sent {message[:50]!r} when {b''.join(self.due[:1]) or b'nothing'!r} was due")

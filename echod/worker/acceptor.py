@@ -31,8 +31,6 @@ CALM = 2.0
 REFUSALS_EVERY = 10.0
 """Seconds between two events about refused clients."""
 
-NO_CAPACITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM}
-"""accept(2): no descriptor or no memory, or a sandbox forbids it.  Another attempt would fail at once."""
 EMPTY = {errno.EAGAIN, errno.EINVAL}
 """accept(2): the queue is empty, or another worker that stops has shut it down."""
 GONE = {
@@ -45,8 +43,13 @@ GONE = {
     errno.EHOSTUNREACH,
     errno.EOPNOTSUPP,
     errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+    errno.EPIPE,
+    errno.ECONNRESET,
 }
 """accept(2): this connection has ended already, or a firewall rejects it; the next one may succeed."""
+BUGS = {errno.EBADF, errno.EFAULT, errno.ENOTSOCK}
+"""accept(2): echod itself is wrong.  After any other error, such as EMFILE, or EPERM in a sandbox, it pauses."""
 
 
 class Acceptor:
@@ -184,34 +187,53 @@ class Acceptor:
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one client; False if another attempt now would fail."""
         if not self._limits.take_place(self._number):
-            self._pause("max_connections")
+            self._pause()
             return False
         try:
             sock, sockaddr = listener.accept()
         except OSError as error:
             self._limits.give_place(self._number)
-            if error.errno in NO_CAPACITY:
-                self._pause(errno.errorcode[error.errno])
-            elif error.errno in GONE:
+            if error.errno in GONE:
                 return True
-            elif error.errno not in EMPTY:
+            if error.errno in BUGS:
                 raise
+            if error.errno not in EMPTY:
+                self._pause(error)
             return False
-        sock.setblocking(False)
-        if self._limits.counts_sources and not self._limits.admit(
-            self._number, self._limits.source(sock.family, sockaddr)
-        ):
-            self._limits.give_place(self._number)
-            peer = address.peer(sock, sockaddr)
-            reset_on_close(sock, resets=False)
-            sock.close()
-            self._refuse(peer)
-            return True
-        self._row.clients_total += 1
-        self._on_accepted(sock, sockaddr)
+        try:
+            self._admit(sock, sockaddr)
+        except OSError as error:
+            # No memory to make it non-blocking, to count or to watch it: that costs this client, and no other.
+            self._turn_away(sock)
+            self._pause(error)
+            return False
         return True
 
-    def _pause(self, reason: str) -> None:
+    def _admit(self, sock: socket.socket, sockaddr: Any) -> None:
+        """Pass an accepted client on, unless its source has reached its limit.  After an OSError it has no place."""
+        sock.setblocking(False)
+        source = self._limits.source(sock.family, sockaddr) if self._limits.counts_sources else None
+        if self._limits.counts_sources and not self._limits.admit(self._number, source):
+            peer = address.peer(sock, sockaddr)
+            self._turn_away(sock)
+            self._refuse(peer)
+            return
+        try:
+            self._on_accepted(sock, sockaddr)
+        except OSError:
+            if self._limits.counts_sources:
+                self._limits.dismiss(self._number, source)
+            raise
+        self._row.clients_total += 1
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Close an accepted client and give its place back.  The reset shows that nothing it has sent was echoed."""
+        self._limits.give_place(self._number)
+        reset_on_close(sock, resets=True)
+        sock.close()
+
+    def _pause(self, error: OSError | None = None) -> None:
+        """Stop accepting for a while, because of this error or because there are as many clients as may be."""
         self._row.available = False
         self._unwatch()
         self._balance.wake_all()
@@ -219,6 +241,7 @@ class Acceptor:
             self._calm.cancel()
         if self._paused_at is None:
             self._paused_at = self._loop.now
+            reason = errno.errorcode.get(error.errno or 0, str(error)) if error else "max_connections"
             self._events.accept_paused(reason=reason, clients=self._counters.clients_now())
         self._retry = self._loop.call_later(RETRY, self._resume)
 

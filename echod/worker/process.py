@@ -174,7 +174,10 @@ class Worker:
         for session in sessions:
             session.renew(self._buffer, terms.timeouts)
             if terms.socket_options != before.socket_options:
-                set_options(session.sock, terms.socket_options)
+                try:
+                    set_options(session.sock, terms.socket_options)
+                except OSError as error:
+                    session.on_bug(error)
 
     def _hand_over(self, queue: socket.socket, room: int) -> None:
         self._acceptor.close(has_successor=True)

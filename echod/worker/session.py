@@ -261,8 +261,7 @@ class Session:
 
     def names(self) -> dict[str, str]:
         """The fields by which an event names the connection."""
-        local = address.show(self.sock.family, self.sock.getsockname(), self.sock)
-        return {"connection": self._name, "peer": address.peer(self.sock, self.sockaddr), "local": local}
+        return {"connection": self._name} | address.ends(self.sock, self.sockaddr)
 
     def _traced(self) -> socket.socket | TracedSocket:
         traces = self._events.logs_chunks

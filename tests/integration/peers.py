@@ -93,6 +93,16 @@ def echoes(address: str, data: bytes = b"hello", *, source: str = "") -> bool:
         return exchange(sock, data) == data
 
 
+def is_refused(address: str, *, source: str = "") -> bool:
+    """Whether a new client is reset before it has got a byte or the end; it may notice that while it still connects."""
+    try:
+        with connect(address, source=source) as sock:
+            sock.recv(1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def send_until_blocked(sock: socket.socket, data: bytes) -> int:
     """Send as much of `data` as the kernel takes without waiting; how many bytes that is."""
     sent = 0

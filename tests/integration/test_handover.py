@@ -275,14 +275,16 @@ def test_a_worker_that_comes_late(store: Store) -> None:
 
 
 def test_reset_if_nobody_comes(store: Store) -> None:
-    """If the next daemon never starts, a client that is owed bytes gets a reset, since a gap must not look whole."""
-    with store.daemon() as first, first.connect() as client:
+    """If the next daemon never starts, each client gets a reset: bytes may be due to it, or it may be sending some."""
+    with store.daemon() as first, first.connect() as client, first.connect() as other:
+        send_and_get(other, b"all of it")
         stuff(client, first.workers[0])
         leave(first)
         for fd in store.kept.pop(HANDOVER):
             os.close(fd)
-        with pytest.raises(ConnectionResetError):
-            receive_all(client)
+        for each in (client, other):
+            with pytest.raises(ConnectionResetError):
+                receive_all(each)
 
 
 def test_a_start_that_fails_keeps_them(store: Store) -> None:

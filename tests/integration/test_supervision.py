@@ -88,10 +88,14 @@ def test_hung_worker() -> None:
 
 
 def test_parent_killed() -> None:
-    """Nothing survives the parent: a worker dies with it, even one that is stopped."""
-    with Daemon("--workers", "2") as daemon, until_gone(*daemon.workers.values()):
-        freeze(daemon.workers[0])
-        daemon.process.kill()
+    """Nothing survives the parent: a worker dies with it, even one that is stopped, and clients are reset."""
+    with Daemon("--workers", "2") as daemon, daemon.connect() as client:
+        send_and_get(client, b"all of it")
+        with until_gone(*daemon.workers.values()):
+            freeze(daemon.workers[0])
+            daemon.process.kill()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_worker_killed_beside_another() -> None:

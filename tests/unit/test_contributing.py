@@ -9,6 +9,7 @@ import pytest
 import echod
 
 PACKAGE = Path(echod.__file__).parent
+TESTS = Path(__file__).parents[1]
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 PACKAGES = "cli|config|daemon|handover|log|net|parent|shared|systemd|worker"
 NAMES = sorted(set(re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", TEXT)))
@@ -56,3 +57,17 @@ def test_the_walks_name_functions() -> None:
 def test_a_walk_is_at_most_a_page() -> None:
     """Thirty lines."""
     assert {title: len(walk.splitlines()) for title, walk in WALKS.items() if len(walk.splitlines()) > 30} == {}
+
+
+def test_every_end_of_a_connection_has_a_test() -> None:
+    """Each row of the table of ends names a test, and each test that the text names is there."""
+    table = TEXT.partition("## Every end of a connection")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert [row for row in rows if not re.search(r"`test_\w+\.py::test_\w+`", row)] == []
+    tests = {
+        (path.name, name)
+        for path in TESTS.rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)\(", path.read_text())
+    }
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", TEXT)
+    assert set(named) - tests == set()

@@ -1,0 +1,104 @@
+"""A system call that fails on one client costs at most that client: neither another one, nor a process.
+
+strace(1) makes the calls fail, in a worker or in the parent that already serves a client, the innocent one.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import DEADLINE, Daemon, send_and_get
+from tests.integration.faults import COPYING, TICKING_FAST
+from tests.integration.peers import descriptors
+from tests.integration.tracing import may_trace
+
+SERVED, RESET = "served", "reset"
+
+WORKER = [
+    # The call, its error, and what happens to the client that it is for.
+    ("accept4", "ETIMEDOUT", SERVED),
+    ("accept4", "EPIPE", SERVED),
+    ("accept4", "ECONNRESET", SERVED),
+    ("accept4", "ENOSR", SERVED),
+    ("ioctl", "ENOMEM", RESET),
+    ("fcntl", "ENOLCK", RESET),
+    ("epoll_ctl", "ENOSPC", RESET),
+    ("epoll_ctl", "ENOMEM", RESET),
+    ("recvfrom", "ENOMEM", SERVED),
+    ("recvfrom", "ENOBUFS", SERVED),
+    ("sendto", "ENOBUFS", SERVED),
+    ("sendto", "ENOMEM", SERVED),
+    ("sendto", "EPERM", RESET),
+    ("getsockname", "ENOBUFS", SERVED),
+    ("setsockopt", "ENOMEM", SERVED),
+]
+"""In a worker, the first of these calls after it has accepted its first client."""
+
+
+@contextlib.contextmanager
+def injected(pid: int, call: str, error: str, when: str = "1") -> Iterator[None]:
+    """Have calls of this process fail; `when` says which, counted from now on, as in strace(1)."""
+    if not may_trace():
+        pytest.skip("strace is not installed, or may not trace here")
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")
+    command = ["strace", "-qq", "-o", os.devnull, *inject, "-p", str(pid)]
+    with subprocess.Popen(command) as tracer:
+        try:
+            deadline = time.monotonic() + DEADLINE
+            while f"TracerPid:\t{tracer.pid}\n" not in Path(f"/proc/{pid}/status").read_text():
+                assert time.monotonic() < deadline, "strace does not attach"
+                os.sched_yield()
+            yield
+        finally:
+            tracer.send_signal(signal.SIGTERM)
+
+
+def fate(daemon: Daemon) -> str:
+    """Whether a new client is served or reset; an end of file fails the test."""
+    try:
+        with daemon.connect() as sock:
+            send_and_get(sock, b"hello")
+    except (ConnectionResetError, BrokenPipeError):
+        return RESET
+    return SERVED
+
+
+@pytest.mark.parametrize(("call", "error", "expected"), WORKER)
+def test_in_a_worker(call: str, error: str, expected: str) -> None:
+    """The client that the call is for is served or reset; all others are served, by the same worker."""
+    with (
+        Daemon("--limits-max-connections-per-source", "100") as daemon,
+        daemon.connect() as innocent,
+    ):
+        send_and_get(innocent, b"before")
+        with injected(daemon.workers[0], call, error):
+            assert fate(daemon) == expected
+            send_and_get(innocent, b"still served")
+            with daemon.connect() as other:
+                send_and_get(other, b"served too")
+        assert daemon.stop() == os.EX_OK
+        assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"]
+        assert not daemon.of("bug")
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "EMFILE"])
+def test_in_the_parent(error: str) -> None:
+    """A parent that cannot receive the copy of a connection goes on, and receives the copy later."""
+    with Daemon(faults=COPYING, environment=TICKING_FAST) as daemon, daemon.connect() as innocent:
+        before = descriptors(daemon.pid)
+        with injected(daemon.pid, "recvmsg", error, "1..3"):
+            send_and_get(innocent, b"before")
+            deadline = time.monotonic() + DEADLINE
+            while descriptors(daemon.pid) != before + 1:
+                assert time.monotonic() < deadline, "the parent has no copy"
+                os.sched_yield()
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        daemon.wait_for("worker_started", 2)
+        send_and_get(innocent, b"after")
+        assert daemon.of("worker_exited")[0]["kept"] == 1
