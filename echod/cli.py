@@ -219,6 +219,13 @@ def _say(text: str, fd: int = _STDOUT) -> None:
 
 def _have_standard_fds() -> None:
     """Open closed descriptors from 0 to 2, or the first sockets would become standard output and error."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    for fd in range(_STDERR + 1):
+        try:
+            os.fstat(fd)
+        except OSError:
+            try:
+                opened = os.open(os.devnull, os.O_RDWR)
+            except OSError:
+                # A chroot or a container may lack it.  On a directory, reading and writing fail, as they did before.
+                opened = os.open("/", os.O_RDONLY)
+            os.set_inheritable(opened, True)

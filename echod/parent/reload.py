@@ -269,5 +269,6 @@ def _too_few(descriptors: int, workers: int, wanted: int) -> list[str]:
     served = workers * (descriptors - SPARE_FDS)
     if served >= wanted:
         return []
-    warning = f"limits.max_connections is {wanted}, but the descriptor limit allows only {served}"
+    allowed = f"allows only {served}" if served > 0 else "leaves hardly any descriptor for them"
+    warning = f"limits.max_connections is {wanted}, but the descriptor limit {allowed}"
     return [f"{warning}; raise LimitNOFILE= (ulimit -n), now {descriptors}, or lower limits.max_connections"]

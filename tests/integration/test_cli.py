@@ -173,6 +173,23 @@ def test_nobody_reads(argument: str, code: int, unbuffered: str) -> None:
     assert (done.returncode, done.stderr or b"") == (code, b"")
 
 
+@pytest.mark.parametrize("closed", ["", "0<&-"])
+def test_without_dev_null(closed: str) -> None:
+    """A machine without /dev/null is no problem, whether or not a standard descriptor is closed."""
+    script = f'mount -t tmpfs none /dev && exec "$@" {closed}'
+    prefix = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not take /dev away")
+    done = subprocess.run(
+        [*prefix, *COMMAND, "--check-config", "--port", "0"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "OK\n", "")
+
+
 @pytest.mark.parametrize("argument", ["--help", "--version", "--print-config", "--check-config"])
 def test_full_output(argument: str) -> None:
     """Output that cannot be written leads to one sentence, and status 74."""

@@ -209,6 +209,16 @@ def test_too_few_descriptors(wanted: int, warnings: int) -> None:
     assert len(flags.read().warnings) == warnings
 
 
+@pytest.mark.parametrize("descriptors", [30, 64])
+def test_hardly_any_descriptors(descriptors: int) -> None:
+    """With fewer descriptors than a worker needs for itself, the warning has no negative number."""
+    (warning,) = Flags(descriptors=descriptors).start.warnings
+    assert warning == (
+        "limits.max_connections is 10000, but the descriptor limit leaves hardly any descriptor for them; "
+        f"raise LimitNOFILE= (ulimit -n), now {descriptors}, or lower limits.max_connections"
+    )
+
+
 class TestLookUp:
     """Looking up the hosts."""
 
