@@ -101,7 +101,9 @@ class Clients:
         try:
             connection = await self.timed(open_connection(host))
         except OSError as error:
-            self.tally.refused.append({"host": host, "how": how(error), "at": time.time(), "begun": started})
+            failed = {"name": host, "how": how(error), "begun": started, "at": time.time(), "stays": stays}
+            # A reset meets a connection that was established, and whose worker was killed before connect(2) returned.
+            (self.tally.lost if failed["how"] == "reset" else self.tally.refused).append(failed)
             await asyncio.sleep(INTERVAL)
             return
         try:
