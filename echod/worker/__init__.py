@@ -6,6 +6,7 @@
     session   one connection, from accept(2) to close(2)
     relay     the hot path: read a chunk, send it back
     stall     whether a client has stopped acknowledging
+    memory    which connections to reset when slow clients occupy too much kernel memory
     quiet     whether a client that is drained has finished
     tracing   a socket that logs each chunk, for debugging
 
