@@ -80,7 +80,7 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT)  # SIGTERM would first ask systemd, if the test has one
             try:
                 self.read_to_end()
             finally:

@@ -40,7 +40,7 @@ def unread(
         with Daemon(
             "--host", address, *arguments, environment=environment, prefix=prefix, stderr=stderr, wait=False
         ) as daemon:
-            while not listener.recv(1 << 16).startswith(b"READY=1\n"):
+            while not listener.recv(1 << 16).startswith(b"READY=1"):
                 pass  # it has its sockets stored before
             daemon.events.append({"event": "listening", "address": address})
             yield daemon

@@ -150,7 +150,7 @@ def test_ready(systemd: Systemd) -> None:
         assert set(daemon.workers) == {0, 1}
         os.kill(daemon.workers[1], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
-        assert daemon.stop() == os.EX_OK
+        assert daemon.stop(signal.SIGINT) == os.EX_OK
     systemd.receive_waiting()
     assert systemd.count("READY") == 1
 
@@ -215,7 +215,7 @@ def test_stopping(systemd: Systemd) -> None:
     """STOPPING=1 comes first when echod stops, and its status says what is drained."""
     with Daemon(environment=systemd.environment) as daemon, daemon.connect() as client:
         send_and_get(client, b"hello")
-        daemon.process.send_signal(signal.SIGTERM)
+        daemon.process.send_signal(signal.SIGINT)
         systemd.wait_for("STOPPING", "1")
         assert systemd.receive()["STATUS"] == "Stopping: draining 1 connection."
         client.close()
@@ -264,7 +264,7 @@ def test_reload_is_over_when_all_have_taken_it(systemd: Systemd) -> None:
         systemd.wait_for("READY", "1")
         systemd.wait_for("RELOADING", "1")
         systemd.wait_for("READY", "1")
-        assert daemon.stop() == os.EX_OK
+        assert daemon.stop(signal.SIGINT) == os.EX_OK
 
 
 def test_reload_before_it_is_ready(systemd: Systemd) -> None:
@@ -339,7 +339,7 @@ def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
         systemd.wait_for("WATCHDOG", "1")
         systemd.fill()
         client.close()
-        assert daemon.stop() == os.EX_OK
+        assert daemon.stop(signal.SIGINT) == os.EX_OK
 
 
 def test_nobody_reads_of_a_failure(systemd: Systemd) -> None:
@@ -402,7 +402,7 @@ def test_nobody_at_the_notification_socket(name: str, reason: str) -> None:
         assert "None" not in warning["message"]
         with daemon.connect() as client:
             send_and_get(client, b"all the same")
-        assert daemon.stop() == os.EX_OK
+        assert daemon.stop(signal.SIGINT) == os.EX_OK
 
 
 def test_notification_socket_goes_away(systemd: Systemd) -> None:
@@ -412,7 +412,7 @@ def test_notification_socket_goes_away(systemd: Systemd) -> None:
         systemd.close()
         with daemon.connect() as client:
             send_and_get(client, b"still here")
-        assert daemon.stop() == os.EX_OK
+        assert daemon.stop(signal.SIGINT) == os.EX_OK
 
 
 def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_adopted_sockets(systemd: Systemd, tmp_path: Path) -> None:
                     client.sendall(b"adopted")
                     client.shutdown(socket.SHUT_WR)
                     assert receive_all(client) == b"adopted"
-            assert daemon.stop() == os.EX_OK
+            assert daemon.stop(signal.SIGINT) == os.EX_OK
         for sock, address in zip((tcp, unix), daemon.addresses, strict=True):
             with daemon.connect(address), sock.accept()[0]:
                 pass
@@ -458,7 +458,7 @@ def test_adopted_queue_is_for_the_next() -> None:
         with passing(tcp) as daemon:
             daemon.wait_for("ready")
             freeze(daemon.workers[0])
-            daemon.process.send_signal(signal.SIGTERM)
+            daemon.process.send_signal(signal.SIGINT)
             daemon.wait_for("draining")
             wait_for_state(daemon.pid, "S")  # has told the worker, too
             client = daemon.connect()

@@ -53,7 +53,8 @@ def newer(prepared: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def differ(source: Path) -> None:
     """Change a checkout: the state of connections, what is stored, the messages to workers, a script's name."""
     state, queue = source / "echod/handover/state.py", source / "echod/handover/queue.py"
-    package.substitute(state, "    restarts: int = 0\n", "    upgrades: int = 0\n    restarts: int = 0\n")
+    survived = '"""The number of restarts that the connection has survived."""\n'
+    package.substitute(state, survived, f"{survived}    upgrades: int = 0\n")
     package.substitute(
         state, "        restarts=", '        upgrades=_count(values.get("upgrades", 0)) + 1,\n        restarts='
     )
