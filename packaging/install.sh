@@ -84,7 +84,7 @@ unit() {
 # Turn echod.service into the template echod@.service, whose instances read /etc/echod/NAME.toml.
 instance() {
     sed -e '/^Description=/s|$|, %i|' -e "s|$bin/echod\$|& --config /etc/echod/%i.toml|" \
-        -e "s|$bin/echod --check-config|& --config /etc/echod/%i.toml|" \
+        -e "s|$bin/echod --print-config|& --config /etc/echod/%i.toml|" \
         -e '1s|.*|# echod@NAME.service, for systemd 252 or newer: echod.service, configured by /etc/echod/NAME.toml.|'
 }
 

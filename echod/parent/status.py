@@ -57,6 +57,9 @@ class StatusReporter:
         self._overruled: Sequence[str] = ()
         self._refused = ""
         self._ready = False
+        self._reloads = 0
+        """The number of reloads that have ended."""
+        self._reloading = False
         self._stopping = ""
 
     def ready(self, now: float, addresses: Sequence[str], *, overruled: Sequence[str], refused: str) -> None:
@@ -68,8 +71,16 @@ class StatusReporter:
         self._addresses, self._overruled, self._refused = addresses, overruled, refused
         if not self._ready:
             self._ready, self._watchdog_at = True, now
+        else:
+            self._reloads, self._reloading = self._reloads + 1, False
         self._status, self._status_at = self.sentence(), now
         self._notifier.ready(self._status)
+
+    def reloading(self) -> None:
+        """Report that a reload has begun; `ready` reports its end."""
+        self._reloading = True
+        self._status = self.sentence()
+        self._notifier.reloading(self._status)
 
     def beat(self, now: float, *, well: bool) -> None:
         """Send what is due: WATCHDOG=1 if all workers are `well`, and the sentence if it has changed."""
@@ -97,6 +108,8 @@ class StatusReporter:
             totals,
             adopted=self._adopted,
             overruled=self._overruled,
+            reloads=self._reloads,
+            reloading=self._reloading,
             refused=self._refused,
         )
 
@@ -107,11 +120,14 @@ def serving(
     *,
     adopted: bool,
     overruled: Sequence[str] = (),
+    reloads: int = 0,
+    reloading: bool = False,
     refused: str = "",
 ) -> str:
     """The sentence while echod serves: its addresses, connections and bytes, and anything that needs attention.
 
-    `overruled` are the settings that the sockets from systemd override; `refused` is why the last reload failed.
+    That many `reloads` have ended, and one is under way if `reloading`; the script ask-reload reads this.  `overruled`
+    are the settings that the sockets from systemd override; `refused` is why the last reload failed.
     """
     by = " (sockets from systemd)" if adopted else ""
     if overruled:
@@ -119,10 +135,12 @@ def serving(
     # A worker takes a place before it accepts, and adds to the total afterwards; the status may be sent in between.
     total = max(totals.clients_total, totals.clients_now)
     turned_away = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
+    counted = f"; {plural(reloads, 'reload')}" if reloads else ""
+    under_way = "; reloading" if reloading else ""
     failed = f"; last reload failed: {refused}" if refused else "."
     return (
         f"Echoing on {_listed(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
-        f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{failed}"
+        f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{counted}{under_way}{failed}"
     )
 
 

@@ -178,7 +178,7 @@ class Supervisor:
         """Begin to read the configuration."""
         self._lifecycle.on(Trigger.RELOAD)
         if self._ready:
-            self._manager.notifier.reloading()
+            self._status.reloading()
         work, kept = self._configuration.reader()
         try:
             self._reading = Reading(work, kept, self._loop, self._on_read)

@@ -82,13 +82,14 @@ class Notifier:
         self.send(_status(status))
         self.send("READY=1")
 
-    def reloading(self) -> None:
+    def reloading(self, status: str) -> None:
         """Send RELOADING=1: a reload has begun; `ready` ends it.
 
         The time, in microseconds of CLOCK_MONOTONIC, distinguishes this message from those that were sent before
         systemd requested the reload.
         """
         self.send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", outdates=True)
+        self.send(_status(status))
 
     def status(self, status: str) -> bool:
         """Send one sentence for `systemctl status`; False if there is no room for it now."""

@@ -204,7 +204,7 @@ def test_a_start_that_fails_leaves_its_sentence(systemd: Systemd) -> None:
     ],
 )
 def test_who_only_looks_says_nothing(systemd: Systemd, arguments: list[str], code: int) -> None:
-    """`--check-config` in ExecReload= must not change the status of the running service."""
+    """`--print-config` in ExecReload= must not change the status of the running service."""
     with Daemon(*arguments, environment=systemd.environment, wait=False) as daemon:
         assert daemon.read_to_end() == code
     systemd.receive_waiting()
@@ -225,15 +225,20 @@ def test_stopping(systemd: Systemd) -> None:
 
 
 def test_reload(systemd: Systemd, tmp_path: Path) -> None:
-    """RELOADING=1 comes with the time, then READY=1 with the status, and no more; also if the reload is refused."""
+    """RELOADING=1 comes with the time, READY=1 ends the reload, and the status counts it and says whether it failed."""
     file = tmp_path / "echod.toml"
     file.write_text("")
     with Daemon("--config", str(file), environment=systemd.environment) as daemon:
         status = systemd.ready()
         last = 0
-        problem = f"{file}: chunk_size is 0, but must be "
-        refused = f"{status.removesuffix('.')}; last reload failed: {problem}"
-        for text, expected in (("chunk_size = 2", status), ("chunk_size = 0", refused), ("", status)):
+        bare = status.removesuffix(".")
+        failed = f"; last reload failed: {file}: chunk_size is 0, but must be "
+        for text, during, after in (
+            ("chunk_size = 2", "; reloading.", "; 1 reload."),
+            ("chunk_size = 0", "; 1 reload; reloading.", f"; 2 reloads{failed}"),
+            ("chunk_size = 0", f"; 2 reloads; reloading{failed}", f"; 3 reloads{failed}"),
+            ("", f"; 3 reloads; reloading{failed}", "; 4 reloads."),
+        ):
             file.write_text(text)
             daemon.process.send_signal(signal.SIGHUP)
             reloading = systemd.receive()
@@ -241,8 +246,10 @@ def test_reload(systemd: Systemd, tmp_path: Path) -> None:
             assert reloading["RELOADING"] == "1"
             assert last < int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             last = int(reloading["MONOTONIC_USEC"])
-            assert list(systemd.receive()) == ["STATUS"]
-            assert systemd.messages[-1]["STATUS"][: len(expected)] == expected
+            for expected in (during, after):
+                message = systemd.receive()
+                assert list(message) == ["STATUS"]
+                assert message["STATUS"].startswith(bare + expected)
             assert systemd.receive() == {"READY": "1"}
 
 
@@ -286,8 +293,8 @@ def test_reload_before_it_is_ready(systemd: Systemd) -> None:
         systemd.receive_waiting()
         assert systemd.messages == []
         gate.open()
-        keys = [list(systemd.receive()) for _ in range(5)]
-        assert keys == [["STATUS"], ["READY"], ["RELOADING", "MONOTONIC_USEC"], ["STATUS"], ["READY"]]
+        keys = [list(systemd.receive()) for _ in range(6)]
+        assert keys == [["STATUS"], ["READY"], ["RELOADING", "MONOTONIC_USEC"], ["STATUS"], ["STATUS"], ["READY"]]
 
 
 def test_reload_with_a_hung_worker(systemd: Systemd) -> None:
@@ -335,7 +342,7 @@ def test_nobody_reads(systemd: Systemd, tmp_path: Path) -> None:
         send_and_get(client, b"served all the same")
         systemd.wait_for("RELOADING", "1")
         assert {key for message in systemd.messages[:-1] for key in message} == {"OTHER"}
-        assert [list(systemd.receive()) for _ in range(2)] == [["STATUS"], ["READY"]]
+        assert [list(systemd.receive()) for _ in range(3)] == [["STATUS"], ["STATUS"], ["READY"]]
         systemd.wait_for("WATCHDOG", "1")
         systemd.fill()
         client.close()

@@ -73,6 +73,10 @@ class Recorded(Notifier):
         self.sent.append(status)
         return True
 
+    def reloading(self, status: str) -> None:
+        """Keep the sentence of RELOADING=1."""
+        self.sent.append(status)
+
     def stopping(self, status: str, seconds: float) -> None:
         """Keep the sentence of STOPPING=1."""
         self.sent.append(status)
@@ -108,6 +112,19 @@ def test_the_status_is_not_sent_at_every_beat() -> None:
     reporting.reporter.ready(10.0, ["[::1]:7"], overruled=[], refused="")
     beats = [10.0 + number / 4 for number in range(1, 8)]
     assert [now for now in beats if reporting.beat(now, round(now * 4))] == [10.75, 11.5]
+
+
+def test_reloads_are_counted() -> None:
+    """The sentence counts the reloads that have ended, failed ones too, and says when one is under way."""
+    reporting = Reporting(tick=1.0)
+    sent = reporting.notifier.sent
+    for refused, end in (("", "."), ("a reason", "; last reload failed: a reason"), ("", ".")):
+        reporting.reporter.ready(10.0, ["[::1]:7"], overruled=[], refused=refused)
+        reporting.reporter.reloading()
+        assert [sentence.partition(" echoed")[2] for sentence in sent[-2:]] == [
+            f"{['', '; 1 reload', '; 2 reloads'][len(sent) // 2 - 1]}{under_way}{end}"
+            for under_way in ("", "; reloading")
+        ]
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,10 @@ class TestNotifier:
         """RELOADING=1 carries the time of the clock that systemd compares, in microseconds (sd_notify(3))."""
         before = time.clock_gettime(time.CLOCK_MONOTONIC)
         with closing(Notifier(os.environ)) as notifier:
-            notifier.reloading()
-        first, second = systemd.recv(4096).split(b"\n")
+            notifier.reloading("Wait.")
+        reloading, status = everything(systemd)
+        assert status == b"STATUS=Wait."
+        first, second = reloading.split(b"\n")
         key, _, microseconds = second.partition(b"=")
         assert (first, key) == (b"RELOADING=1", b"MONOTONIC_USEC")
         assert before <= int(microseconds) / 1e6 + 1e-6
@@ -112,14 +114,14 @@ class TestNotifier:
             while notifier.watchdog():
                 pass
             for number in range(5):
-                notifier.reloading()
+                notifier.reloading("Wait.")
                 notifier.ready(f"Up {number}.")
             notifier.stopping("Down.", 8)
             assert not notifier.status("Fine.")
             assert not notifier.send_waiting()
             assert set(everything(systemd)) == {b"WATCHDOG=1"}
             assert notifier.status("Fine.")
-            reloading, status, ready, stopping, *others = everything(systemd)
+            reloading, _, status, ready, stopping, *others = everything(systemd)
             assert reloading.startswith(b"RELOADING=1\n")
             assert (status, ready, others) == (b"STATUS=Up 4.", b"READY=1", [b"STATUS=Down.", b"STATUS=Fine."])
             assert stopping.startswith(b"STOPPING=1\n")
