@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ def ask(
     *,
     dies: bool = False,
     clock: bool = False,
-    **variables: str,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the script, with these statuses before and after SIGHUP; the clock stands still unless `clock`."""
     (directory / "statuses").write_text("".join(f"{line}\n" for line in before))
@@ -67,7 +67,7 @@ def ask(
             if dies:
                 daemon.kill()
                 daemon.wait()
-            environment = {"PATH": f"{directory}:/usr/bin:/bin", "MAINPID": str(daemon.pid)} | variables
+            environment = {"PATH": f"{directory}:/usr/bin:/bin", "MAINPID": str(daemon.pid)} | dict(variables or {})
             return subprocess.run((ASK_RELOAD, UNIT), env=environment, capture_output=True, text=True, timeout=60)
         finally:
             daemon.kill()
@@ -130,6 +130,6 @@ def test_the_daemon_has_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("variables", "option"), [({}, ""), ({"MANAGERPID": "1"}, "--user ")])
 def test_which_manager_is_asked(tmp_path: Path, variables: dict[str, str], option: str) -> None:
     """It asks the manager that runs the unit: the user's if systemd has set MANAGERPID, else the system's."""
-    assert ask(tmp_path, [sentence(0)], [sentence(1)], **variables).returncode == 0
+    assert ask(tmp_path, [sentence(0)], [sentence(1)], variables=variables).returncode == 0
     calls = set((tmp_path / "calls").read_text().splitlines())
     assert calls == {f"{option}show -P StatusText {UNIT}"}
