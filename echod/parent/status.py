@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from echod.log.words import amount, enumeration, plural
 from echod.shared.counters import Totals
@@ -26,6 +27,14 @@ class ServiceManager:
     store: DescriptorStore
     watchdog: float | None
     hangup_stops: bool
+
+
+class Reloads(NamedTuple):
+    """How many reloads have ended, whether one is under way, and why the last one failed; empty if it succeeded."""
+
+    ended: int
+    under_way: bool
+    failure: str
 
 
 class StatusReporter:
@@ -55,11 +64,8 @@ class StatusReporter:
         self._status_at = 0.0
         self._status = ""
         self._overruled: Sequence[str] = ()
-        self._refused = ""
         self._ready = False
-        self._reloads = 0
-        """The number of reloads that have ended."""
-        self._reloading = False
+        self._reloads = Reloads(0, under_way=False, failure="")
         self._stopping = ""
 
     def ready(self, now: float, addresses: Sequence[str], *, overruled: Sequence[str], refused: str) -> None:
@@ -68,17 +74,16 @@ class StatusReporter:
         `refused` is why the last reload failed, empty if it succeeded; `overruled` are the settings that the sockets
         from systemd override.
         """
-        self._addresses, self._overruled, self._refused = addresses, overruled, refused
+        self._addresses, self._overruled = addresses, overruled
+        self._reloads = Reloads(self._reloads.ended + self._ready, under_way=False, failure=refused)
         if not self._ready:
             self._ready, self._watchdog_at = True, now
-        else:
-            self._reloads, self._reloading = self._reloads + 1, False
         self._status, self._status_at = self.sentence(), now
         self._notifier.ready(self._status)
 
     def reloading(self) -> None:
         """Report that a reload has begun; `ready` reports its end."""
-        self._reloading = True
+        self._reloads = self._reloads._replace(under_way=True)
         self._status = self.sentence()
         self._notifier.reloading(self._status)
 
@@ -109,8 +114,6 @@ class StatusReporter:
             adopted=self._adopted,
             overruled=self._overruled,
             reloads=self._reloads,
-            reloading=self._reloading,
-            refused=self._refused,
         )
 
 
@@ -119,15 +122,12 @@ def serving(
     totals: Totals,
     *,
     adopted: bool,
-    overruled: Sequence[str] = (),
-    reloads: int = 0,
-    reloading: bool = False,
-    refused: str = "",
+    overruled: Sequence[str],
+    reloads: Reloads,
 ) -> str:
     """The sentence while echod serves: its addresses, connections and bytes, and anything that needs attention.
 
-    That many `reloads` have ended, and one is under way if `reloading`; the script ask-reload reads this.  `overruled`
-    are the settings that the sockets from systemd override; `refused` is why the last reload failed.
+    `overruled` are the settings that the sockets from systemd override.  The script ask-reload reads the end.
     """
     by = " (sockets from systemd)" if adopted else ""
     if overruled:
@@ -135,9 +135,9 @@ def serving(
     # A worker takes a place before it accepts, and adds to the total afterwards; the status may be sent in between.
     total = max(totals.clients_total, totals.clients_now)
     turned_away = f", {totals.clients_refused:,} refused" if totals.clients_refused else ""
-    counted = f"; {plural(reloads, 'reload')}" if reloads else ""
-    under_way = "; reloading" if reloading else ""
-    failed = f"; last reload failed: {refused}" if refused else "."
+    counted = f"; {plural(reloads.ended, 'reload')}" if reloads.ended else ""
+    under_way = "; reloading" if reloads.under_way else ""
+    failed = f"; last reload failed: {reloads.failure}" if reloads.failure else "."
     return (
         f"Echoing on {_listed(addresses)}{by}: {plural(totals.clients_now, 'connection')} now, "
         f"{total:,} in total{turned_away}; {amount(totals.bytes_echoed)} echoed{counted}{under_way}{failed}"

@@ -8,7 +8,7 @@ from typing import Any, cast
 from echod import errors
 from echod.config.settings import Key, keys
 from echod.log.events import EventLog
-from echod.parent.status import serving
+from echod.parent.status import Reloads, serving
 from echod.shared.counters import Totals
 
 # Statuses for which errors.py has no exception; one that is missing here raises KeyError.
@@ -54,7 +54,13 @@ def example() -> dict[str, Any]:
 def status_line() -> str:
     """The status, as `systemctl status` shows it, of an echod that has echoed `hello` once."""
     totals = Totals(clients_now=0, clients_total=1, clients_refused=0, bytes_echoed=5)
-    return serving(["127.0.0.1:10000", "[::1]:10000"], totals, adopted=False)
+    return serving(
+        ["127.0.0.1:10000", "[::1]:10000"],
+        totals,
+        adopted=False,
+        overruled=[],
+        reloads=Reloads(0, under_way=False, failure=""),
+    )
 
 
 def statuses() -> Iterator[tuple[int, str]]:

@@ -106,11 +106,13 @@ USER_UNIT = """\
 Type=notify
 ExecStart=/usr/bin/echod --port 10000
 ExecReload=/usr/lib/echod/ask-reload %n
+ExecStop=/usr/lib/echod/announce-stop %n
+ExecStopPost=/usr/lib/echod/back-off %n
 """
 
 
 def test_reload_by_a_user_manager(machine: Machine) -> None:
-    """The verdict comes from the manager that runs the unit, also if that is a user's."""
+    """The scripts of the unit ask the manager that runs it, also if that is a user's."""
     machine.write("/run/systemd/user/echo.service", USER_UNIT)
     # pam_systemd, which a minimal Debian lacks, would set it.
     Service(machine, "user@0.service").configure(Environment="XDG_RUNTIME_DIR=/run/user/0")
@@ -123,6 +125,11 @@ def test_reload_by_a_user_manager(machine: Machine) -> None:
         assert machine.run(*run, "reload", "echo.service", check=False).returncode == 1
         text = machine.output(*run, "show", "--property=StatusText", "--value", "echo.service")
         assert "; 2 reloads; last reload failed: /etc/echod.toml: unknown key 'prot'" in text
+        pid = machine.output(*run, "show", "--property=MainPID", "--value", "echo.service")
+        machine.run(*run, "stop", "echo.service")
+        # A stop that was not announced would be taken for a restart, and this unit has no store for one.
+        assert machine.journaled(f"_PID={pid}", "ECHOD_EVENT=handover_impossible") == ""
+        assert machine.journaled(f"_PID={pid}", "ECHOD_EVENT=stopped") != ""
     finally:
         machine.run("systemctl", "stop", "user@0.service")
         machine.run("rm", "-r", "/run/systemd/user/echo.service", "/run/systemd/system/user@0.service.d")

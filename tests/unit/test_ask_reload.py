@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from echod.parent.status import serving
+from echod.parent.status import Reloads, serving
 from echod.shared.counters import Totals
 
 ASK_RELOAD = Path(__file__).parents[2] / "packaging/systemd/ask-reload"
@@ -40,7 +40,7 @@ SLEEP = "#!/bin/sh\n"
 def sentence(reloads: int, *, reloading: bool = False, refused: str = "") -> str:
     """A status of the daemon."""
     totals = Totals(clients_now=1, clients_total=2, clients_refused=0, bytes_echoed=3)
-    return serving(["[::1]:7"], totals, adopted=False, reloads=reloads, reloading=reloading, refused=refused)
+    return serving(["[::1]:7"], totals, adopted=False, overruled=[], reloads=Reloads(reloads, reloading, refused))
 
 
 def ask(

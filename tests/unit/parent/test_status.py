@@ -2,17 +2,18 @@
 
 import pytest
 
-from echod.parent.status import StatusReporter, failure, serving
+from echod.parent.status import Reloads, StatusReporter, failure, serving
 from echod.shared.counters import Totals
 from echod.systemd.notify import Notifier
 
+NONE = Reloads(0, under_way=False, failure="")
 NOTHING = Totals(clients_now=0, clients_total=0, clients_refused=0, bytes_echoed=0)
 
 
 def test_the_sentence() -> None:
     """It says where echod listens, how many connections there are and were, and how many bytes were echoed."""
     totals = Totals(clients_now=3, clients_total=12345, clients_refused=0, bytes_echoed=5 << 20)
-    assert serving(["127.0.0.1:7", "[::1]:7"], totals, adopted=False) == (
+    assert serving(["127.0.0.1:7", "[::1]:7"], totals, adopted=False, overruled=[], reloads=NONE) == (
         "Echoing on 127.0.0.1:7 and [::1]:7: 3 connections now, 12,345 in total; 5.00 MiB echoed."
     )
 
@@ -20,14 +21,15 @@ def test_the_sentence() -> None:
 def test_what_is_unusual() -> None:
     """It names sockets that systemd passed, and counts refused connections."""
     totals = Totals(clients_now=1, clients_total=1, clients_refused=1000, bytes_echoed=1)
-    assert serving(["[::]:7"], totals, adopted=True) == (
+    assert serving(["[::]:7"], totals, adopted=True, overruled=[], reloads=NONE) == (
         "Echoing on [::]:7 (sockets from systemd): 1 connection now, 1 in total, 1,000 refused; 1 byte echoed."
     )
 
 
 def test_what_needs_attention() -> None:
     """It names the settings that sockets from systemd override, and why the last reload failed."""
-    assert serving(["[::]:7"], NOTHING, adopted=True, overruled=["host", "port"], refused="host does not resolve") == (
+    failed = Reloads(0, under_way=False, failure="host does not resolve")
+    assert serving(["[::]:7"], NOTHING, adopted=True, overruled=["host", "port"], reloads=failed) == (
         "Echoing on [::]:7 (sockets from systemd, which override host and port): "
         "0 connections now, 0 in total; 0 bytes echoed; last reload failed: host does not resolve"
     )
@@ -36,7 +38,9 @@ def test_what_needs_attention() -> None:
 @pytest.mark.parametrize(("count", "end"), [(8, "6, 7 and 8:"), (9, "7, 8 and 1 more:"), (500, "7, 8 and 492 more:")])
 def test_many_addresses(count: int, end: str) -> None:
     """Of many addresses it has the first ones, so that the rest of the sentence is not cut off."""
-    sentence = serving([str(number) for number in range(1, count + 1)], NOTHING, adopted=False)
+    sentence = serving(
+        [str(number) for number in range(1, count + 1)], NOTHING, adopted=False, overruled=[], reloads=NONE
+    )
     assert (
         sentence
         == f"Echoing on 1, 2, 3, 4, 5, {'6, ' * (count > 8)}{end} 0 connections now, 0 in total; 0 bytes echoed."
@@ -46,7 +50,7 @@ def test_many_addresses(count: int, end: str) -> None:
 def test_the_counters_do_not_contradict_each_other() -> None:
     """A worker takes a place before it accepts: the total is never below the number of connections now."""
     totals = Totals(clients_now=1, clients_total=0, clients_refused=0, bytes_echoed=0)
-    assert serving(["[::1]:7"], totals, adopted=False) == (
+    assert serving(["[::1]:7"], totals, adopted=False, overruled=[], reloads=NONE) == (
         "Echoing on [::1]:7: 1 connection now, 1 in total; 0 bytes echoed."
     )
 
