@@ -50,7 +50,6 @@ def lacks(socket_options: SocketOptions, *, limits_sources: bool) -> Iterator[La
     for feature, try_it, effect in (
         ("memfd_create(2)", _try_memfd, "a restart drains connections, and sources cannot be limited"),
         ("EPOLLEXCLUSIVE", _try_exclusive, "each new connection wakes all workers"),
-        ("TCP_INFO", _try_tcp_info, "the connections of a worker that dies are reset"),
     ):
         if (error := _error_of(try_it)) is not None:
             yield Lack(feature, error.strerror or str(error), effect)
@@ -59,6 +58,12 @@ def lacks(socket_options: SocketOptions, *, limits_sources: bool) -> Iterator[La
                     f"limits.max_connections_per_source needs memfd_create(2), which this system refuses: "
                     f"{error.strerror}; allow it in the sandbox, or set the limit to 0"
                 )
+    try:
+        socket.socket().close()
+    except OSError:
+        return  # RestrictAddressFamilies= forbids it where systemd passes the sockets.  Nothing can be tried then.
+    if (error := _error_of(_try_tcp_info)) is not None:
+        yield Lack("TCP_INFO", error.strerror or str(error), "the connections of a worker that dies are reset")
     for option, error in refused_options(socket_options):
         yield Lack(option, error.strerror or str(error), "connections do not have this option")
 
