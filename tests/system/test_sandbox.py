@@ -49,6 +49,30 @@ def families():
                 pass
     return sorted(set(found) - set(sys.argv[1:]))
 
+def sockets_of_services():
+    found = set()
+    for line in open("/proc/self/net/unix").read().splitlines()[1:]:
+        path = "".join(line.split()[7:8])
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+            try:
+                with socket.socket(socket.AF_UNIX, kind) as sock:
+                    sock.connect(path)
+                found.add(path)
+            except OSError:
+                pass
+    return sorted(path for path in found if path != "/run/systemd/notify" and "/journal/" not in path)
+
+def programs_by_the_dynamic_loader():
+    import glob
+    return [
+        program
+        for program in ("/bin/sh", "/usr/bin/env", "/usr/bin/systemctl", "/bin/mount", "/usr/bin/perl")
+        if subprocess.run(
+            [(glob.glob("/lib64/ld-linux*") + glob.glob("/lib/ld-linux*"))[0], program, "--version"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ).returncode != 127
+    ]
+
 def raw_sockets():
     return [socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).fileno()]
 
@@ -110,7 +134,8 @@ def keys():
 
 found = {}
 for attempt in (
-    places_to_write, programs_to_run, families, raw_sockets, capabilities, other_users, secrets, other_homes,
+    places_to_write, programs_to_run, programs_by_the_dynamic_loader, families, sockets_of_services, raw_sockets,
+    capabilities, other_users, secrets, other_homes,
     other_processes, kernel_settings, namespaces, mounts, code_that_was_written, traced_processes, priorities, clocks,
     devices, keys,
 ):
@@ -129,7 +154,9 @@ def probe(service: Service, *families: str) -> dict[str, Any]:
     service.machine.write(PROBE_FILE, PROBE)
     command = " ".join(("/usr/bin/python3", "-IS", PROBE_FILE, *families))
     try:
-        service.configure(Type="oneshot", Restart="no", WatchdogSec="0", ExecStart=f"\nExecStart={command}")
+        service.configure(
+            Type="oneshot", Restart="no", RestartForceExitStatus="", WatchdogSec="0", ExecStart=f"\nExecStart={command}"
+        )
         with service.machine.journal(f"--unit={service.unit}", "--identifier=echod") as journal:
             service.machine.run("systemctl", "start", service.unit)
             entry = journal.wait_for(lambda entry: True)
@@ -144,9 +171,7 @@ def probe(service: Service, *families: str) -> dict[str, Any]:
     [(None, ("AF_INET", "AF_INET6", "AF_UNIX")), ("socket-activated.conf", ("AF_UNIX",))],
     ids=["by itself", "with sockets from systemd"],
 )
-def test_nothing_that_is_tried_from_inside_succeeds(
-    service: Service, drop_in: str | None, families: tuple[str, ...]
-) -> None:
+def test_no_attempt_succeeds(service: Service, drop_in: str | None, families: tuple[str, ...]) -> None:
     """All attempts fail: writing files, running programs, other families, capabilities, other users' files, etc."""
     if drop_in is not None:
         service.use(drop_in)
@@ -164,7 +189,9 @@ def test_the_probe_finds_what_is_not_taken_away(service: Service) -> None:
     assert {attempt for attempt, result in found.items() if result} >= {
         "places_to_write",
         "programs_to_run",
+        "programs_by_the_dynamic_loader",
         "families",
+        "sockets_of_services",
         "capabilities",
         "other_homes",
         "namespaces",
