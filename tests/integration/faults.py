@@ -42,7 +42,7 @@ from echod.parent.reload import Change, Configuration
 from echod.parent.slot import WorkerSlot
 from echod.parent.supervisor import Supervisor
 from echod.shared import messages
-from echod.shared.counters import Totals
+from echod.shared.counters import Totals, WorkerCounters
 from echod.shared.memory import PoolMemory
 from echod.systemd import fdstore
 from echod.worker import balance, process, session, stall
@@ -815,10 +815,12 @@ def worker_is_false(gate: int, group: str, name: str) -> None:
 def worker_spoils_queue() -> None:
     """Worker 0 sends nonsense before its connections when it hands over, and leaves a process that goes on sending."""
     real = handover.hand_over
+    others: list[WorkerCounters] = []
 
     class Numbered(Worker):
         def _hand_over(self, queue: socket.socket, room: int) -> None:
             if self._number == 0:
+                others[:] = self._acceptor._counters.rows[1:]
                 with _replaced(handover, real, hand_over):
                     super()._hand_over(queue, room)
             else:
@@ -831,6 +833,8 @@ def worker_spoils_queue() -> None:
         sent = real(queue, batch)
         if not os.fork():
             signal.alarm(CHATTER_SECONDS)
+            while not others[0].handed_over:  # there would be no room for the other worker's connections
+                os.sched_yield()
             queue.setblocking(True)
             with suppress(OSError):
                 while True:
