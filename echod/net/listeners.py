@@ -47,7 +47,9 @@ class Listener:
 
     def is_lost(self) -> bool:
         """Whether the file of a unix socket was deleted, or another file has replaced it: no client can connect."""
-        return not self.adopted and unixfile.has_file(self.sock) and self._file != unixfile.identity(self.sock)
+        if self.adopted or not unixfile.has_file(self.sock):
+            return False
+        return self._file is None or self._file != unixfile.identity(self.sock)
 
     def set_mode(self, mode: int) -> str:
         """Set the mode of a unix socket's file, unless systemd owns it; returns a problem, or an empty string."""

@@ -4,7 +4,6 @@ It never touches a client's bytes, so nothing that a client sends can harm it.  
 effect of each signal, message and death of a worker; this module carries them out.
 """
 
-import os
 import signal
 import socket
 import time
@@ -387,9 +386,7 @@ class Supervisor:
 
     def _on_beat(self, now: float) -> None:
         """Check that every worker's loop runs, and send systemd what is due."""
-        if os.getpid() == 1:
-            reading = [] if self._reading is None else self._reading.pids
-            reap_orphans([*self._pool.pids, *reading])
+        reap_orphans([*self._pool.pids, *([] if self._reading is None else self._reading.pids)])
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
         # Half a tick after the workers, which tick at multiples of a tick: so their counters are at most that old.

@@ -322,7 +322,8 @@ def forks_fail_at(function: str, error: str, calls: list[int]) -> None:
 @fault
 def second_worker_cannot_be_watched() -> None:
     """The second worker gets as far as it can before the parent finds that there is no descriptor to watch it by."""
-    failing = _failing(os.pidfd_open, "ENFILE", [1])
+    # Before it come two trials at the start, the process that reads the configuration, and the first worker.
+    failing = _failing(os.pidfd_open, "ENFILE", [4])
 
     def pidfd_open(pid: int, flags: int = 0) -> int:
         try:

@@ -24,7 +24,7 @@ from tests.integration.daemon import (
     stuff,
 )
 from tests.integration.faults import COPYING, TICKING_FAST, Fault
-from tests.integration.peers import about, descriptors, is_refused, reset
+from tests.integration.peers import about, connect, descriptors, is_refused, reset
 
 
 def daemon(*arguments: str, faults: Sequence[Fault] = (), prefix: tuple[str, ...] = ()) -> Daemon:
@@ -212,8 +212,12 @@ class TestEnds:
         """A reset by the server reaches the client although there is a copy."""
         with (
             Configured(tmp_path / "echod.toml", "", faults=COPYING, environment=TICKING_FAST) as echod,
-            copied(echod, 1) as (client,),
+            # The time in which a client may acknowledge nothing grows with its buffer.
+            connect(echod.addresses[0], receive_buffer=2048) as client,
         ):
+            before = descriptors(echod.pid)
+            send_and_get(client, b"before")
+            wait_for_descriptors(echod.pid, before + 1)
             stuff(client, echod.workers[0])
             echod.reload("limits.stall_timeout = '50ms'")
             assert echod.wait_for("connection_closed")["reason"] == "stalled"

@@ -342,7 +342,8 @@ class TestWhen:
             if event:
                 daemon.wait_for(event)
             else:
-                wait_for_child(daemon.pid)
+                # It has read the file when it waits for the name.
+                wait_for_state(wait_for_child(daemon.pid), "S")
             daemon.hang_up_on("chunk_size = 2")
             wait_for_state(daemon.pid, "S")
             gate.open()

@@ -104,6 +104,7 @@ class TestPrecedence:
         texts = {
             "host": ("::1", ("::1",)),
             "port": ("7", 7),
+            "unix_mode": ("0600", "0600"),
             "chunk_size": ("1K", 1024),
             "workers": ("auto", "auto"),
             "handover": ("false", False),
