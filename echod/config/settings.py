@@ -39,14 +39,15 @@ class LimitSettings(BaseModel):
     )
     kernel_memory: types.Memory = Field(
         default="auto",
-        description="Kernel memory that slow clients may occupy together; above it the largest is reset; 0: no limit.",
+        description="Kernel memory that slow clients may occupy together; above it the largest are reset; "
+        "0 disables it.",
     )
     idle_timeout: types.Timeout = Field(
         default=10800.0, description="Close a connection after this much inactivity; 0 disables it."
     )
     stall_timeout: types.Timeout = Field(
         default=60.0,
-        description="Reset a connection whose client acknowledges nothing for this long, longer if it may read slowly; "
+        description="Reset a connection whose client acknowledges nothing for this long, longer for a slow reader; "
         "0 disables it.",
     )
     drain_timeout: types.Drain = Field(
@@ -96,7 +97,7 @@ class Settings(BaseSettings):
         default=10000, description="TCP port, the same for every address; 0 lets the kernel choose."
     )
     unix_mode: types.Mode = Field(
-        default="0666", description="Mode of the file of a unix socket; a client needs the permission to write."
+        default="0666", description="Mode of the file of a unix socket; a client needs write permission."
     )
     chunk_size: types.ChunkSize = Field(
         default=64 << 10,
