@@ -112,7 +112,7 @@ class EventLog:
 
     @_event(logging.INFO)
     def starting(self, *, version: str, config_files: list[str]) -> str:
-        """Nothing is open yet; `config_files` is empty if echod first continues as the last one served."""
+        """Nothing is open yet; `config_files` is empty if echod begins with the settings of the previous echod."""
         return f"Starting echod {version}" + (f" with {enumeration(config_files)}." if config_files else ".")
 
     @_event(logging.ERROR)
@@ -163,7 +163,7 @@ class EventLog:
         clients_refused: int,
         bytes_echoed: int,
     ) -> str:
-        """SIGQUIT asked for the state of echod; `status` is the sentence that `systemctl status` shows."""
+        """SIGQUIT requested the state of echod; `status` is the sentence that `systemctl status` shows."""
         return f"State after {span(uptime)}: {state}. {status}"
 
     @_event(logging.INFO)
@@ -179,12 +179,12 @@ class EventLog:
 
     @_event(logging.ERROR)
     def false_data(self, *, worker: int, worker_pid: int, problem: str) -> str:
-        """A worker sent the parent what no worker of echod sends, as if an attacker controlled it, and is killed."""
+        """A worker sent data that no worker of echod sends, as if an attacker controlled it; the parent kills it."""
         return f"Worker {worker} (pid {worker_pid}) sent false data: {problem}."
 
     @_event(logging.INFO)
     def draining(self, *, signal: str, clients: int, timeout: float) -> str:
-        """echod stops: it accepts no more connections, and takes up to `timeout` seconds to echo what has arrived."""
+        """echod stops: it accepts no more connections, and serves clients until they are quiet, at most `timeout` s."""
         open_now = f"draining {plural(clients, 'connection')} for up to {span(timeout)}"
         return f"Stopping on {signal}: {open_now if clients else 'no connections to drain'}."
 
@@ -201,7 +201,7 @@ class EventLog:
 
     @_event(_of_handover)
     def taken_over(self, *, count: int, forgotten: int, lost: int) -> str:
-        """`count` connections continue here, `forgotten` of them with new counters; `lost` more were closed."""
+        """`count` connections continue here, `forgotten` of them with new counters; `lost` more could not continue."""
         new = f"; {forgotten:,} of them with new counters" if forgotten else ""
         closed = f"; {lost:,} more lost" if lost else ""
         return f"Took over {plural(count, 'connection')}{new}{closed}."
