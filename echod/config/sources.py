@@ -21,7 +21,7 @@ from echod.errors import ConfigError
 
 DEFAULT_FILE = "/etc/echod.toml"
 FILE_MAX = 1 << 20
-"""Most bytes of a file; all settings together need about a thousand.  The parent does nothing else while it reads."""
+"""Most bytes of a file; all settings together need about a thousand."""
 REPORTED_MAX = 20
 """Most problems of one source that are reported; finding the intended name takes a millisecond per problem."""
 
@@ -91,8 +91,8 @@ class _Reading:
     def lay_table(self, table: ConfigPath, values: Mapping[str, Any], origin: Origin) -> list[ConfigPath]:
         """Override what was read before with the keys of a table and its inner tables; returns those that do not exist.
 
-        They are not left to pydantic-settings, which takes `PORT` for `port`, and `_env_prefix` for an option of its
-        own.
+        Unknown keys are not left to pydantic-settings, which takes `PORT` for `port`, and `_env_prefix` for an option
+        of its own.
         """
         unknown: list[ConfigPath] = []
         for name, value in values.items():
@@ -169,7 +169,7 @@ def _files(config: str | None, environ: Mapping[str, str], reading: _Reading) ->
 def _is_drop_in(entry: Path, warnings: list[str]) -> bool:
     """Whether the entry of a directory of drop-ins is one; if not, a warning says why.
 
-    A link that leads nowhere is one, and a problem: the file was there when the link was made.
+    A link that leads nowhere counts as one, and is a problem: the file was there when the link was made.
     """
     if entry.name.startswith("."):
         warnings.append(f"{entry}: ignored; its name begins with a dot, as an editor's temporary files do")

@@ -161,8 +161,8 @@ def source(family: int, sockaddr: Any, prefix: int) -> int | None:
     IPv4 counts by address, IPv6 by the first `prefix` bits, since a site has many addresses.  Where these bits are the
     same for strangers, what distinguishes them counts instead: the embedded IPv4 address or the whole address.
 
-    The number is Python's hash of bytes.  Its key is secret, so nobody can choose an address that counts as another's,
-    and the workers have the same key, since they are forked.
+    The number is Python's hash of bytes.  Its key is secret, so no client can choose an address that counts as
+    another's, and the workers have the same key, since they are forked.
     """
     if family == socket.AF_UNIX:
         return None

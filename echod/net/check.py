@@ -2,7 +2,7 @@
 
 Each endpoint is bound for a moment, in the same way as by the daemon.  An echod that runs already has its addresses, so
 an address in use is no problem if an echod has it, which the names of the processes show (`holders`).  Another instance
-of echod cannot be told from the one whose configuration is checked.
+of echod cannot be distinguished from the one whose configuration is checked.
 """
 
 import errno

@@ -5,7 +5,8 @@ workers, the number of workers, where they listen, and the warnings to log.  The
 commits the settings once it has succeeded.
 
 The settings are read, and host names resolved, in a child process (`reading`), whose result is `Found`.  Names are
-resolved only if `host` or `port` has changed, so that no other reload depends on name servers.
+resolved at each start and restart, and afterwards only if `host` or `port` has changed, so that no other reload depends
+on name servers.
 """
 
 import socket

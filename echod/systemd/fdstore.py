@@ -20,8 +20,8 @@ OURS = "echod-"
 PROBE = OURS + "probe"
 """The name of the pipe with which `DescriptorStore.ask` tests the store."""
 ANSWER_WAIT = 10.0
-"""Seconds to wait for systemd's answer.  Everything is served meanwhile, so the time costs nothing but patience, and a
-manager that reloads its units or executes itself again answers nothing until it has finished."""
+"""Seconds to wait for systemd's answer.  All clients are served meanwhile, so waiting costs only time; and a manager
+that reloads its units or executes itself again answers nothing until it has finished."""
 
 _FDS_MAX = 253
 """Descriptors in one message (SCM_MAX_FD, unix(7))."""

@@ -137,7 +137,7 @@ class Notifier:
     def close(self) -> None:
         """Close the socket, and send nothing from now on; a worker does this right after the fork.
 
-        The loop is not told, because in a worker it is the parent's.
+        The loop is left as it is, because in a worker it is the parent's.
         """
         self._loop = None
         self._discard(*{message.topic for message in self._waiting})

@@ -49,7 +49,7 @@ GONE = {
 }
 """accept(2): this connection has ended already, or a firewall rejects it; the next one may succeed."""
 BUGS = {errno.EBADF, errno.EFAULT, errno.ENOTSOCK}
-"""accept(2): echod itself is wrong.  After any other error, such as EMFILE, or EPERM in a sandbox, it pauses."""
+"""accept(2): a bug in echod.  After any other error, such as EMFILE, or EPERM in a sandbox, accepting pauses."""
 
 
 class Acceptor:

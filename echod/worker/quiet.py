@@ -8,7 +8,7 @@ from echod.net import tcpinfo
 from echod.worker.relay import Relay
 
 SILENCE = 0.5
-"""Seconds without a byte after which a client is quiet, and the most that clients which are quiet add to a stop.
+"""Seconds without a byte after which a client is quiet, and the most by which quiet clients prolong a stop.
 
 More than the 0.2 s after which TCP repeats a lost packet at the earliest.  Measured at a stop during transfers of
 nc(1): over loopback and over links of 2 and 20 Mbit/s, 0.05 s cut none of 60 short.  With 8 % of the packets lost in

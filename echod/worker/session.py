@@ -11,8 +11,8 @@ and why.  Every end has a reason, which is logged:
 
 One rule governs all of them: over TCP, an end without a reset means that every byte received was sent back.  So `eof`,
 `idle` and `drained` end in order, and every other reason resets the connection: an incomplete echo must not look
-complete.  A reset after our FIN is less than that, because a client that only reads sees the clean end first; hence
-only a quiet connection gets one (`worker.quiet`).
+complete.  A reset after our FIN comes too late for a client that only reads, because it sees the clean end first; so
+only a quiet connection gets a FIN (`worker.quiet`).
 
 On a unix socket the kernel resets only if input is unread, so an incomplete echo may end like a complete one there.
 Rejected: consuming the input only after it was sent (MSG_PEEK).  Measured, it makes an echo of 64 bytes cost 1.4 times

@@ -7,7 +7,7 @@ But a client may read and yet acknowledge nothing for minutes: once its receive 
 again only when the client has read a sixteenth of the buffer (Linux's __tcp_select_window).  Until then all that the
 kernel knows here is the same as for a client that never reads, and both answer window probes.  So a deadline is longer
 than the time-out by `patience`: the time in which a client that reads `FLOOR` bytes a second must have acknowledged
-some.  No client that is at least this fast is ever reset.
+some.  No client that is at least this fast is ever reset as stalled.
 """
 
 import socket
@@ -63,7 +63,7 @@ class Stall:
     def is_over(self, timeout: float, now: float) -> bool:
         """Whether bytes are due and, as far as observed, the client has acknowledged none until the deadline.
 
-        That is `timeout` seconds and the `patience` with a client that reads slowly.
+        The deadline is after `timeout` seconds plus the `patience` with a client that reads slowly.
         """
         if not self.owed or now - self._acked_at < timeout:
             return False
