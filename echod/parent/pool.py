@@ -3,8 +3,8 @@
 A worker that dies is replaced: at once the first time, and with increasing delays if its successors die early too.
 New connections wait in the kernel's queues for the successor, because the parent owns the listening sockets.  The
 worker's own connections continue in the successor if it is certain that none of their bytes was lost
-(`handover.copies`).  A worker whose loop hangs is killed, and replaced in the same way; so is one that keeps the others
-from the limits, and one that sends what no worker of echod sends, since an attacker may control it.
+(`handover.copies`).  A worker whose loop hangs is killed, and replaced in the same way; so is one that keeps the lock
+of the limits, and one that sends what no worker of echod sends, since an attacker may control it.
 """
 
 import contextlib
@@ -41,9 +41,10 @@ from echod.worker.process import Assignment, Channels, Worker, enter
 FLUSH = 1.0
 """Seconds allowed at exit for a worker to write its last events."""
 LOCK_KEPT = 3
-"""Consecutive beats at which a process has the lock of the limits, after which the others no longer wait for it.
+"""Consecutive beats at which a process has the lock of the limits, after which the parent kills it.
 
-Only if one of them has not ticked meanwhile: in good order a worker has the lock for microseconds, but often.
+The parent kills it only if another worker has not ticked meanwhile: normally a worker has the lock for microseconds,
+but often.
 """
 DRAINED = 2.0
 """Seconds for a worker that has handed over to exit, besides the time for draining what it could not hand over."""
@@ -292,7 +293,7 @@ class WorkerPool:
         if self._lock_kept >= LOCK_KEPT and waits:
             for slot in self._slots:
                 if slot.pid == holder:
-                    slot.kill("it kept the others from the limits")
+                    slot.kill("it kept the lock of the limits")
                     return
             if holder > 0:  # a process that a worker has left behind
                 with contextlib.suppress(ProcessLookupError):

@@ -106,7 +106,7 @@ def test_lock_that_is_kept(name: str) -> None:
         for client in clients:
             send_and_get(client, DATA)
         if "by a worker" in name:
-            assert daemon.wait_for("worker_exited")["reason"] == "killed because it kept the others from the limits"
+            assert daemon.wait_for("worker_exited")["reason"] == "killed because it kept the lock of the limits"
             daemon.wait_for("worker_started", 3)
         assert daemon.stop() == os.EX_OK
         killed = [event["worker_pid"] for event in daemon.of("worker_exited") if event["reason"] != "stopped"]
