@@ -4,7 +4,7 @@
     lifecycle    the states and every transition between them; read this first
     reading      a child process that reads the configuration and resolves host names
     reload       from settings to terms, at startup and at each reload
-    last_good    the settings in effect, kept for a restart with an invalid configuration
+    last_good    the settings in effect, stored for the next echod, which begins with them
     listening    the listening sockets: opened, stored, retired and closed
     pool         the workers that serve together: started, watched, replaced
     slot         one worker slot: its process, its command socket, and whether it is alive

@@ -1,8 +1,8 @@
 """The settings in effect, kept in systemd's descriptor store with the listening sockets, for the next echod.
 
-It continues with both, and reads its configuration after that, as at a reload.  If it read first, a slow name server
-would delay every connection, and one mistake (exit status 69 or 78) would make systemd close the sockets and the
-connections that it keeps.  After a stop nothing is stored, and a start with a mistake fails.
+The next echod continues with both, and reads its configuration after that, as at a reload.  If it read first, a slow
+name server would delay every connection, and one mistake (exit status 69 or 78) would make systemd close the sockets
+and the connections that it keeps.  After a stop nothing is stored, and a start with a mistake fails.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ requests, so that they can be read on one page, and so that any other transition
     READING       A child process reads the configuration and resolves host names.  Nothing has changed yet.
     RELOADING     New terms have been sent to the workers; not all workers have adopted them yet.
     REPLACING     The pool hands its connections to another pool, which starts once the last old worker has exited.
-    ASKING        A restart was requested; systemd is asked whether it stores the queue for it.  All are served.
+    ASKING        A restart was requested; systemd is asked whether it stores the queue for it.  All clients are served.
     HANDING_OVER  The pool hands its connections to the next echod, through a queue in systemd's descriptor store.
     DRAINING      The workers serve their clients until these are quiet, then exit.  None is replaced.
     STOPPED       No worker is left.
@@ -24,8 +24,8 @@ What signals do:
   service manager.
 - SIGURG announces that the next SIGTERM is a stop.  The unit's ExecStop= sends it if the queued job is one.
 - SIGINT stops echod: DRAINING.
-- In READING these two kill the child process, and the reload ends without an event.  In REPLACING they wait until the
-  new pool has the connections.
+- In READING, SIGTERM and SIGINT kill the child process, and the reload ends without an event.  In REPLACING they wait
+  until the new pool has the connections.
 - A second SIGTERM or SIGINT kills the workers without waiting for them to drain; in ASKING once systemd has answered.
   In REPLACING it kills the old pool; the new one still starts, with the connections that are left, is stopped like any
   other, and is killed too.  But if the first signal began a hand-over, another SIGTERM changes nothing: `systemctl
@@ -42,8 +42,8 @@ What signals do:
 Why a stop is announced, and not a restart: a signal that is missing must not cost a connection.  systemd runs no
 ExecStop= for a service that is starting or reloading, `systemctl list-jobs` may fail, and `kill -TERM` has no
 ExecStop= at all.  If a stop was not announced, connections are reset instead of closed in order.  The announcement is
-SIGURG because its default action is to be ignored (signal(7)): no version of echod that does not know it, and no
-process that has not yet set its handlers, ends from it.
+SIGURG because its default action is to be ignored (signal(7)): it ends neither a version of echod that does not know it
+nor a process that has not yet set its handlers.
 
 What messages from workers do (`shared.messages`):
 
