@@ -179,7 +179,7 @@ def lingers_long() -> None:
 
 @fault
 def patient_with_systemd(seconds: float) -> None:
-    """Systemd may take this long to answer."""
+    """The answer of systemd may take this long."""
     fdstore.ANSWER_WAIT = seconds
 
 
@@ -223,7 +223,7 @@ def ports_are_forbidden() -> None:
 
 @fault
 def option_is_refused(name: str, error: str) -> None:
-    """No socket may have the option of this name."""
+    """Every socket refuses the option of this name."""
 
     class Without(socket.socket):
         def setsockopt(self, level: int, option: int, *value: Any) -> None:
@@ -723,7 +723,7 @@ FALSE_DATA: dict[str, tuple[Callable[[Worker], None], str]] = {
     "listening socket": (_descriptor("listening socket"), "a descriptor is not one of a connection"),
     "device": (_descriptor("device"), "a descriptor is not one of a connection"),
 }
-"""What a worker may send to its parent, and what the parent says of it."""
+"""What a worker may send to its parent, and what the parent logs about it."""
 
 
 def _take_lock(worker: Worker, command: int = fcntl.F_SETLK) -> None:

@@ -1,5 +1,5 @@
-"""What a kernel or a sandbox may lack: with an improvement missing echod serves, and without anything else it says why
-it cannot."""
+"""What a kernel or a sandbox may lack: without an improvement echod serves; without a required feature it exits and
+says why."""
 
 import os
 import socket
@@ -59,7 +59,7 @@ def test_without_memfd(error: str) -> None:
 
 
 def test_limited_sources() -> None:
-    """A limit that would not be kept is an error."""
+    """A limit that cannot be enforced is an error."""
     with without("memfd_create", "EPERM", "--limits-max-connections-per-source", "3", wait=False) as daemon:
         assert daemon.read_to_end() == os.EX_OSERR
         assert not daemon.of("bug")

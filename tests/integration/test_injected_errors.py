@@ -43,7 +43,7 @@ WORKER = [
 
 @contextlib.contextmanager
 def injected(pid: int, call: str, error: str, when: str = "1") -> Iterator[None]:
-    """Have calls of this process fail; `when` says which, counted from now on, as in strace(1)."""
+    """Make calls of this process fail; `when` says which, counted from now on, as in strace(1)."""
     if not may_trace():
         pytest.skip("strace is not installed, or may not trace here")
     inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")

@@ -49,7 +49,7 @@ class Client:
         return self.sock.family == socket.AF_UNIX
 
     def send(self, size: int) -> None:
-        """Send so many bytes, or as many of them as the kernel takes at once."""
+        """Send this number of bytes, or as many of them as the kernel takes at once."""
         data = POOL[len(self.sent) % 1000 :][:size]
         self.sock.setblocking(False)
         try:

@@ -146,7 +146,7 @@ def test_no_room(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signals", [[signal.SIGURG, signal.SIGTERM], [signal.SIGTERM, signal.SIGURG]])
 def test_signals_at_once(store: Store, signals: list[signal.Signals]) -> None:
-    """A stop is known as one though both signals arrive at once, whatever the kernel does first."""
+    """A stop is recognised although both signals arrive at once, whichever the kernel delivers first."""
     with store.daemon() as daemon:
         os.kill(daemon.pid, signal.SIGSTOP)
         for signum in signals:
@@ -254,7 +254,7 @@ def test_restarted_where_it_cannot_listen(store: Store, flags: list[str], fault:
 
 
 def test_name_no_longer_resolves(store: Store) -> None:
-    """The sockets that were opened when it did still serve, and a reload looks it up again."""
+    """The sockets that were opened while the name resolved still serve, and a reload resolves it again."""
     with store.daemon("--host=a..b", faults=[faults.every_name_is("127.0.0.1")]) as daemon, daemon.connect() as client:
         send_and_get(client, b"before")
         restart(daemon)

@@ -130,7 +130,7 @@ def test_buffered_by_client(tcp: Pair) -> None:
 
 @pytest.mark.parametrize(("size", "scale"), [(4096, 0), (1 << 20, 4)])
 def test_buffered_by_client_with_a_small_buffer(size: int, scale: int) -> None:
-    """Nor are there more than twice the largest window of the client, whatever has passed."""
+    """At most twice the largest window of the client lies in its buffer, whatever has passed."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size // 2)
         client.connect(listener.getsockname())
