@@ -15,7 +15,7 @@ prlimit --pid "$0" --nofile="$((opened + 3)):"
 sleep "$1"
 prlimit --pid "$0" --nofile="$((limit)):"
 """
-"""Three more descriptors than it has are what the process may open."""
+"""The process may open three more descriptors than it has."""
 FLOOD = """
 kill -STOP "$0"
 trap 'kill -CONT "$0"' EXIT
@@ -31,7 +31,7 @@ class Actions:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._configuration = BASE
-        """What was valid last."""
+        """The last valid configuration."""
         self._under_way = False
         """Whether a job may be under way that was not waited for."""
         self.done: Counter[str] = Counter()

@@ -29,7 +29,7 @@ INTERVAL = 0.02
 SHORT_MAX = 1000
 """Most connections at a time beside those that stay."""
 PATIENCE = 60.0
-"""Seconds after which a connection without a sign of life counts as lost."""
+"""Seconds after which a connection without progress counts as lost."""
 POOL = os.urandom(4 << 20)
 """The bytes that are sent; each message is a piece of them."""
 
@@ -39,7 +39,7 @@ class Tally:
     """What is counted."""
 
     connections: int = 0
-    """Those that were attempted."""
+    """Connections that were attempted."""
     exchanges: int = 0
     bytes_echoed: int = 0
     wrong_bytes: int = 0
