@@ -18,7 +18,7 @@ Nothing in the parent blocks: it reads a bounded number of bytes, and writes not
 
 A worker may be controlled by an attacker, so the parent checks what each message contains, and has the worker killed if
 no worker of echod would send it (`messages.FalseData`).  What such a worker has written about its connections is then
-worth nothing; the kernel's counters are.
+ignored; only the kernel's counters decide.
 """
 
 import json
