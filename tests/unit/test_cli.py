@@ -51,6 +51,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "journald"))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delattr(daemon, "Supervisor")  # nothing here gets as far as serving
+    monkeypatch.setattr(daemon, "ignore_others", lambda: None)  # the tests after this one inherit ignored signals
 
     def run(*arguments: str, **environment: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["echod", *arguments])
