@@ -278,10 +278,8 @@ def restart_into_reloads(service: Service) -> None:
             service.machine.write(CONFIG, f"chunk_size = {size}\n{PATIENT}")
             (worker,) = service.workers()
             # The reload lasts until the worker has answered, which it must not do before systemd has sent its signal.
-            show = f"systemctl show --property=SubState,ControlPID {UNIT} | sort | xargs"
-            reloads, stops = (
-                f'until {show} | grep "ControlPID=0 SubState={state}"; do :; done' for state in ("reload", "stop")
-            )
+            reloads = f"until systemctl show --property=StatusText {UNIT} | grep reloading; do :; done"
+            stops = f"until systemctl show --property=SubState {UNIT} | grep =stop; do :; done"
             reload, restart = (f"systemctl --no-block {verb} {UNIT}" for verb in ("reload", "restart"))
             steps = (f"kill -STOP {worker}", reload, reloads, restart, stops, f"kill -CONT {worker}")
             service.machine.run("sh", "-c", "; ".join(steps))
