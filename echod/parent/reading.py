@@ -25,8 +25,8 @@ from echod.parent.signals import HANDLED, held_back
 from echod.worker.process import enter
 
 DEADLINE = 20.0
-"""Seconds allowed for reading all files and resolving all names.  It is less than TimeoutStartSec=, 30 s, and allows a
-lookup that two silent name servers delay (resolv.conf(5): 5 s for each, twice)."""
+"""Seconds allowed for reading all files and resolving all names.  It is less than TimeoutStartSec=, 30 s, and more
+than a lookup takes where two of three name servers are silent (resolv.conf(5): 5 s for each)."""
 OUTCOMES_MAX = 4 << 20
 """Bytes that the child may send; a file of the greatest size needs a quarter of it."""
 
