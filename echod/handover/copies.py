@@ -252,7 +252,8 @@ class CopyHolder:
         lines = messages.copy_lines(data)
         if self._loop.now - self._since >= 1:
             self._since, self._lines = self._loop.now, 0
-        self._lines += len(lines)
+        # The end of a known copy counts for nothing: a worker that drains may end all of its connections at once.
+        self._lines += sum(state is not None or number not in self._copies for number, state in lines)
         if self._lines > messages.COPY_LINES_MAX:
             raise FalseData(f"more than {messages.COPY_LINES_MAX} lines about copies in a second")
         kept = sum(state is not None for _, state in lines)

@@ -110,8 +110,14 @@ def adopt(fd: int) -> socket.socket | None:
 
 
 def cookie(sock: socket.socket) -> int:
-    """The kernel's number of a socket, the same for all descriptors of it in all processes."""
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+    """The kernel's number of a socket, the same for all descriptors of it in all processes.
+
+    Without SO_COOKIE it is the inode: no two open sockets have the same, unless the machine has opened 2^32 sockets.
+    """
+    try:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+    except OSError:
+        return os.fstat(sock.fileno()).st_ino
 
 
 def _number(value: object, most: float) -> float:

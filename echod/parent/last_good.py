@@ -24,17 +24,12 @@ def keep(settings: Settings, store: DescriptorStore) -> None:
     They are not stored if there is no memory or descriptor left, or if TOML cannot hold them, such as the path of a
     unix socket that is not valid UTF-8; then an invalid configuration makes the next start fail.
     """
-    try:
+    store.remove(STORED_AS)
+    with contextlib.suppress(OSError, UnicodeEncodeError):
         data = as_toml(settings, {}).encode()
-        fd = os.memfd_create(STORED_AS, os.MFD_CLOEXEC)
-    except (OSError, UnicodeEncodeError):
-        store.remove(STORED_AS)
-        return
-    with os.fdopen(fd, "wb") as memory:
-        memory.write(data)
-        memory.flush()
-        store.remove(STORED_AS)
-        store.put(STORED_AS, [memory.fileno()])
+        with os.fdopen(os.memfd_create(STORED_AS, os.MFD_CLOEXEC), "wb", buffering=0) as memory:
+            if memory.write(data) == len(data):
+                store.put(STORED_AS, [memory.fileno()])
 
 
 def stored(kept: Sequence[int]) -> Loaded | None:

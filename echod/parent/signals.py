@@ -43,9 +43,14 @@ DEFAULT = frozenset(
 
 
 def ignore_others() -> None:
-    """Ignore every signal that echod does not use, so that a stray one ends no connection; workers inherit this."""
+    """Ignore every signal that echod does not use, so that a stray one ends no connection; workers inherit this.
+
+    Also undo what a program that started echod may have left behind: an ignored SIGCHLD and blocked signals.
+    """
     for signum in signal.valid_signals() - set(HANDLED) - DEFAULT:
         signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -55,8 +60,8 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 class Signals:
     """Calls `on_signal(signum)` for each signal of `signums`; the loop must watch `fd` and call `on_readable`.
 
-    The handlers stay installed after `close`, until the process ends, because another signal must not interrupt the
-    shutdown.
+    After `close` the signals are ignored, because another one must not interrupt the shutdown.  To leave the handlers
+    installed is not enough: at its end the interpreter restores the default action of every signal that has one.
     """
 
     def __init__(self, signums: Iterable[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> None:
@@ -78,6 +83,8 @@ class Signals:
 
     def close(self) -> None:
         """Close the descriptors; signals that arrive from now on are ignored."""
+        for signum in self._signums:
+            signal.signal(signum, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup_before)
         self.forget()
 

@@ -62,7 +62,7 @@ class WorkerSlot:
 
     def reset(self, now: float) -> None:
         """Prepare the slot for the next worker, which starts `now`."""
-        self.started, self.ready, self.restart, self._missed = now, False, None, 0
+        self.started, self.ready, self.restart, self._missed, self._unanswered = now, False, None, 0, 0
         self.distrusted, self._killed_for = False, ""
 
     def fork(self) -> socket.socket | None:

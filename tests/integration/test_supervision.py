@@ -227,6 +227,21 @@ def test_sigquit() -> None:
         send_and_get(client, b"after")
 
 
+def test_inherited_signals() -> None:
+    """Started with SIGCHLD ignored and SIGTERM blocked, echod still replaces a worker, and stops."""
+    with Daemon(prefix=("env", "--ignore-signal=CHLD", "--block-signal=TERM")) as daemon:
+        os.kill(daemon.workers[0], signal.SIGKILL)
+        assert daemon.wait_for("worker_exited")["reason"] == "killed by SIGKILL"
+        daemon.wait_for("worker_started", 2)
+        assert daemon.stop() == 0
+
+
+def test_no_file_may_grow() -> None:
+    """Where no file may grow, not even one in memory, echod serves without storing its settings (RLIMIT_FSIZE)."""
+    with Daemon(prefix=("prlimit", "--fsize=0")) as daemon, daemon.connect() as client:
+        send_and_get(client, b"served")
+
+
 def children(pid: int) -> list[int]:
     """The processes whose parent is `pid`."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

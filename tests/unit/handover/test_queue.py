@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from echod.handover import queue as handover
+from echod.handover import state as states
 from echod.handover.queue import hand_over, hand_over_all, quotas, take_over
 from echod.handover.state import Connection, ConnectionState
 from tests.unit.handover.queues import NOW, Queue
@@ -29,6 +30,15 @@ def test_what_is_sent_arrives(queue: Queue, family: int) -> None:
     for (client, _, state), (sock, _) in zip(sent, taken.connections, strict=True):
         sock.send(state.name.encode())
         assert client.recv(100) == state.name.encode()
+
+
+def test_without_socket_cookies(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel does not number sockets (SO_COOKIE), connections are told apart by their inodes."""
+    monkeypatch.setattr(states, "_SO_COOKIE", 9999)
+    _, first, _ = queue.connection()
+    _, second, _ = queue.connection()
+    with first.dup() as copy:
+        assert states.cookie(copy) == states.cookie(first) != states.cookie(second)
 
 
 def test_one_that_lingers(queue: Queue) -> None:

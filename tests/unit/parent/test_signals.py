@@ -98,6 +98,16 @@ def test_a_child_gives_back_what_is_the_parents(signals: Signals, told: list[sig
     assert told == []
 
 
+def test_signals_after_the_end() -> None:
+    """After `close` the signals are ignored: the interpreter would restore the default action of handled ones."""
+    before = signal.getsignal(USR1)
+    try:
+        Signals([USR1], lambda signum: None).close()
+        assert signal.getsignal(USR1) is signal.SIG_IGN
+    finally:
+        signal.signal(USR1, before)
+
+
 def test_held_back(signals: Signals, told: list[signal.Signals]) -> None:
     """Signals that arrive in the block are passed on after it; other blocked signals stay blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
