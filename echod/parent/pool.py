@@ -306,8 +306,9 @@ class WorkerPool:
         if not slot.distrusted:
             slot.distrusted = True
             self._events.false_data(worker=slot.number, worker_pid=slot.pid, problem=problem)
-            self._close_commands(slot)
+            # Killed first: the worker would take a closed command socket for a bug, and log it.
             slot.kill("it sent false data")
+            self._close_commands(slot)
 
     def _on_message(self, slot: WorkerSlot) -> None:
         """Handle a worker's message: it accepts for the first time, answers a command, or has closed its socket."""
