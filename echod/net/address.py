@@ -127,8 +127,8 @@ def without_covered(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
 def show(family: int, sockaddr: Any, sock: socket.socket | None = None) -> str:
     """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `[fe80::1%eth0]:7`, `unix:/path` or `unix:@name`.
 
-    The zone of an address is the name of an interface in the network namespace of `sock`, which is not that of this
-    process if systemd passed the socket; without `sock`, in the namespace of this process.
+    The zone of an address is the name of an interface in the network namespace of `sock`, or of this process without
+    `sock`.  The two namespaces may differ if systemd passed the socket.
     """
     if family == socket.AF_UNIX:
         name = os.fsdecode(sockaddr)

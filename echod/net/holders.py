@@ -20,7 +20,7 @@ _UNIX_LISTENS = 0x10000
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process; `name` is that of its program as ps(1) shows it, at most 15 bytes."""
+    """A process, with the `name` of its program as ps(1) shows it, at most 15 bytes."""
 
     pid: int
     name: str

@@ -257,7 +257,9 @@ def _open_all(
     shares: bool,
     required: bool,
 ) -> dict[Endpoint, Listener]:
-    """Listen at these endpoints, except those that may be left out; all on `port`, or if it is 0 on that of the first.
+    """Listen at these endpoints, except those that may be left out.
+
+    All use `port`; if it is 0, the kernel chooses a port for the first, and the others use the same.
 
     Raises `CannotListen`, with all sockets closed again; also if every endpoint is left out and one is `required`.
     """

@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def network(directory: Path, *, patience: int = 30, of: int = 0) -> tuple[str, ...]:
-    """A prefix for a daemon: a network of its own, or that of the process `of`, with name servers of its own.
+    """A prefix for a daemon: a network of its own, or the network of the process `of`, and its own name servers.
 
     Its resolver waits for each of them for `patience` seconds.
     """

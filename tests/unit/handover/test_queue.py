@@ -33,7 +33,7 @@ def test_what_is_sent_arrives(queue: Queue, family: int) -> None:
 
 
 def test_without_socket_cookies(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel does not number sockets (SO_COOKIE), connections are told apart by their inodes."""
+    """Where the kernel does not number sockets (SO_COOKIE), the inode identifies a connection."""
     monkeypatch.setattr(states, "_SO_COOKIE", 9999)
     _, first, _ = queue.connection()
     _, second, _ = queue.connection()
