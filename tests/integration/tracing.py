@@ -1,5 +1,6 @@
 """What a daemon's processes ask of the kernel, as strace(1) tells it, and what the kernel is made to answer."""
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -7,7 +8,9 @@ import re
 import select
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -85,3 +88,25 @@ def may_trace() -> bool:
     """Whether strace is there and the kernel lets it."""
     command = ["strace", "-qq", "-o", os.devnull, "true"]
     return shutil.which("strace") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def attached(pid: int) -> Iterator[list[Call]]:
+    """After the block, the list has all calls of that process during the block, in order."""
+    if not may_trace():
+        pytest.skip("strace is not installed, or may not trace here")
+    calls: list[Call] = []
+    with tempfile.NamedTemporaryFile("r") as output:
+        command = ["strace", "-f", "-o", output.name, "-p", str(pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+            try:
+                assert strace.stderr is not None
+                first = strace.stderr.readline()
+                if "Operation not permitted" in first:
+                    pytest.skip(f"strace may not attach to a running process here: {first}")
+                assert "attached" in first, first
+                yield calls
+            finally:
+                strace.terminate()
+        matches = filter(None, map(_LINE.match, output))
+        calls += [Call(int(m["pid"]), m["name"], m["arguments"], m["result"]) for m in matches]
