@@ -75,7 +75,7 @@ def _of_connection(log: "EventLog", fields: dict[str, Any]) -> int:
     A connection that was lost with its worker is an exception: it may have sent bytes unknown to the parent.
     """
     silent = fields.get("bytes_received") == 0 and fields.get("reason") != WORKER_DIED
-    return logging.INFO if log.logs_connections and not silent else logging.DEBUG
+    return logging.INFO if log.shows_connections and not silent else logging.DEBUG
 
 
 def _of_exit(log: "EventLog", fields: dict[str, Any]) -> int:
@@ -100,7 +100,7 @@ class EventLog:
 
     def change(self, options: LogOptions) -> None:
         """Log by these options from now on."""
-        self.logs_connections = options.connections
+        self.shows_connections = options.connections
         self.shows_payload = options.payload
         self._level = LEVELS[options.level]
         self._formatter = _formatter(options.format, self._framing)
@@ -109,6 +109,10 @@ class EventLog:
     def logs_chunks(self) -> bool:
         """Whether the events of single chunks are logged."""
         return self._level <= logging.DEBUG
+
+    def logs_connection(self, bytes_received: int, reason: str = "") -> bool:
+        """Whether the events of a connection with these fields are logged; if not, it needs no names."""
+        return self._level <= _of_connection(self, {"bytes_received": bytes_received, "reason": reason})
 
     @_event(logging.INFO)
     def starting(self, *, version: str, config_files: list[str]) -> str:

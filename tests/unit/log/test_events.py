@@ -274,6 +274,16 @@ class TestConnections:
         assert self.level(name, True) == "info"
         assert self.level(name, False) == "debug"
 
+    @pytest.mark.parametrize("level", ["debug", "info", "warning"])
+    @pytest.mark.parametrize("connections", [True, False])
+    @pytest.mark.parametrize("bytes_received", [0, 1])
+    @pytest.mark.parametrize("reason", ["eof", "worker_died"])
+    def test_the_answer_beforehand(self, level: str, connections: bool, bytes_received: int, reason: str) -> None:
+        """`logs_connection` says whether the event will be logged, so that the connection needs no names if not."""
+        with recording(level=level, connections=connections) as recorder:
+            recorder.log("connection_closed", bytes_received=bytes_received, reason=reason)
+            assert recorder.events.logs_connection(bytes_received, reason) == bool(recorder.lines())
+
 
 @pytest.mark.parametrize(("reason", "level"), [("stopped", "info"), ("killed by SIGSEGV", "error")])
 def test_the_exit_of_a_worker_is_an_error_unless_echod_stops(reason: str, level: str) -> None:
