@@ -124,35 +124,61 @@ def without_covered(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     return kept
 
 
-def show(family: int, sockaddr: Any, sock: socket.socket | None = None) -> str:
+def show(sockaddr: Any, sock: socket.socket | None = None) -> str:
     """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `[fe80::1%eth0]:7`, `unix:/path` or `unix:@name`.
+
+    Its type shows its family: a string or bytes for a unix socket, two values for IPv4, four for IPv6.  Not
+    `sock.family`, which makes an enum member: measured, that takes as long as getsockname(2).
 
     The zone of an address is the name of an interface in the network namespace of `sock`, or of this process without
     `sock`.  The two namespaces may differ if systemd passed the socket.
     """
-    if family == socket.AF_UNIX:
+    if isinstance(sockaddr, (str, bytes)):
         name = os.fsdecode(sockaddr)
         return "unix:" + ("@" + name[1:] if name.startswith("\0") else name)
-    host, port = _unmapped(sockaddr[0]), sockaddr[1]
-    if len(sockaddr) == 4 and sockaddr[3] and "%" not in host:
-        host += "%" + _zone(sockaddr[3], sock)
+    if len(sockaddr) == 2:
+        host, port = sockaddr
+        return f"{host}:{port}"
+    host, port, _, scope = sockaddr
+    host = _unmapped(host)
+    if scope and "%" not in host:
+        host += "%" + _zone(scope, sock)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def peer(sock: socket.socket, sockaddr: Any) -> str:
     """The client of a connection in readable form: its address, or on a unix socket its process and user."""
-    if sock.family != socket.AF_UNIX:
-        return show(sock.family, sockaddr, sock)
+    if not isinstance(sockaddr, (str, bytes)):
+        return show(sockaddr, sock)
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return f"unix:pid={pid},uid={uid}"
 
 
-def ends(sock: socket.socket, sockaddr: Any) -> dict[str, str]:
-    """The addresses of both ends of a connection, for its events; empty if the kernel has no memory to return them."""
+def ends(sock: socket.socket, sockaddr: Any, local: str = "") -> dict[str, str]:
+    """The addresses of both ends of a connection, for its events; empty if the kernel has no memory to return them.
+
+    `local` is the address of our end if it is known (`local_of`), which saves a system call.
+    """
     try:
-        return {"peer": peer(sock, sockaddr), "local": show(sock.family, sock.getsockname(), sock)}
+        return {"peer": peer(sock, sockaddr), "local": local or show(sock.getsockname(), sock)}
     except OSError:
         return {"peer": "", "local": ""}
+
+
+def local_of(listener: socket.socket) -> str:
+    """The address of our end of every connection to this socket, as `show` writes it; empty if it may differ.
+
+    It may differ where the address is a wildcard, on a transparent proxy (IP_TRANSPARENT, ip(7); MPTCP does not say),
+    and where the address has a zone, since an interface can be renamed.
+    """
+    local = show(listener.getsockname(), listener)
+    if local.startswith("unix:"):
+        return local
+    try:
+        is_transparent = listener.getsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT)
+    except OSError:
+        is_transparent = True
+    return "" if is_transparent or "%" in local or local.startswith(("0.0.0.0:", "[::]:")) else local
 
 
 def source(family: int, sockaddr: Any, prefix: int) -> int | None:
@@ -166,7 +192,8 @@ def source(family: int, sockaddr: Any, prefix: int) -> int | None:
     """
     if family == socket.AF_UNIX:
         return None
-    return hash(_counted(_unmapped(sockaddr[0]), sockaddr, prefix)) & _MASK or 1
+    counted = socket.inet_aton(sockaddr[0]) if family == socket.AF_INET else _counted(sockaddr, prefix)
+    return hash(counted) & _MASK or 1
 
 
 _MASK = (1 << 64) - 1
@@ -182,8 +209,9 @@ _DISTINCT = (
 )
 
 
-def _counted(host: str, sockaddr: Any, prefix: int) -> bytes:
-    """The part of an address that distinguishes its owner."""
+def _counted(sockaddr: Any, prefix: int) -> bytes:
+    """The part of an IPv6 address that distinguishes its owner."""
+    host = _unmapped(sockaddr[0])
     if ":" not in host:
         return socket.inet_aton(host)
     packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])

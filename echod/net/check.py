@@ -81,7 +81,7 @@ def _try(endpoint: Endpoint, port: int) -> None:
 
 def _judge_use(endpoint: Endpoint, port: int, findings: Findings) -> None:
     """Find out whether the program that has the address in use is echod."""
-    where = address.show(endpoint.family, endpoint.sockaddr(port))
+    where = address.show(endpoint.sockaddr(port))
     # Without any socket found, one is bound that does not listen yet, or that is in another network namespace.
     unknown, stored = not (sockets := holders(endpoint, port)), False
     for held in sockets:

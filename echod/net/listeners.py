@@ -32,8 +32,10 @@ class Listener:
         self.adopted = adopted
         self.retires = False
         """Whether the socket is being retired: its queue is emptied, then it is closed."""
-        self.address = address.show(sock.family, sock.getsockname(), sock)
+        self.address = address.show(sock.getsockname(), sock)
         """The address to which it is bound, as `address.show` writes it."""
+        self.local = address.local_of(sock)
+        """The address of our end of its connections, for `address.ends`; empty if it differs between them."""
         self._file = None if adopted else unixfile.identity(sock)
 
     def set_options(self, socket_options: SocketOptions) -> None:
@@ -355,7 +357,7 @@ def _has_ipv6_address() -> bool:
 
 def explain(endpoint: Endpoint, port: int, error: OSError) -> str:
     """The sentence about an endpoint that cannot be bound because of `error`."""
-    where = address.show(endpoint.family, endpoint.sockaddr(port))
+    where = address.show(endpoint.sockaddr(port))
     return f"cannot listen on {where}: {_explain(error, endpoint, port)}"
 
 

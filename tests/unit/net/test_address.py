@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.errors import CannotListen
-from echod.net.address import UNIX_PATH_MAX, Endpoint, endpoints, resolve, show, source
+from echod.net.address import UNIX_PATH_MAX, Endpoint, endpoints, ends, resolve, show, source
 
 V4 = socket.AF_INET
 V6 = socket.AF_INET6
@@ -200,30 +200,30 @@ class TestSockaddr:
 
 class TestShow:
     @pytest.mark.parametrize(
-        ("family", "sockaddr", "expected"),
+        ("sockaddr", "expected"),
         [
-            (V4, ("127.0.0.1", 7), "127.0.0.1:7"),
-            (V6, ("::1", 7, 0, 0), "[::1]:7"),
-            (V6, ("fe80::1%eth0", 7, 0, 2), "[fe80::1%eth0]:7"),
-            (V6, ("fe80::1", 7, 0, socket.if_nametoindex("lo")), "[fe80::1%lo]:7"),
-            (V6, ("fe80::1", 7, 0, 1 << 30), "[fe80::1%1073741824]:7"),
-            (V6, ("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1:7"),
-            (V6, ("::ffff:0:102:304", 7, 0, 0), "[::ffff:0:102:304]:7"),
-            (UNIX, "/run/echod.sock", "unix:/run/echod.sock"),
-            (UNIX, b"\0echod", "unix:@echod"),
-            (UNIX, "\0other", "unix:@other"),
-            (UNIX, "", "unix:"),
-            (UNIX, b"\0\xff", "unix:@\udcff"),
+            (("127.0.0.1", 7), "127.0.0.1:7"),
+            (("::1", 7, 0, 0), "[::1]:7"),
+            (("fe80::1%eth0", 7, 0, 2), "[fe80::1%eth0]:7"),
+            (("fe80::1", 7, 0, socket.if_nametoindex("lo")), "[fe80::1%lo]:7"),
+            (("fe80::1", 7, 0, 1 << 30), "[fe80::1%1073741824]:7"),
+            (("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1:7"),
+            (("::ffff:0:102:304", 7, 0, 0), "[::ffff:0:102:304]:7"),
+            ("/run/echod.sock", "unix:/run/echod.sock"),
+            (b"\0echod", "unix:@echod"),
+            ("\0other", "unix:@other"),
+            ("", "unix:"),
+            (b"\0\xff", "unix:@\udcff"),
         ],
     )
-    def test_every_form(self, family: int, sockaddr: object, expected: str) -> None:
+    def test_every_form(self, sockaddr: object, expected: str) -> None:
         """Each address has its usual form; an IPv4 peer of an IPv6 socket looks like IPv4."""
-        assert show(family, sockaddr) == expected
+        assert show(sockaddr) == expected
 
     @given(ipv6_addresses, st.integers(0, 65535))
     def test_a_port_can_be_told_from_an_address(self, address: ipaddress.IPv6Address, port: int) -> None:
         """Address and port can be parsed back from the text, for every address."""
-        host, _, shown_port = show(V6, (as_the_kernel_writes(address), port, 0, 0)).rpartition(":")
+        host, _, shown_port = show((as_the_kernel_writes(address), port, 0, 0)).rpartition(":")
         assert int(shown_port) == port
         read = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
         assert read in (address, address.ipv4_mapped)
@@ -240,7 +240,15 @@ class TestShow:
             except OSError as error:
                 pytest.skip(f"no {endpoint.family.name} here: {error.strerror}")
             port = "" if endpoint.family == UNIX else f":{sock.getsockname()[1]}"
-            assert show(sock.family, sock.getsockname()) == (f"[{host}]" if host == "::1" else host) + port
+            assert show(sock.getsockname()) == (f"[{host}]" if host == "::1" else host) + port
+
+
+class TestEnds:
+    def test_our_end_is_known(self) -> None:
+        """A local address that the caller knows is shown as it is, and not read from the socket."""
+        with socket.socket() as sock:
+            assert ends(sock, ("192.0.2.1", 7), "192.0.2.2:7") == {"peer": "192.0.2.1:7", "local": "192.0.2.2:7"}
+            assert ends(sock, ("192.0.2.1", 7)) == {"peer": "192.0.2.1:7", "local": "0.0.0.0:0"}
 
 
 class TestSource:

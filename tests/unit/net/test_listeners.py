@@ -19,7 +19,7 @@ import pytest
 
 from echod.errors import CannotListen
 from echod.net import unixfile
-from echod.net.address import endpoints
+from echod.net.address import endpoints, show
 from echod.net.check import check_endpoints
 from echod.net.listeners import (
     BACKLOG,
@@ -233,6 +233,40 @@ for sock in taken:
             f"cannot listen on {NOWHERE}:0: {expected}",
             f"cannot listen on {NOWHERE_ELSE}:0: {expected}",
         ]
+
+
+class TestLocal:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", ABSTRACT], ids=["IPv4", "IPv6", "unix"])
+    @pytest.mark.usefixtures("ipv6")
+    def test_one_address(self, host: str) -> None:
+        """Every connection to a listener that is bound to one address has that address at our end."""
+        with listening(host) as (listener,), accepted(listener) as server:
+            assert listener.local == listener.address == show(server.getsockname(), server)
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0"])
+    @pytest.mark.usefixtures("ipv6")
+    def test_every_address(self, host: str) -> None:
+        """Connections to a wildcard address have different addresses at our end."""
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+            sock.bind((host, 0))
+            assert Listener(sock, adopted=True).local == ""
+
+    def test_a_zone(self) -> None:
+        """The name of a zone is that of its interface at the time, which can be renamed."""
+        output = in_namespace("""
+subprocess.run(["ip", "address", "add", "fe80::7/64", "dev", "lo", "nodad"], check=True)
+(listener,) = open_listeners(endpoints(["fe80::7%lo"]), 7007, SocketOptions(7200, 75, 9))
+print(listener.address, [listener.local])
+""")
+        assert output == "[fe80::7%lo]:7007 ['']\n"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="IP_TRANSPARENT needs CAP_NET_ADMIN")
+    def test_a_transparent_proxy(self) -> None:
+        """Connections to a transparent socket have the address to which their clients have sent them."""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+            sock.bind(("127.0.0.1", 0))
+            assert Listener(sock, adopted=True).local == ""
 
 
 class TestFamilies:
