@@ -21,7 +21,7 @@ from select import PIPE_BUF
 from typing import Any, Concatenate, ParamSpec
 
 from echod.log import journald
-from echod.log.formatters import Console, Json, Sentence, shorter
+from echod.log.formatters import Console, Json, Record, Sentence, shorter
 from echod.log.output import Framing, LogQueue
 from echod.log.words import amount, enumeration, plural, span
 
@@ -311,9 +311,7 @@ class EventLog:
     def _encode(self, level: int, sentence: Callable[..., str], fields: dict[str, Any]) -> bytes:
         event = sentence.__name__
         every = {"worker": self.worker} | fields
-        record = logging.LogRecord("echod", level, "", 0, sentence(self, **fields), None, None)
-        record.__dict__.update(event=event, fields=every)
-        text = self._formatter.format(record)
+        text = self._formatter.format(Record(level, event, sentence(self, **fields), every))
         if self._framing is Framing.ENTRY:
             return journald.encode(text, _PRIORITIES[level], {"event": event} | every)
         prefix = f"<{_PRIORITIES[level]}>" if self._framing is Framing.LINE_WITH_PRIORITY else ""

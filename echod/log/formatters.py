@@ -1,16 +1,37 @@
 """The formats of an event: a JSON object, or a readable line.
 
-These are `logging.Formatter`s for records that have the event's name as `event` and its fields as `fields`.  Each
-returns one line, without the line break.
+These are `logging.Formatter`s for a `Record`.  Each returns one line, without the line break.
 """
 
 import functools
 import json
 import logging
+import os
 import time
 from typing import Any
 
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.json import JsonEncoder, JsonFormatter
+
+_to_json = JsonEncoder().encode
+
+
+class Record(logging.LogRecord):
+    """A log record of the event with this name and these fields.
+
+    It does not call `LogRecord.__init__`, which looks up the source file, the thread and the name of the process for
+    3 us, to no use here.  The switches for that (`logging.logThreads` and others) apply to the whole process, and save
+    only part of it.
+    """
+
+    def __init__(self, level: int, event: str, sentence: str, fields: dict[str, Any]) -> None:
+        self.levelno = level
+        self.levelname = logging.getLevelName(level)
+        self.msg = sentence
+        self.args = self.exc_info = self.exc_text = self.stack_info = None
+        self.created = time.time()
+        self.process = os.getpid()
+        self.event = event
+        self.fields = fields
 
 
 class Json(JsonFormatter):
@@ -20,7 +41,7 @@ class Json(JsonFormatter):
     """
 
     def __init__(self, *, sentence_first: bool) -> None:
-        super().__init__()
+        super().__init__(json_serializer=_dumps)
         self._sentence_first = sentence_first
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
@@ -54,6 +75,11 @@ class Sentence(logging.Formatter):
         return _printable(record.msg)
 
 
+def _dumps(value: dict[str, Any], **_: Any) -> str:
+    # JsonFormatter passes the same options each time, for which json.dumps() would make a new encoder each time.
+    return _to_json(value)
+
+
 def utc(seconds: float) -> str:
     """A Unix time as the events show it (RFC 3339, UTC): `2026-11-30T20:15:56.123456Z`."""
     second, microsecond = divmod(round(seconds * 1_000_000), 1_000_000)
@@ -72,6 +98,8 @@ def _local_second(second: int) -> str:
 
 
 def _printable(line: str) -> str:
+    if line.isprintable():
+        return line
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
