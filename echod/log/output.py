@@ -149,17 +149,16 @@ class LogQueue:
         With the line this number of `events` would be lost: if it reports events that were dropped, they are dropped
         again.
         """
-        if self._queued + len(line) > QUEUE_BYTES:
-            self._dropped += events
-            return
-        self._queue.append((line, events))
-        self._queued += len(line)
-        if len(self._queue) == 1:
-            self._flush()
+        if self._queue or (line := self._write(line, events)):
+            if self._queued + len(line) > QUEUE_BYTES:
+                self._dropped += events
+                return
+            self._queue.append((line, events))
+            self._queued += len(line)
+            self._watch()
 
     def _flush(self) -> None:
-        """Write as much as the descriptor accepts, and watch it for room for the rest."""
-        self._write()
+        self._empty()
         self._watch()
 
     def _watch(self) -> None:
@@ -171,23 +170,28 @@ class LogQueue:
             else:
                 self._loop.unwatch(self._writer.fd)
 
-    def _write(self) -> None:
+    def _empty(self) -> None:
+        """Write what waits, as far as the descriptor accepts it."""
         while self._queue:
-            line, events = self._queue[0]
-            try:
-                count = self._writer.write(line)
-            except BlockingIOError:
+            line, events = self._queue.popleft()
+            self._queued -= len(line)
+            if rest := self._write(line, events):
+                self._queue.appendleft((rest, events))
+                self._queued += len(rest)
                 return
-            except OSError:
-                # The reader has closed the pipe, or the disk is full: this line is lost, but the next one may succeed.
-                count = len(line)
-                self._dropped += events
-            self._queued -= count
-            if count < len(line):
-                # Retry at once: the next write shows whether there is no room now, or no reader any more.
-                self._queue[0] = line[count:], events
-            else:
-                self._queue.popleft()
+
+    def _write(self, line: bytes, events: int) -> bytes:
+        """Write what the descriptor accepts of a line, and return the rest; an error drops the line."""
+        try:
+            # Retry a part at once: the next write shows whether there is no room now, or no reader any more.
+            while (count := self._writer.write(line)) < len(line):
+                line = line[count:]
+        except BlockingIOError:
+            return line
+        except OSError:
+            # The reader has closed the pipe, or the disk is full: this line is lost, but the next one may succeed.
+            self._dropped += events
+        return b""
 
     def finish(self, seconds: float) -> None:
         """At the end of a process, wait up to `seconds` until everything is written."""
@@ -195,7 +199,7 @@ class LogQueue:
         poll = select.poll()
         poll.register(self._writer.fd, select.POLLOUT)
         while self._queue and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            self._write()
+            self._empty()
 
     def close(self) -> None:
         """Close the descriptor; events that still wait are lost."""
