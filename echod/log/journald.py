@@ -35,23 +35,21 @@ _ANY_TEXT = "echod.log.journald"
 def encode(message: str, priority: int, fields: Mapping[str, Any]) -> bytes:
     """An entry with MESSAGE, PRIORITY (0 to 7, syslog(3)), SYSLOG_IDENTIFIER, and each of `fields` as `ECHOD_<NAME>`.
 
-    Text is left as it is, a number or bool is written as in JSON, None is left out, and each item of a list becomes a
+    Text is left as it is, a number or bool is written as in JSON, None is left out, and each text of a list becomes a
     field of its own, all with the same name.
     """
     # Everything stays text until the end and is encoded once: three times as fast as encoding each field.
     parts = [f"{_ALWAYS}\nPRIORITY={priority}\n", _field("MESSAGE", message)]
-    parts += [
-        _field(f"ECHOD_{name.upper()}", _text(item))
-        for name, value in fields.items()
-        if value is not None
-        for item in (value if isinstance(value, list) else (value,))
-    ]
+    for key, value in fields.items():
+        name = f"ECHOD_{key.upper()}"
+        if isinstance(value, str):
+            parts.append(_field(name, value))
+        elif isinstance(value, list):
+            parts += [_field(name, item) for item in value]
+        elif value is not None:
+            # repr() is ten times as fast as json.dumps(), and gives the same, apart from the case of True and False.
+            parts.append(f"{name}={repr(value).lower()}\n")
     return "".join(parts).encode(errors=_ANY_TEXT)
-
-
-def _text(value: str | float) -> str:
-    # repr() is ten times as fast as json.dumps(), and gives the same, apart from the case of True and False.
-    return value if isinstance(value, str) else repr(value).lower()
 
 
 def _field(name: str, text: str) -> str:
