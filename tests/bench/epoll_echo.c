@@ -1,6 +1,6 @@
 /*
  * The yardstick: what an echo costs when nothing but the kernel is in the way. One thread, one epoll, one recv and one
- * send for each readiness. It prints its port, serves 127.0.0.1 until it is killed, and handles a short send by waiting
+ * send for each readiness, of at most CHUNK_SIZE bytes, its argument. It prints its port, serves 127.0.0.1 until it is killed, and handles a short send by waiting
  * for room without reading on (lock-step), with one chunk of memory for each client that is behind.
  */
 #define _GNU_SOURCE
@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CHUNK = 64 * 1024 };
+enum { CHUNK_MAX = 256 * 1024 };
 
 struct client {
     int fd;
@@ -22,7 +22,8 @@ struct client {
     char *held; /* what a short send left, or NULL */
 };
 
-static char chunk[CHUNK];
+static char chunk[CHUNK_MAX];
+static size_t chunk_size;
 static int epoll;
 
 static _Noreturn void fail(const char *what)
@@ -47,7 +48,7 @@ static void drop(struct client *client)
 
 static void echo(struct client *client)
 {
-    ssize_t got = recv(client->fd, chunk, CHUNK, 0);
+    ssize_t got = recv(client->fd, chunk, chunk_size, 0);
     if (got < 0 && errno == EAGAIN)
         return;
     if (got <= 0) {
@@ -101,8 +102,13 @@ static void accept_all(int listener)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    chunk_size = argc == 2 ? (size_t)atol(argv[1]) : 0;
+    if (!chunk_size || chunk_size > CHUNK_MAX) {
+        fprintf(stderr, "usage: epoll_echo CHUNK_SIZE\n");
+        return 64;
+    }
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     struct epoll_event events[256];

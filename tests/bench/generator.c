@@ -1,12 +1,13 @@
 /*
  * The load generator: a closed loop over many connections, one epoll, one thread.
  *
- *     generator PORT CONNECTIONS SIZE SECONDS echo|churn spin|sleep
+ *     generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep
  *
  * Every connection sends one message of SIZE bytes, waits for the whole echo, compares it byte for byte, and sends the
- * next, so at most CONNECTIONS messages are under way. In `churn` a message is a connection of its own: connect, echo,
- * half-close, and wait for the server's end. A phase is over after as many messages as the caller said or after SECONDS
- * seconds, whichever comes first, once nothing is under way.
+ * next, so at most CONNECTIONS messages are under way. In `stream` a message is sent and its echo read at the same
+ * time, a chunk of each in turn, so that neither direction waits for the other. In `churn` a message is a connection of
+ * its own: connect, echo, half-close, and wait for the server's end. A phase is over after as many messages as the
+ * caller said or after SECONDS seconds, whichever comes first, once nothing is under way.
  *
  * `spin`: never sleep while a phase runs. Otherwise nearly every send of the server wakes this process, which in a
  * virtual machine was a fifth to a third of the server's CPU time, now more and now less: noise, and not the server's
@@ -14,10 +15,13 @@
  *
  * The caller drives it by lines, so that it can read the server's CPU clock while nothing moves:
  *
- *     generator: "ready"                          all connected (echo)
- *     caller:    "go N"                           run one phase of at most N messages
- *     generator: "done MESSAGES"                  the phase is over, every connection is idle
- *     caller:    end of input                     leave
+ *     generator: "ready"                            the server has accepted all connections and echoed a byte on each
+ *     caller:    "go N"                             run one phase of at most N messages
+ *     generator: "done MESSAGES NS P50 P99"         the phase is over, every connection is idle
+ *     caller:    end of input                       leave
+ *
+ * NS is how long the phase took, P50 and P99 are how long a message took from its first byte sent to the last received
+ * (in `churn`, from connect to the server's end), all in nanoseconds.
  *
  * A wrong byte, a closed connection or any failed call is one sentence on standard error and exit status 1. A phase
  * that does not finish within SECONDS + 10 is ended by SIGALRM.
@@ -35,23 +39,26 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SPAN = 4096, CHUNK = 256 * 1024, GRACE = 10 };
+enum { PERIOD = 65521, CHUNK = 256 * 1024, GRACE = 10, FINE = 32, BUCKETS = 64 * FINE };
 
 struct client {
     int fd;
     unsigned index;
-    uint32_t interest;   /* what epoll watches on fd now */
+    uint32_t interest; /* what epoll watches on fd now */
     size_t sent, received;
-    const char *message; /* a window of `pattern`, another one for every message */
+    size_t start; /* where in the pattern the message begins: elsewhere for every message */
+    uint64_t began;
 };
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
 static unsigned connections;
 static size_t size;
-static int churn, spin, epoll;
-static char *pattern, *chunk;
+static int churn, stream, spin, epoll;
+static char *pattern; /* PERIOD random bytes, again and again; a prime, so that a lost power of two shows */
+static char *chunk;
 static struct client *clients;
 static uint64_t started, finished, quota, deadline;
+static uint64_t latencies[BUCKETS]; /* a count for each bucket; FINE buckets for each power of two, in ns */
 
 static _Noreturn void fail(const char *what)
 {
@@ -64,6 +71,24 @@ static uint64_t now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void count_latency(uint64_t ns)
+{
+    unsigned power = 63u - (unsigned)__builtin_clzll(ns | FINE);
+    latencies[power * FINE + (ns >> (power - 5)) % FINE]++;
+}
+
+/* The latency in ns that this share of the messages did not exceed: the upper end of a bucket, at most 3 % too much. */
+static uint64_t quantile(double share)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        sum += latencies[i];
+        if (sum && (double)sum >= share * (double)finished)
+            return (uint64_t)(FINE + i % FINE + 1) << (i / FINE - 5);
+    }
+    return 0;
 }
 
 /* Each client comes from a loopback address of its own: churn would run out of one address's ports (TIME_WAIT). */
@@ -92,39 +117,55 @@ static void watch(struct client *client, int operation, uint32_t interest)
         fail("epoll_ctl");
 }
 
-static void send_rest(struct client *client)
+static const char *expected(const struct client *client, size_t at)
+{
+    return pattern + (client->start + at) % PERIOD;
+}
+
+static size_t at_most_a_chunk(size_t length)
+{
+    return length < CHUNK ? length : CHUNK;
+}
+
+static void send_more(struct client *client)
 {
     while (client->sent < size) {
-        ssize_t n = send(client->fd, client->message + client->sent, size - client->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        size_t length = at_most_a_chunk(size - client->sent);
+        ssize_t n = send(client->fd, expected(client, client->sent), length, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EAGAIN)
             break;
         if (n < 0)
             fail("send");
         client->sent += (size_t)n;
+        if (stream)
+            break;
     }
     uint32_t interest = client->sent < size ? EPOLLIN | EPOLLOUT : EPOLLIN;
     if (interest != client->interest)
         watch(client, EPOLL_CTL_MOD, interest);
 }
 
-static void begin(struct client *client)
+static void begin(struct client *client, uint64_t at)
 {
-    client->message = pattern + (client->index * 509 + started) % SPAN;
+    client->start = (client->index * 509u + started) % PERIOD;
     client->sent = client->received = 0;
+    client->began = at;
     started++;
     if (churn) {
         open_socket(client, SOCK_NONBLOCK);
         watch(client, EPOLL_CTL_ADD, EPOLLOUT);
     } else {
-        send_rest(client);
+        send_more(client);
     }
 }
 
 static void finish(struct client *client)
 {
+    uint64_t at = now();
     finished++;
-    if (started < quota && now() < deadline)
-        begin(client);
+    count_latency(at - client->began);
+    if (started < quota && at < deadline)
+        begin(client, at);
 }
 
 static void receive(struct client *client)
@@ -143,7 +184,7 @@ static void receive(struct client *client)
         fprintf(stderr, "generator: the server closed a connection after %zu of %zu bytes\n", client->received, size);
         exit(1);
     }
-    if ((size_t)n > client->sent - client->received || memcmp(chunk, client->message + client->received, (size_t)n)) {
+    if ((size_t)n > client->sent - client->received || memcmp(chunk, expected(client, client->received), (size_t)n)) {
         fprintf(stderr, "generator: the echo differs from what was sent, within bytes %zu to %zu of a message\n",
                 client->received, client->received + (size_t)n);
         exit(1);
@@ -160,12 +201,14 @@ static void receive(struct client *client)
 static void run_phase(uint64_t messages, unsigned seconds)
 {
     struct epoll_event events[256];
+    uint64_t began = now();
     alarm(seconds + GRACE);
+    memset(latencies, 0, sizeof latencies);
     started = finished = 0;
     quota = messages;
-    deadline = now() + seconds * (uint64_t)1000000000;
+    deadline = began + seconds * (uint64_t)1000000000;
     for (unsigned i = 0; i < connections && started < quota; i++)
-        begin(&clients[i]);
+        begin(&clients[i], now());
     while (finished < started) {
         int ready = epoll_wait(epoll, events, 256, spin ? 0 : -1);
         if (ready < 0 && errno != EINTR)
@@ -173,19 +216,33 @@ static void run_phase(uint64_t messages, unsigned seconds)
         for (int i = 0; i < ready; i++) {
             struct client *client = events[i].data.ptr;
             if (events[i].events & EPOLLOUT)
-                send_rest(client);
+                send_more(client);
             if (events[i].events & ~(uint32_t)EPOLLOUT)
                 receive(client);
         }
     }
     alarm(0);
-    printf("done %llu\n", (unsigned long long)finished);
+    printf("done %llu %llu %llu %llu\n", (unsigned long long)finished, (unsigned long long)(now() - began),
+           (unsigned long long)quantile(0.5), (unsigned long long)quantile(0.99));
+}
+
+/* Connect, and wait for the echo of a byte, so that the queue of the listening socket never overflows: the kernel would
+ * drop the SYN, and repeat it after a second. */
+static void connect_all(void)
+{
+    for (unsigned i = 0; i < connections; i++) {
+        char byte = 'x';
+        open_socket(&clients[i], 0);
+        if (send(clients[i].fd, &byte, 1, MSG_NOSIGNAL) != 1 || recv(clients[i].fd, &byte, 1, 0) != 1)
+            fail("the first byte of a connection");
+        watch(&clients[i], EPOLL_CTL_ADD, EPOLLIN);
+    }
 }
 
 int main(int argc, char **argv)
 {
     if (argc != 7) {
-        fprintf(stderr, "usage: generator PORT CONNECTIONS SIZE SECONDS echo|churn spin|sleep\n");
+        fprintf(stderr, "usage: generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep\n");
         return 64;
     }
     server.sin_port = htons((uint16_t)atoi(argv[1]));
@@ -194,25 +251,23 @@ int main(int argc, char **argv)
     size = (size_t)atol(argv[3]);
     unsigned seconds = (unsigned)atoi(argv[4]);
     churn = !strcmp(argv[5], "churn");
+    stream = !strcmp(argv[5], "stream");
     spin = !strcmp(argv[6], "spin");
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    pattern = malloc(size + SPAN);
+    pattern = malloc(PERIOD + CHUNK);
     chunk = malloc(CHUNK);
     clients = calloc(connections, sizeof *clients);
     if (epoll < 0 || !pattern || !chunk || !clients)
         fail("set-up");
-    for (size_t i = 0; i < size + SPAN; i++)
-        pattern[i] = (char)(random() >> 7);
-    alarm(GRACE);
-    for (unsigned i = 0; i < connections; i++) {
+    for (size_t i = 0; i < PERIOD + CHUNK; i++)
+        pattern[i] = i < PERIOD ? (char)(random() >> 7) : pattern[i - PERIOD];
+    for (unsigned i = 0; i < connections; i++)
         clients[i].index = i;
-        if (!churn) {
-            open_socket(&clients[i], 0);
-            watch(&clients[i], EPOLL_CTL_ADD, EPOLLIN);
-        }
-    }
+    alarm(3 * GRACE);
+    if (!churn)
+        connect_all();
     alarm(0);
     puts("ready");
 

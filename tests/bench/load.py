@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.servers import ROOT, Failed, Server, echod_in, on_cpu
+from tests.bench.processes import Failed
+from tests.bench.servers import ROOT, Server, echod_in, on_cpu
 
 GOAL = 0.5
 """The goal: the least fraction of the C generator's messages per second that echoc must reach."""
@@ -27,7 +28,7 @@ def compare(generator: str, connections: int, rounds: int, cpus: tuple[int | Non
     client_cpu, server_cpu = cpus
     with (
         tempfile.NamedTemporaryFile("w", prefix="echod-bench-", suffix=".log") as log,
-        Server(echod_in(ROOT), server_cpu, log) as server,
+        Server(echod_in(ROOT), (), server_cpu, log) as server,
     ):
         shares = []
         for _ in range(rounds):

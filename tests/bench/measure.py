@@ -6,74 +6,67 @@ import random
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, NamedTuple, Self
 
-from tests.bench.servers import Failed, Kind, Server, on_cpu
+from tests.bench import processes
+from tests.bench.cases import Case
+from tests.bench.processes import Failed
+from tests.bench.servers import Kind, Server, on_cpu
 
-__all__ = ["Case", "Failed", "Plan", "Round", "measure"]
+__all__ = ["Failed", "Round", "Slice", "log_file", "measure"]
 
 PHASE_SECONDS = 5
 """Most seconds of a slice; after them the generator sends nothing new, and 10 s later it is killed."""
 
+SETTLE = 2.2
+"""Seconds from the last connection to the first slice: a connection that is one second old is copied to the parent."""
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """The load: messages of `size` bytes, on permanent connections or each on a connection of its own."""
-
-    size: int
-    churn: bool = False
-
-    def __str__(self) -> str:
-        size = f"{self.size // 1024} KiB" if self.size % 1024 == 0 else f"{self.size} B"
-        return f"connect, echo {size}, close" if self.churn else size
+SHARED_MEMORY = Path("/dev/shm")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The number of measurements: in each round every server is restarted and has `slices` turns."""
+class Slice(NamedTuple):
+    """One slice of one server: CPU time of a unit, units per second, and the latency of a message, all in us and s."""
 
-    connections: int
-    rounds: int
-    slices: int
-
-    def describe(self) -> str:
-        """The plan in words."""
-        return (
-            f"CPU time per message of all of a server's processes, {self.connections} connections, "
-            f"{self.rounds} rounds of {self.slices} slices"
-        )
-
-    def messages(self, case: Case) -> int:
-        """The number of messages in a slice: about 15 ms, so that the machine's load stays the same in a turn."""
-        return max(4 * self.connections, 300 if case.churn else 3000 // (1 + case.size // 4096))
+    cpu: float
+    rate: float
+    p50: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server's part of one round: microseconds per message, a figure for each slice."""
+    """One server's part of one round; `held` is by how many bytes its memory grew at its peak."""
 
-    slices: list[float]
+    slices: list[Slice]
+    held: int
 
-    @property
-    def median(self) -> float:
-        """Microseconds per message."""
-        return statistics.median(self.slices)
+    def median(self, field: str) -> float:
+        """The median of a field of the slices."""
+        return statistics.median(self._values(field))
 
-    def ratio(self, other: "Round") -> float:
-        """The median, over all slices, of the cost of this server's message divided by that of the other's."""
-        return statistics.median(mine / its for mine, its in zip(self.slices, other.slices, strict=True))
+    def ratio(self, field: str, other: "Round") -> float:
+        """The median, over all turns, of this server's value divided by the other's."""
+        pairs = zip(self._values(field), other._values(field), strict=True)
+        return statistics.median(mine / its for mine, its in pairs)
+
+    def _values(self, field: str) -> list[float]:
+        place = Slice._fields.index(field)
+        return [each[place] for each in self.slices]
 
 
 class Load:
     """A load generator connected to one server.  Raises `Failed` when a byte comes back wrong, or not at all."""
 
-    def __init__(self, program: str, server: Server, case: Case, connections: int, cpu: int | None) -> None:
+    def __init__(self, program: str, server: Server, case: Case, cpu: int | None) -> None:
         self._server = server
-        mode, wait = ("churn" if case.churn else "echo"), ("sleep" if cpu is None else "spin")
-        words = [server.port, connections, case.size, PHASE_SECONDS, mode, wait]
+        self._case = case
+        wait = "sleep" if cpu is None else "spin"
+        words = [server.port, case.connections, case.size, PHASE_SECONDS, case.mode, wait]
         with on_cpu(cpu):
             self._process = subprocess.Popen(
                 [program, *map(str, words)],
@@ -84,6 +77,7 @@ class Load:
             )
         try:
             self._expect("ready")
+            self._before = processes.peak_memory(server.pids())
         except BaseException:
             self.stop()
             raise
@@ -96,17 +90,23 @@ class Load:
     ) -> None:
         self.stop()
 
-    def run(self, messages: int) -> float:
-        """Send that many messages; returns the server's CPU time for one, in microseconds."""
+    def run(self) -> Slice:
+        """One slice: read the server's CPU clocks, send the messages, wait for the last echo, read the clocks."""
+        alone = self._case.mode == "churn" and self._server.kind.forks
         pids = self._server.pids()
-        before = self._server.cpu_ns()
+        before = self._server.cpu_ns(alone=alone)
         with contextlib.suppress(BrokenPipeError):  # then there is no answer either, which is reported
-            print(f"go {messages}", file=self._process.stdin, flush=True)
-        (done,) = self._expect("done")
-        used = self._server.cpu_ns() - before
-        if self._server.pids() != pids:
+            print(f"go {self._case.messages}", file=self._process.stdin, flush=True)
+        done, elapsed, p50, p99 = map(int, self._expect("done"))
+        used = self._server.cpu_ns(alone=alone) - before
+        if not alone and self._server.pids() != pids:
             raise Failed(f"a process of {self._server.name} came or went in the middle: {self._server.last_words()}")
-        return used / int(done) / 1000
+        units = done * self._case.units
+        return Slice(used / units / 1e3, units / elapsed * 1e9, p50 / 1e3, p99 / 1e3)
+
+    def held(self) -> int:
+        """By how many bytes the server's memory at its peak exceeds that when all were connected."""
+        return processes.peak_memory(self._server.pids()) - self._before
 
     def stop(self) -> None:
         """End it; it is idle, or broken."""
@@ -124,32 +124,49 @@ class Load:
         return rest
 
 
-def measure(case: Case, plan: Plan, kinds: Sequence[Kind], generator: str) -> dict[str, list[Round]]:
+def cpu_pair() -> tuple[int | None, int | None]:
+    """The CPUs of the generator and of the servers, or twice None on a machine with one CPU."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
+
+
+def log_file() -> contextlib.AbstractContextManager[IO[str]]:
+    """A file for the output of a server, in memory where possible: a disk's file system would be measured as well."""
+    directory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+    return tempfile.NamedTemporaryFile("w", prefix="echod-bench-", suffix=".log", dir=directory)
+
+
+def measure(case: Case, rounds: int, slices: int, kinds: Sequence[Kind], generator: str) -> dict[str, list[Round]]:
     """Run all rounds of a case; returns each server's, by its name.
 
     In a round all servers run at once, and only the one whose slice it is has work.  Their order is drawn at random for
     each turn, from a fixed seed, so that no server always follows the same other one.
     """
-    cpus = sorted(os.sched_getaffinity(0))
-    load_cpu, server_cpu = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
-    messages = plan.messages(case)
-    order = [kind.name for kind in kinds]
     draw = random.Random(0)
-    results: dict[str, list[Round]] = {name: [] for name in order}
-    for _ in range(plan.rounds):
-        with contextlib.ExitStack() as stack:
-            loads = {}
-            for kind in kinds:
-                log = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="echod-bench-", suffix=".log"))
-                server = stack.enter_context(Server(kind, server_cpu, log))
-                loads[kind.name] = stack.enter_context(Load(generator, server, case, plan.connections, load_cpu))
-            for load in loads.values():
-                load.run(messages)  # warm up: the interpreter specialises, the allocators fill
-            slices: dict[str, list[float]] = {name: [] for name in loads}
-            for _ in range(plan.slices):
-                draw.shuffle(order)
-                for name in order:
-                    slices[name].append(loads[name].run(messages))
-        for name, figures in slices.items():
-            results[name].append(Round(figures))
+    results: dict[str, list[Round]] = {kind.name: [] for kind in kinds}
+    for _ in range(rounds):
+        for name, each in _round(case, slices, kinds, generator, draw).items():
+            results[name].append(each)
     return results
+
+
+def _round(case: Case, slices: int, kinds: Sequence[Kind], generator: str, draw: random.Random) -> dict[str, Round]:
+    load_cpu, server_cpu = cpu_pair()
+    with contextlib.ExitStack() as stack:
+        loads = {}
+        settled = 0.0
+        for kind in kinds:
+            server = stack.enter_context(Server(kind, case.flags, server_cpu, stack.enter_context(log_file())))
+            loads[kind.name] = stack.enter_context(Load(generator, server, case, load_cpu))
+            if kind.is_echod:
+                settled = time.monotonic() + SETTLE
+        for load in loads.values():
+            load.run()  # warm up: the interpreter specialises, the allocators fill
+        time.sleep(max(0.0, settled - time.monotonic()))
+        taken: dict[str, list[Slice]] = {name: [] for name in loads}
+        order = list(loads)
+        for _ in range(slices):
+            draw.shuffle(order)
+            for name in order:
+                taken[name].append(loads[name].run())
+        return {name: Round(taken[name], load.held()) for name, load in loads.items()}

@@ -1,4 +1,4 @@
-"""The servers to compare, each in processes of its own on one CPU, and the CPU time that they use."""
+"""The servers to compare, each in processes of its own on one CPU."""
 
 import json
 import os
@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from tests.bench import processes
+from tests.bench.processes import Failed
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -23,9 +26,21 @@ POLL = 0.01
 FOR_DAEMONS = ("ECHOD_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "PYTHONSAFEPATH")
 """The prefixes of variables that would change the measurement."""
 
-
-class Failed(Exception):
-    """A server, the compiler or the load generator did not do its part; the message is a sentence."""
+XINETD = """\
+service echo
+{
+    type = INTERNAL UNLISTED
+    socket_type = stream
+    protocol = tcp
+    wait = no
+    user = root
+    bind = 127.0.0.1
+    port = 0
+    cps = 1000000 1
+    instances = UNLIMITED
+    per_source = UNLIMITED
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +50,44 @@ class Kind:
     name: str
     argv: tuple[str, ...]
     directory: Path = HERE
+    is_echod: bool = False
+    forks: bool = False
+    """Whether it has a process for each connection; such a server does not print its port."""
 
 
 def echod_in(checkout: Path, name: str = "echod") -> Kind:
     """One worker of the echod in `checkout`, with its defaults."""
     flags = ("--host=127.0.0.1", "--port=0", "--workers=1", "--log-format=json", "--log-level=info")
-    return Kind(name, (sys.executable, "-m", "echod", f"--config={os.devnull}", *flags), checkout)
+    argv = (sys.executable, "-m", "echod", f"--config={os.devnull}", *flags)
+    return Kind(name, argv, checkout, is_echod=True)
+
+
+def _epoll(name: str, chunk_size: int, directory: Path) -> Kind:
+    return Kind(name, (compile_program("epoll_echo.c", directory), str(chunk_size)))
+
+
+def _xinetd(directory: Path) -> Kind:
+    file = directory / "xinetd.conf"
+    file.write_text(XINETD)
+    argv = ("xinetd", "-dontfork", "-filelog", os.devnull, "-f", str(file), "-pidfile", str(directory / "xinetd.pid"))
+    return Kind("xinetd", argv, forks=True)
+
+
+def _socat(directory: Path) -> Kind:
+    listen = "TCP-LISTEN:0,bind=127.0.0.1,fork,backlog=1024,nodelay"
+    return Kind("socat", ("socat", "-t10", listen, "PIPE"), forks=True)
 
 
 SERVERS: dict[str, Callable[[Path], Kind]] = {
     "echod": lambda directory: echod_in(ROOT),
-    "asyncio": lambda directory: Kind("asyncio", (sys.executable, "asyncio_echo.py")),
+    "c": lambda directory: _epoll("c", 64 << 10, directory),
+    "c256": lambda directory: _epoll("c256", 256 << 10, directory),
     "uvloop": lambda directory: Kind("uvloop", (sys.executable, "asyncio_echo.py", "uvloop")),
-    "c": lambda directory: Kind("c", (compile_program("epoll_echo.c", directory),)),
+    "asyncio": lambda directory: Kind("asyncio", (sys.executable, "asyncio_echo.py")),
+    "xinetd": _xinetd,
+    "socat": _socat,
 }
-"""By name, the function that creates each; its argument is a directory for compiled programs."""
+"""By name, the function that creates each; its argument is a directory for files."""
 
 
 def compile_program(source: str, directory: Path) -> str:
@@ -81,13 +119,15 @@ class Server:
     would cost the server time.
     """
 
-    def __init__(self, kind: Kind, cpu: int | None, log: IO[str]) -> None:
+    def __init__(self, kind: Kind, flags: tuple[str, ...], cpu: int | None, log: IO[str]) -> None:
+        self.kind = kind
         self.name = kind.name
         self._log = log
         environment = {name: value for name, value in os.environ.items() if not name.startswith(FOR_DAEMONS)}
+        argv = kind.argv + flags if kind.is_echod else kind.argv
         with on_cpu(cpu):
             self._process = subprocess.Popen(
-                kind.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=kind.directory, env=environment
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=kind.directory, env=environment
             )
         try:
             self.port = self._wait_until_ready()
@@ -104,7 +144,7 @@ class Server:
         self.stop()
 
     def stop(self) -> None:
-        """End it, gently first; echod's worker goes with its parent either way."""
+        """End it, gently first; echod's worker goes with its parent either way, and so do its clients' processes."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -112,23 +152,22 @@ class Server:
             self._process.kill()
             self._process.wait()
 
-    def cpu_ns(self) -> int:
-        """CPU time used so far by all its processes, user and system, in nanoseconds.
+    def cpu_ns(self, *, alone: bool = False) -> int:
+        """CPU time used so far by all its processes, user and system, in nanoseconds.  Raises `Failed`.
 
-        From each process's CPU clock; its identifier is made of the pid as clock_getcpuclockid(3) does.  The counters
-        in /proc/PID/stat step by 10 ms, a whole slice of a round.  Raises `Failed` if a process has ended.
+        With `alone`, it first waits for the end of the processes of connections that are closed.
         """
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while alone and len(self.pids()) > 1 and time.monotonic() < deadline:
+            time.sleep(POLL / 10)
         try:
-            return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in self.pids())
+            return processes.cpu_ns(self.pids(), self._process.pid)
         except OSError:
             raise Failed(f"a process of {self.name} ended: {self.last_words()}") from None
 
     def pids(self) -> list[int]:
         """Its process and all descendants."""
-        found = [self._process.pid]
-        for pid in found:
-            found.extend(int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in _words(path))
-        return found
+        return processes.family(self._process.pid)
 
     def last_words(self) -> str:
         """The end of its output, or a remark that there was none."""
@@ -145,17 +184,11 @@ class Server:
                 raise Failed(
                     f"{self.name} left with {self._process.returncode} instead of serving: {self.last_words()}"
                 )
-            if port := _port(self._said()):
+            port = processes.listening_port(self._process.pid) if self.kind.forks else _port(self._said())
+            if port:
                 return port
             time.sleep(POLL)
         raise Failed(f"{self.name} was not ready after {START_TIMEOUT:g} s: {self.last_words()}")
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except (FileNotFoundError, ProcessLookupError):  # a thread or process that ended just now
-        return []
 
 
 def _port(lines: list[str]) -> int:

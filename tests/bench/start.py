@@ -4,7 +4,8 @@ import random
 import subprocess
 import time
 
-from tests.bench.servers import ROOT, Failed
+from tests.bench.processes import Failed
+from tests.bench.servers import ROOT
 
 LIMIT = 1.5
 TURNS = 41
