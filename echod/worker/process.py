@@ -27,6 +27,7 @@ from echod.shared.terms import ServiceTerms
 from echod.worker.acceptor import Acceptor
 from echod.worker.balance import on_wakeup
 from echod.worker.memory import Budget
+from echod.worker.relay import open_buffer
 from echod.worker.session import Session
 
 _TABLES = 2
@@ -74,7 +75,7 @@ class Worker:
         self._workers = len(shared.counters.rows)
         self._budget = Budget[Session](assignment.terms.tick)
         self._commands = channels.commands
-        self._buffer = memoryview(bytearray(assignment.terms.chunk_size))
+        self._buffer = open_buffer(assignment.terms.chunk_size)
         self._sessions: dict[int, Session] = {}
         self._served = 0
         self._echoed_before = self._row.bytes_echoed
@@ -170,7 +171,7 @@ class Worker:
         quota = (terms.max_connections, terms.max_per_source)
         self._limits.follow(self._number, *quota, fds, sources, terms.ipv6_prefix)
         if terms.chunk_size != before.chunk_size:
-            self._buffer = memoryview(bytearray(terms.chunk_size))
+            self._buffer = open_buffer(terms.chunk_size)
         for session in sessions:
             session.renew(self._buffer, terms.timeouts)
             if terms.socket_options != before.socket_options:

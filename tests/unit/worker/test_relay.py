@@ -4,7 +4,9 @@ Tested by random interleavings of reads of every size, short writes, full socket
 that arrive all at once or one by one, from a fake peer, from several that share a buffer, and from the kernel.
 """
 
+import ctypes
 import errno
+import mmap
 import os
 import select
 import socket
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echod.worker.relay import Relay
+from echod.worker.relay import Relay, open_buffer
 from tests.unit.hand_loop import DEADLINE
 
 BROKEN = -1
@@ -241,6 +243,14 @@ def test_what_is_pending_is_copied_once() -> None:
     one.turn()
     assert one.owner.relay.pending.nbytes == 0
     assert one.owner.relay.pending.obj is not copy
+
+
+@pytest.mark.parametrize("size", [1, 64 << 10, 128 << 10, 256 << 10, (1 << 20) + 1])
+def test_the_buffer_begins_with_a_page(size: int) -> None:
+    """Its address is a multiple of the page size, whatever its own size is."""
+    buffer = open_buffer(size)
+    assert len(buffer) == size
+    assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % mmap.PAGESIZE == 0
 
 
 steps = st.lists(st.tuples(st.sampled_from(["send", "take", "turn", "turn"]), st.integers(1, 20_000)), max_size=40)
