@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         default="0666", description="Mode of the file of a unix socket; a client needs write permission."
     )
     chunk_size: types.ChunkSize = Field(
-        default=64 << 10,
+        default=256 << 10,
         description="Read size in bytes, and the most that is buffered for one connection.",
     )
     workers: types.Workers = Field(

@@ -9,10 +9,13 @@ import socket
 import struct
 from dataclasses import dataclass
 
-UNSENT_MAX = 128 << 10
+UNSENT_MAX = 512 << 10
 """Most bytes of an echo that the kernel may hold unsent (TCP_NOTSENT_LOWAT).
 
-Measured without this limit: 2.9 MB for a client that does not read.
+Twice the default chunk, so that the kernel accepts most chunks whole; the rest of a chunk is copied, and costs another
+turn.  Measured with chunks of 256 KiB: of the sends to 16 streams 10 % were short with 128 KiB, 3 % with 512 KiB; of
+those to a single stream 34 and 22 %.  1 MiB would save another 5 to 15 % of the CPU time of a stream, and cost each
+client that does not read 512 KiB more.  Measured without any limit, such a client occupies 2.9 MB.
 """
 
 _RESET, _END = (struct.pack("ii", resets, 0) for resets in (True, False))
