@@ -18,13 +18,17 @@ import math
 import select
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 NOTHING = 0
 """Watch a descriptor for its failure only; for `Loop.rewatch`."""
 
+_MASKS = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT)
+"""What epoll calls NOTHING, READ, WRITE, and both."""
+_UNWATCHED = 255
 _BATCH = 256
 """Most descriptors served before the timers are; each wait allocates 12 bytes for each of them."""
 _FEW = 64
@@ -102,41 +106,116 @@ class Timers:
             self._dead = 0
 
 
-class Poller(selectors.EpollSelector):
-    """`selectors.EpollSelector`, with three methods that a server needs in addition."""
+class Poller(selectors.BaseSelector):
+    """A selector on epoll(7) that keeps ten bytes for each descriptor, in two tables indexed by its number.
 
-    def register_exclusive(self, fd: int) -> None:
+    A new descriptor gets the lowest number that is free, so the tables have few gaps.  `selectors.EpollSelector` keeps
+    a SelectorKey in a dict, a hundred bytes more, and makes a key at each call.  Here only the methods of the
+    `selectors` interface make a key, and the loop uses the others.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._events = bytearray()
+        """The events for which each descriptor is watched, or `_UNWATCHED`."""
+        self.data: list[Any] = []
+        """The data with which each descriptor is registered, or None; the loop keeps its callbacks here."""
+
+    def add(self, fd: int, events: int) -> None:
+        """Watch a descriptor, without data; raises OSError, and then changes nothing."""
+        self._epoll.register(fd, _MASKS[events])
+        self._note(fd, events)
+
+    def add_exclusive(self, fd: int) -> None:
         """Watch a listening descriptor that other processes watch too: a connection wakes one of them, not all.
 
-        EPOLLEXCLUSIVE, epoll_ctl(2).  `register` has no such event.  Where the system lacks it (EINVAL), a connection
-        wakes all processes.
+        EPOLLEXCLUSIVE, epoll_ctl(2).  Where the system lacks it (EINVAL), a connection wakes all processes.
         """
         try:
-            self._selector.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # type: ignore[attr-defined]
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._selector.register(fd, select.EPOLLIN)  # type: ignore[attr-defined]
-        self._fd_to_key[fd] = selectors.SelectorKey(fd, fd, READ, None)  # type: ignore[attr-defined]
+            self._epoll.register(fd, select.EPOLLIN)
+        self._note(fd, READ)
 
     def change(self, fd: int, events: int) -> None:
-        """Watch a registered descriptor for other events; raises OSError, and then changes nothing.
+        """Watch a registered descriptor for other events; raises OSError, and then changes nothing."""
+        if events != self._events[fd]:
+            self._epoll.modify(fd, _MASKS[events])
+            self._events[fd] = events
 
-        `modify` would forget a descriptor for which epoll_ctl(2) fails, and leave it registered in the kernel.
-        """
-        key = self._fd_to_key[fd]  # type: ignore[attr-defined]
-        if events != key.events:
-            mask = (select.EPOLLIN if events & READ else 0) | (select.EPOLLOUT if events & WRITE else 0)
-            self._selector.modify(fd, mask)  # type: ignore[attr-defined]
-            self._fd_to_key[fd] = key._replace(events=events)  # type: ignore[attr-defined]
+    def remove(self, fd: int) -> None:
+        """Stop watching a descriptor, which may be closed already; raises KeyError if it is not registered."""
+        if self._events[fd] == _UNWATCHED:
+            raise KeyError(fd)
+        self._events[fd] = _UNWATCHED
+        self.data[fd] = None
+        try:  # contextlib.suppress would take as long as the system call
+            self._epoll.unregister(fd)
+        except OSError:
+            pass
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         """The descriptors that are ready, as epoll_wait(2) returns them; `timeout` in seconds.
 
-        `select` would find a key and build a tuple for each before the first is served: measured, 5 % of an echo.
+        `select` would make a key and a tuple for each before the first is served: measured, 5 % of an echo.
         """
-        ready: list[tuple[int, int]] = self._selector.poll(timeout, _BATCH)  # type: ignore[attr-defined]
+        return self._epoll.poll(timeout, _BATCH)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Watch a descriptor; raises ValueError, KeyError or OSError, and then changes nothing."""
+        fd = _number(fileobj)
+        if events not in (READ, WRITE, READ | WRITE):
+            raise ValueError(f"invalid events: {events}")
+        try:
+            self.add(fd, events)
+        except FileExistsError:
+            raise KeyError(f"descriptor {fd} is already registered") from None
+        self.data[fd] = data
+        return self.get_key(fd)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """Stop watching a descriptor; raises KeyError if it is not registered."""
+        key = self.get_key(fileobj)
+        self.remove(key.fd)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """The keys of the descriptors that are ready, and the events for which they are; `timeout` in seconds."""
+        ready = []
+        for fd, mask in self.poll(timeout and max(timeout, 0)):
+            events = (READ if mask & ~select.EPOLLOUT else 0) | (WRITE if mask & ~select.EPOLLIN else 0)
+            key = self.get_key(fd)
+            ready.append((key, events & key.events))
         return ready
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """The key of a registered descriptor, whose `fileobj` is the number too; raises KeyError."""
+        fd = _number(fileobj)
+        events = self._events[fd] if fd < len(self._events) else _UNWATCHED
+        if events == _UNWATCHED:
+            raise KeyError(f"descriptor {fd} is not registered")
+        return selectors.SelectorKey(fd, fd, events, self.data[fd])
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        """The key of each registered descriptor, by its number."""
+        return {fd: self.get_key(fd) for fd, events in enumerate(self._events) if events != _UNWATCHED}
+
+    def close(self) -> None:
+        """Close the descriptor of the epoll instance; the watched ones stay open."""
+        self._epoll.close()
+
+    def _note(self, fd: int, events: int) -> None:
+        if fd >= len(self._events):
+            missing = fd + 1 - len(self._events)
+            self._events.extend([_UNWATCHED] * missing)
+            self.data.extend([None] * missing)
+        self._events[fd] = events
+
+
+def _number(fileobj: Any) -> int:
+    return fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
 
 
 class Loop:
@@ -150,7 +229,8 @@ class Loop:
         self.now = clock()
         """Seconds of the clock, which is read once a turn."""
         self._poller = Poller()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: list[Callable[[], None] | None] = self._poller.data
+        """By descriptor.  A list: measured, a dict takes 40 ns more for each echo, and 80 ns with 3,000 connections."""
         self._added: dict[int, Callable[[], None]] = {}
         """Callbacks of descriptors that the next wait is the first to include; none of them is in `_callbacks`."""
         self._timers = Timers()
@@ -159,12 +239,12 @@ class Loop:
 
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever `fd` is ready for `events` (READ or WRITE) or has failed."""
-        self._poller.register(fd, events)
+        self._poller.add(fd, events)
         self._added[fd] = callback
 
     def watch_exclusive(self, fd: int, callback: Callable[[], None]) -> None:
         """Like `watch` for READ, for a listening socket on which several processes wait."""
-        self._poller.register_exclusive(fd)
+        self._poller.add_exclusive(fd)
         self._added[fd] = callback
 
     def rewatch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
@@ -174,9 +254,8 @@ class Loop:
 
     def unwatch(self, fd: int) -> None:
         """Stop watching `fd`; do this before closing it."""
-        self._poller.unregister(fd)
-        if self._added.pop(fd, None) is None:
-            del self._callbacks[fd]
+        self._poller.remove(fd)
+        self._added.pop(fd, None)
 
     def call_later(self, delay: float, callback: Callable[[float], None]) -> Timer:
         """Call `callback(now)` once, `delay` seconds after the beginning of this turn or soon after that."""
@@ -203,13 +282,14 @@ class Loop:
         """
         callbacks = self._callbacks
         if self._added:
-            callbacks.update(self._added)
+            for fd, added in self._added.items():
+                callbacks[fd] = added
             self._added.clear()
         ready = self._poller.poll(timeout)
         self.now = self._clock()
         for fd, _ in ready:
             # An earlier callback of this turn may have unwatched this descriptor, so look its callback up only now.
-            callback = callbacks.get(fd)
+            callback = callbacks[fd]
             if callback is not None:
                 try:
                     callback()

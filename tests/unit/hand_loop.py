@@ -23,7 +23,7 @@ class HandLoop(Loop):
     def turn(self, timeout: float | None = DEADLINE) -> int:
         """Run one turn; if the loop watches a descriptor, one must become ready."""
         count = super().turn(timeout)
-        assert count or not timeout, f"no descriptor is ready, of {sorted(self._callbacks)}"
+        assert count or not timeout, f"no descriptor is ready, of {[*self._poller.get_map()]}"
         return count
 
     def until(self, done: Callable[[], bool]) -> None:
@@ -47,4 +47,6 @@ class HandLoop(Loop):
 
     def callback(self, fd: int) -> Callable[[], None]:
         """What the loop calls when `fd` is ready."""
-        return (self._callbacks | self._added)[fd]
+        callback = self._added.get(fd) or self._callbacks[fd]
+        assert callback is not None
+        return callback

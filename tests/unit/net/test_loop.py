@@ -3,6 +3,7 @@
 import math
 import os
 import select
+import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from echod.net.loop import NOTHING, READ, WRITE, Loop, Timer, Timers
+from echod.net.loop import NOTHING, READ, WRITE, Loop, Poller, Timer, Timers
 from tests.unit.hand_loop import DEADLINE, raises
 
 EPOLLEXCLUSIVE = 1 << 28
@@ -94,7 +95,7 @@ def test_rewatch_that_fails(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None
         called: list[str] = []
         loop.watch(here.fileno(), WRITE, lambda: called.append("write"))
         with closing(select.epoll()) as another, monkeypatch.context() as patch:
-            patch.setattr(loop._poller, "_selector", another)  # which does not know the descriptor, so that it fails
+            patch.setattr(loop._poller, "_epoll", another)  # which does not know the descriptor, so that it fails
             with pytest.raises(FileNotFoundError):
                 loop.rewatch(here.fileno(), READ, lambda: called.append("read"))
         once(loop)
@@ -200,6 +201,38 @@ def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> Non
     assert sorted(called) == sorted((good, last))
 
 
+@pytest.mark.parametrize("make", [Poller, selectors.EpollSelector])
+def test_the_poller_is_a_selector(make: Callable[[], selectors.BaseSelector]) -> None:
+    """The methods of `selectors` do the same as in its own selector."""
+    here, there = socket.socketpair()
+    with here, there, make() as selector:
+        fd = here.fileno()
+        key = selectors.SelectorKey(fd, fd, READ, "data")
+        assert selector.register(fd, READ, "data") == selector.get_key(fd) == key
+        assert dict(selector.get_map()) == {fd: key}
+        with pytest.raises(KeyError):
+            selector.register(here, READ)
+        with pytest.raises(ValueError, match=r"(?i)invalid events"):
+            selector.register(there, 4)
+        assert selector.select(0) == selector.select(-1) == []
+        there.send(b"x")
+        assert selector.select() == [(key, READ)]
+        both = selector.modify(fd, READ | WRITE, "other")
+        assert both == selectors.SelectorKey(fd, fd, READ | WRITE, "other")
+        assert selector.select(DEADLINE) == [(both, READ | WRITE)]
+        assert selector.unregister(fd) == both
+        with pytest.raises(KeyError):
+            selector.unregister(fd)
+        with pytest.raises(KeyError):
+            selector.get_key(there)
+        selector.register(there.fileno(), WRITE)
+        assert selector.select(DEADLINE) == [(selector.get_key(there), WRITE)]
+        closed = there.detach()
+        os.close(closed)
+        selector.unregister(closed)
+        assert not selector.get_map()
+
+
 def test_what_the_owner_raises_ends_the_loop(loop: Loop, pipes: list[tuple[int, int]]) -> None:
     """An error that the owner raises ends the loop."""
     reads, _ = pipes[0]
@@ -269,14 +302,14 @@ def test_a_listener_is_shared_exclusively(loop: Loop) -> None:
     """A connection wakes only one of the processes that wait for it: the kernel has EPOLLEXCLUSIVE for the listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         loop.watch_exclusive(listener.fileno(), loop.stop)
-        info = Path(f"/proc/self/fdinfo/{loop._poller.fileno()}").read_text()
+        info = Path(f"/proc/self/fdinfo/{loop._poller._epoll.fileno()}").read_text()
         (watched,) = [line.split() for line in info.splitlines() if line.startswith("tfd:")]
         assert int(watched[1]) == listener.fileno()
         assert int(watched[3], 16) & EPOLLEXCLUSIVE
         with socket.create_connection(listener.getsockname()):
             loop.run()
         loop.unwatch(listener.fileno())
-        assert "tfd:" not in Path(f"/proc/self/fdinfo/{loop._poller.fileno()}").read_text()
+        assert "tfd:" not in Path(f"/proc/self/fdinfo/{loop._poller._epoll.fileno()}").read_text()
 
 
 def test_closing_the_loop_leaves_what_it_watched_open(pipes: list[tuple[int, int]]) -> None:
