@@ -30,7 +30,7 @@ _MASKS = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT)
 """What epoll calls NOTHING, READ, WRITE, and both."""
 _UNWATCHED = 255
 _BATCH = 256
-"""Most descriptors served before the timers are; each wait allocates 12 bytes for each of them."""
+"""Most descriptors served before the timers are; with more, latencies differ more (tests/bench/README.md)."""
 _FEW = 64
 """Number of cancelled timers up to which rebuilding the heap is not worth its cost."""
 
