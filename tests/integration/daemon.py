@@ -136,11 +136,13 @@ class Daemon:
 
     def wait_for(self, name: str, count: int = 1, where: Callable[[Event], bool] = lambda event: True) -> Event:
         """Read events until the `count`th of that name, and for which `where` holds, and return it."""
-        lines = self._lines()
+        lines, seen, found = self._lines(), 0, 0
         while True:
-            found = [event for event in self.of(name) if where(event)]
-            if len(found) >= count:
-                return found[count - 1]
+            for event in self.events[seen:]:
+                seen += 1
+                found += event["event"] == name and where(event)
+                if found == count:
+                    return event
             assert next(lines, None) is not None, f"no {name} in {self.events} {self.words}"
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> int:
