@@ -221,29 +221,34 @@ def test_privileged_port() -> None:
     assert said == "cannot listen on 127.0.0.1:7: port 7 is privileged"
 
 
-@pytest.mark.parametrize(
-    ("word", "problem"),
-    [
-        ("192.0.2.77", "cannot listen on 192.0.2.77:0: this machine does not have that address"),
-        ("2001:db8::77", "cannot listen on [2001:db8::77]:0: this machine does not have that address"),
-        ("unix:/nonexistent/echo", "cannot listen on unix:/nonexistent/echo: the directory does not exist"),
-        ("unix:relative", "host 'unix:relative' is not a unix socket"),
-        (f"unix:/{'x' * 107}", f"host 'unix:/{'x' * 107}' is too long for a unix socket"),
-        ("::ffff:127.0.0.1", "host '::ffff:127.0.0.1' is an IPv4 address in the form of an IPv6 address"),
-        ("224.0.0.1", "host '224.0.0.1' is a multicast address, to which no client can connect"),
-        ("255.255.255.255", "host '255.255.255.255' is the broadcast address, to which no client can connect"),
-        ("0", "host '0' is an ambiguous form of 0.0.0.0"),
-        ("fe80::1", "cannot listen on [fe80::1]:0: a link-local address needs a zone"),
-        ("127.255.255.255", "cannot listen on 127.255.255.255:0: it is the broadcast address of a network"),
-    ],
-)
-def test_impossible(word: str, problem: str) -> None:
+IMPOSSIBLE = {
+    "192.0.2.77": "cannot listen on 192.0.2.77:0: this machine does not have that address",
+    "2001:db8::77": "cannot listen on [2001:db8::77]:0: this machine does not have that address",
+    "unix:/nonexistent/echo": "cannot listen on unix:/nonexistent/echo: the directory does not exist",
+    "unix:relative": "host 'unix:relative' is not a unix socket",
+    f"unix:/{'x' * 107}": f"host 'unix:/{'x' * 107}' is too long for a unix socket",
+    "::ffff:127.0.0.1": "host '::ffff:127.0.0.1' is an IPv4 address in the form of an IPv6 address",
+    "224.0.0.1": "host '224.0.0.1' is a multicast address, to which no client can connect",
+    "255.255.255.255": "host '255.255.255.255' is the broadcast address, to which no client can connect",
+    "0": "host '0' is an ambiguous form of 0.0.0.0",
+    "fe80::1": "cannot listen on [fe80::1]:0: a link-local address needs a zone",
+    "127.255.255.255": "cannot listen on 127.255.255.255:0: it is the broadcast address of a network",
+}
+
+
+@pytest.mark.parametrize("word", IMPOSSIBLE)
+def test_impossible(word: str) -> None:
     """An address that cannot be listened on leads to one sentence with the address and the reason."""
-    assert cannot_listen("--host", word).startswith(problem)
-    code, lines = check("--host", word, "--port", "0")
+    assert cannot_listen("--host", word).startswith(IMPOSSIBLE[word])
+
+
+def test_check_of_impossible_addresses() -> None:
+    """A check says of each address that cannot be listened on the same as a start, in one sentence."""
+    code, lines = check("--port", "0", *hosts([*IMPOSSIBLE]))
     assert code == EX_UNAVAILABLE
-    assert len(lines) == 1
-    assert lines[0].startswith(f"echod: {problem}")
+    assert len(lines) == len(IMPOSSIBLE)
+    for problem in IMPOSSIBLE.values():
+        assert sum(line.startswith(f"echod: {problem}") for line in lines) == 1, (problem, lines)
 
 
 def test_check_beside_echod(tmp_path: Path) -> None:

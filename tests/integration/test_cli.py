@@ -13,8 +13,7 @@ from types import MappingProxyType
 import pytest
 
 import echod
-from tests.integration import faults
-from tests.integration.daemon import DEADLINE, FOR_DAEMONS, Daemon, send_and_get, until_gone
+from tests.integration.daemon import DEADLINE, FOR_DAEMONS, Daemon, until_gone
 
 COMMAND = [sys.executable, "-m", "echod"]
 CLOSED = {"standard input": "0<&-", "standard output": "1>&-", "standard error": "2>&-", "all": "0<&- 1>&- 2>&-"}
@@ -64,12 +63,6 @@ def test_version() -> None:
         (["--host", "a..b"], {}, 69, ["echod: host 'a..b' does not resolve: "]),
         (["--check-config", "--host", "a..b"], {}, 69, ["echod: host 'a..b' does not resolve: "]),
         (
-            ["--host", "192.0.2.1"],
-            {},
-            69,
-            ["echod: cannot listen on 192.0.2.1:10000: this machine does not have that address"],
-        ),
-        (
             ["--check-config"],
             {"ECHOD_HOST": "192.0.2.1"},
             69,
@@ -85,43 +78,6 @@ def test_bad_input(arguments: list[str], variables: dict[str, str], code: int, w
     assert len(lines) == len(words)
     assert all(line.startswith(begin) for line, begin in zip(lines, words, strict=True)), lines
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("workers", ["1", "4"])
-def test_address_in_use(workers: str) -> None:
-    """A second daemon on a port says that it is in use, with any number of workers; the first continues."""
-    with Daemon("--workers", workers) as first:
-        with Daemon("--workers", workers, "--port", str(first.port), wait=False) as second:
-            assert sentence(second, os.EX_UNAVAILABLE).startswith(
-                f"echod: cannot listen on 127.0.0.1:{first.port}: the address is in use by another program; "
-            )
-        with first.connect() as client:
-            send_and_get(client, b"undisturbed")
-
-
-def test_unix_socket_in_use(tmp_path: Path) -> None:
-    """A second daemon on a unix socket says that it is in use, and leaves it to the first."""
-    host = f"unix:{tmp_path / 'socket'}"
-    with Daemon("--host", host) as first:
-        with Daemon("--host", host, wait=False) as second:
-            assert sentence(second, os.EX_UNAVAILABLE).startswith(f"echod: cannot listen on {host}: ")
-        with first.connect() as client:
-            send_and_get(client, b"undisturbed")
-
-
-def test_privileged_port() -> None:
-    """A port that may not be used leads to a sentence that says so, and what would help."""
-    with Daemon("--port", "7", faults=[faults.ports_are_forbidden()], wait=False) as daemon:
-        assert sentence(daemon, os.EX_UNAVAILABLE).startswith(
-            "echod: cannot listen on 127.0.0.1:7: port 7 is privileged; "
-        )
-
-
-@pytest.mark.parametrize("host", ["unix:/nonexistent/socket", "unix:socket", "unix:/" + 200 * "x"])
-def test_impossible_unix_socket(host: str) -> None:
-    """A unix socket that cannot be made leads to a sentence with the reason, and status 69."""
-    with Daemon("--host", host, wait=False) as daemon:
-        assert host in sentence(daemon, os.EX_UNAVAILABLE)
 
 
 def test_process_substitution() -> None:
