@@ -5,6 +5,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
 
 from tests.integration.daemon import DEADLINE, Daemon, Event
@@ -144,3 +145,11 @@ def most_at_once(events: list[Event]) -> int:
 def descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def wait_for_descriptors(pid: int, count: int) -> None:
+    """Wait until the process has `count` descriptors."""
+    deadline = time.monotonic() + DEADLINE
+    while descriptors(pid) != count:
+        assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
+        os.sched_yield()

@@ -5,7 +5,6 @@ import random
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.integration.daemon import (
     stuff,
 )
 from tests.integration.faults import COPYING, TICKING_FAST, Fault
-from tests.integration.peers import about, connect, descriptors, is_refused, reset
+from tests.integration.peers import about, connect, descriptors, is_refused, reset, wait_for_descriptors
 
 
 def daemon(*arguments: str, faults: Sequence[Fault] = (), prefix: tuple[str, ...] = ()) -> Daemon:
@@ -42,14 +41,6 @@ def copied(daemon: Daemon, count: int, address: str = "") -> Iterator[list[socke
             send_and_get(client, b"before")
         wait_for_descriptors(daemon.pid, before + count)
         yield clients
-
-
-def wait_for_descriptors(pid: int, count: int) -> None:
-    """Wait until the process has `count` descriptors."""
-    deadline = time.monotonic() + DEADLINE
-    while descriptors(pid) != count:
-        assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
-        os.sched_yield()
 
 
 def kill(daemon: Daemon, worker: int = 0) -> Event:

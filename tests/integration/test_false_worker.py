@@ -5,7 +5,6 @@ import random
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration import faults
-from tests.integration.daemon import DEADLINE, Configured, Daemon, Gate, send_and_get
+from tests.integration.daemon import Configured, Daemon, Gate, send_and_get
 from tests.integration.faults import COPYING, FALSE_DATA, LOCKS, SHARED, TICKING_FAST
-from tests.integration.peers import about, connect, descriptors, echoes
+from tests.integration.peers import about, connect, descriptors, echoes, wait_for_descriptors
 
 GROWTH = 16 << 10
 """KiB by which the parent may grow."""
@@ -49,14 +48,6 @@ def under_attack(group: str, name: str, *arguments: str) -> Iterator[tuple[Daemo
             yield daemon, gate
             assert daemon.stop() == os.EX_OK
             assert daemon.of("bug") == []
-
-
-def wait_for_descriptors(pid: int, count: int) -> None:
-    """Wait until the process has `count` descriptors."""
-    deadline = time.monotonic() + DEADLINE
-    while descriptors(pid) != count:
-        assert time.monotonic() < deadline, f"{descriptors(pid)} descriptors, not {count}"
-        os.sched_yield()
 
 
 def memory(pid: int) -> int:

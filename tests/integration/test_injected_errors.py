@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.daemon import DEADLINE, Daemon, send_and_get
 from tests.integration.faults import COPYING, TICKING_FAST
-from tests.integration.peers import descriptors
+from tests.integration.peers import descriptors, wait_for_descriptors
 from tests.integration.tracing import may_trace
 
 SERVED, RESET = "served", "reset"
@@ -69,22 +69,29 @@ def fate(daemon: Daemon) -> str:
     return SERVED
 
 
-@pytest.mark.parametrize(("call", "error", "expected"), WORKER)
-def test_in_a_worker(call: str, error: str, expected: str) -> None:
-    """The client that the call is for is served or reset; all others are served, by the same worker."""
-    with (
-        Daemon("--limits-max-connections-per-source", "100") as daemon,
-        daemon.connect() as innocent,
-    ):
-        send_and_get(innocent, b"before")
-        with injected(daemon.workers[0], call, error):
-            assert fate(daemon) == expected
-            send_and_get(innocent, b"still served")
-            with daemon.connect() as other:
-                send_and_get(other, b"served too")
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    """The daemon for all calls of a worker: the same worker survives them all, and stops in good order."""
+    with Daemon("--limits-max-connections-per-source", "100") as daemon:
+        yield daemon
         assert daemon.stop() == os.EX_OK
         assert [event["reason"] for event in daemon.of("worker_exited")] == ["stopped"]
         assert not daemon.of("bug")
+
+
+@pytest.mark.parametrize(("call", "error", "expected"), WORKER)
+def test_in_a_worker(shared: Daemon, call: str, error: str, expected: str) -> None:
+    """The client that the call is for is served or reset; all others are served, by the same worker, which closes
+    every socket in the end."""
+    worker, before = shared.workers[0], descriptors(shared.workers[0])
+    with shared.connect() as innocent:
+        send_and_get(innocent, b"before")
+        with injected(worker, call, error):
+            assert fate(shared) == expected
+            send_and_get(innocent, b"still served")
+            with shared.connect() as other:
+                send_and_get(other, b"served too")
+    wait_for_descriptors(worker, before)
 
 
 @pytest.mark.parametrize("error", ["ENOMEM", "EMFILE"])
@@ -94,10 +101,7 @@ def test_in_the_parent(error: str) -> None:
         before = descriptors(daemon.pid)
         with injected(daemon.pid, "recvmsg", error, "1..3"):
             send_and_get(innocent, b"before")
-            deadline = time.monotonic() + DEADLINE
-            while descriptors(daemon.pid) != before + 1:
-                assert time.monotonic() < deadline, "the parent has no copy"
-                os.sched_yield()
+            wait_for_descriptors(daemon.pid, before + 1)
         os.kill(daemon.workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 2)
         send_and_get(innocent, b"after")
