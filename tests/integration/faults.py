@@ -222,17 +222,17 @@ def ports_are_forbidden() -> None:
 
 
 @fault
-def option_is_refused(name: str, error: str) -> None:
-    """Every socket refuses the option of this name."""
+def options_are_refused(error: str, *names: str) -> None:
+    """Every socket refuses the options of these names."""
 
     class Without(socket.socket):
         def setsockopt(self, level: int, option: int, *value: Any) -> None:
-            if (level, option) == refused:
+            if (level, option) in refused:
                 raise _error(error)
             super().setsockopt(level, option, *value)
 
     levels = {"SO": socket.SOL_SOCKET, "TCP": socket.IPPROTO_TCP, "IPV6": socket.IPPROTO_IPV6}
-    refused = levels[name.partition("_")[0]], getattr(socket, name)
+    refused = {(levels[name.partition("_")[0]], getattr(socket, name)) for name in names}
     _replace(socket, socket.socket, Without)
 
 

@@ -1,5 +1,6 @@
 """A restart drops no client: connections go to the next echod, with what is pending for them and their counters."""
 
+import itertools
 import os
 import random
 import resource
@@ -7,7 +8,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.integration.daemon import (
     until_gone,
     wait_for_state,
 )
-from tests.integration.faults import COPYING, Fault, patient_with_systemd
+from tests.integration.faults import COPYING, patient_with_systemd
 from tests.integration.peers import about
 from tests.integration.store import Store, announced_stop, storing
 from tests.integration.test_copies import copied
@@ -301,10 +302,9 @@ def test_an_address_that_cannot_be_bound(store: Store) -> None:
             client.close()
 
 
-@pytest.mark.parametrize("stops", [faults.parent_stops_as_it_takes_over, faults.parent_stops_as_workers_start])
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[], Fault]) -> None:
-    """An echod that ends before it is ready hands over what it took over."""
+def test_a_restart_into_a_restart(store: Store) -> None:
+    """An echod that ends before it is ready hands over what it took over, to one that does the same, and so on."""
+    moments = (faults.parent_stops_as_it_takes_over, faults.parent_stops_as_workers_start)
     with ExitStack() as clients:
         connections = []
         with store.daemon() as first:
@@ -312,12 +312,13 @@ def test_a_restart_into_a_restart(store: Store, workers: str, stops: Callable[[]
                 connections.append(clients.enter_context(first.connect()))
                 send_and_get(connections[-1], b"before")
             leave(first)
-        with store.daemon("--workers", workers, wait=False, faults=[stops()]) as hasty:
-            assert hasty.read_to_end() == os.EX_TEMPFAIL
-            assert taken_over(hasty) == (10, 0, 0)
-            assert [event["count"] for event in hasty.of("handed_over")] == [10]
-        with store.daemon() as third:
-            assert taken_over(third) == (10, 0, 0)
+        for workers, stops in itertools.product(("1", "3"), moments):
+            with store.daemon("--workers", workers, wait=False, faults=[stops()]) as hasty:
+                assert hasty.read_to_end() == os.EX_TEMPFAIL
+                assert taken_over(hasty) == (10, 0, 0)
+                assert [event["count"] for event in hasty.of("handed_over")] == [10]
+        with store.daemon() as last:
+            assert taken_over(last) == (10, 0, 0)
             for client in connections:
                 send_and_get(client, b"after it")
                 client.close()
