@@ -21,14 +21,13 @@ no worker of echod would send it (`messages.FalseData`).  What such a worker has
 ignored; only the kernel's counters decide.
 """
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from echod.handover.state import Connection, ConnectionState, adopt, cookie, decode, encode
+from echod.handover.state import Connection, ConnectionState, adopt, cookie, pack, unpack
 from echod.log.events import WORKER_DIED, EventLog
 from echod.net import address, tcpinfo
 from echod.net.loop import NOTHING, READ, Loop
@@ -86,9 +85,7 @@ class CopySender:
         # The oldest first, so that the sessions with a copy are always older than those without.
         for start in range(0, len(due), messages.COPIES_MAX):
             batch = due[start : start + messages.COPIES_MAX]
-            lines = [
-                messages.keep_copy(each.fd, json.dumps(encode(_echoed(each.snapshot()))).encode()) for each in batch
-            ]
+            lines = [messages.keep_copy(each.fd, pack(_echoed(each.snapshot()))) for each in batch]
             if not self._send(lines, [session.fd for session in batch]):
                 return
             for session in batch:
@@ -152,7 +149,7 @@ class CopyHolder:
         """When the present second has begun, and the lines received in it."""
         self._sock: socket.socket | None = None
         self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
-        """By the descriptor's number in the worker: its number here, and the state, or the worker's JSON of it."""
+        """By the descriptor's number in the worker: its number here, and the state, or the worker's line about it."""
 
     def open(self) -> socket.socket:
         """Open a copy socket before a fork, and return the worker's end.  Raises OSError if there is no descriptor."""
@@ -283,8 +280,11 @@ class CopyHolder:
 
 
 def _echoed(state: ConnectionState) -> ConnectionState:
-    """The state of a copy: it has received only what it has sent back, since nothing else is certain after a death."""
-    return state._replace(received=state.received - len(state.pending), pending=b"")
+    """The state of a copy: it has received only what it has sent back, since nothing else is certain after a death.
+
+    Nor is the time at which it was active last.
+    """
+    return state._replace(active=0, received=state.received - len(state.pending), pending=b"")
 
 
 def close_unowned(connection: Connection, events: EventLog) -> None:
@@ -329,7 +329,7 @@ def _checked(sock: socket.socket, state: ConnectionState, events: EventLog) -> C
 def _check(state: bytes, family: int) -> None:
     """Raise `FalseData` unless this is the state of a connection."""
     try:
-        decode(json.loads(state), b"", family, time.monotonic())
+        unpack(state, family, time.monotonic())
     except (ValueError, RecursionError):
         raise FalseData(f"the state of a connection is {state[:50]!r}") from None
 
@@ -338,7 +338,7 @@ def _state(known: ConnectionState | bytes, sock: socket.socket, now: float) -> C
     if isinstance(known, ConnectionState):
         return known._replace(active=now)
     try:
-        return decode(json.loads(known), b"", sock.family, now)._replace(active=now)
+        return unpack(known, sock.family, now)._replace(active=now)
     except ValueError:
         return ConnectionState("", sock.getpeername(), now, now)
 

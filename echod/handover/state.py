@@ -1,9 +1,11 @@
 """A connection on its way from one process to another: its socket, its state, and the state's form as JSON.
 
-JSON, because the two processes may run different versions: the reader ignores a field that it does not know.  The
-reader trusts nothing, since the JSON comes from another process.
+JSON, because the two processes may run different versions: the reader ignores a field that it does not know.  Where
+both run the same version, the names of the fields are left out (`pack`).  The reader trusts nothing, since the JSON
+comes from another process.
 """
 
+import json
 import os
 import socket
 import sys
@@ -16,6 +18,7 @@ _WORD_MAX = 64
 _SO_COOKIE = 57
 """asm-generic/socket.h; `socket` has no name for it."""
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+_PLAIN_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class ConnectionState(NamedTuple):
@@ -86,6 +89,22 @@ def decode(values: Mapping[str, Any], pending: bytes, family: int, now: float) -
     if not state.name or len(pending) > state.received or (pending and state.lingers):
         raise ValueError(state)
     return state
+
+
+def pack(state: ConnectionState) -> bytes:
+    """The state as a line of JSON for a process of the same version: a list of the values, without the pending bytes.
+
+    The parent keeps one for each connection.  With the names it takes 120 bytes more.
+    """
+    return _PLAIN_JSON.encode([*encode(state).values()]).encode()
+
+
+def unpack(line: bytes, family: int, now: float) -> ConnectionState:
+    """The state that `pack` has packed.  Raises ValueError or RecursionError if it is none."""
+    values = json.loads(line)
+    if not isinstance(values, list) or len(values) != len(ConnectionState._fields):
+        raise ValueError(values)
+    return decode(dict(zip(ConnectionState._fields, values, strict=True)), b"", family, now)
 
 
 def adopt(fd: int) -> socket.socket | None:

@@ -564,10 +564,10 @@ def worker_dies_forgetting() -> None:
 def copies_come_with_nonsense() -> None:
     """What a worker says of a connection when it sends a copy of it is not what echod's workers say."""
 
-    def encode(state: ConnectionState) -> dict[str, Any]:
-        return {"name": 7}
+    def pack(state: ConnectionState) -> bytes:
+        return b"[7]"
 
-    _replace(copies, copies.encode, encode)  # type: ignore[attr-defined]
+    _replace(copies, copies.pack, pack)  # type: ignore[attr-defined]
 
 
 _starts = itertools.count(1)
@@ -685,7 +685,7 @@ def _copies(*messages_: tuple[bytes, int], repeat: int = 1) -> Callable[[Worker]
 def _descriptor(what: str) -> Callable[[Worker], None]:
     def send(worker: Worker) -> None:
         with NO_CONNECTIONS[what]() as something:
-            state = json.dumps(copies.encode(next(iter(worker._sessions.values())).snapshot())).encode()  # type: ignore[attr-defined]
+            state = copies.pack(next(iter(worker._sessions.values())).snapshot())  # type: ignore[attr-defined]
             socket.send_fds(worker._copies._sock, [messages.keep_copy(1, state)], [something.fileno()])
 
     return send
@@ -713,7 +713,7 @@ FALSE_DATA: dict[str, tuple[Callable[[Worker], None], str]] = {
     "too many descriptors": (_copies((b"-1000", 100)), "a message with 100 descriptors has 0 lines for them"),
     "descriptors in an empty message": (_copies((b"", 100), (b"-1000", 0)), "a line about a copy is b'', of 0 bytes"),
     "too few descriptors": (_copies((b"+7 {}\n+8 {}", 1)), "a message with 1 descriptors has 2 lines for them"),
-    "no state": (_copies((b'+7 {"name": 7}', 1)), "the state of a connection is"),
+    "no state": (_copies((b"+7 [7]", 1)), "the state of a connection is"),
     "no JSON": (_copies((b"+7 [[[", 1)), "the state of a connection is"),
     "a flood": (_copies((b"-1000\n" * 9000 + b"-1", 0), repeat=1000), "more than 10000 lines about copies"),
     "ready again": (_answers(messages.READY, 20_000), "it sent b'ready' when b'nothing' was due"),
