@@ -35,6 +35,11 @@ class Case:
         return {"echo": "message", "stream": "MiB", "churn": "connection"}[self.mode]
 
     @property
+    def rate(self) -> str:
+        """How throughput is written."""
+        return "MiB/s" if self.mode == "stream" else f"{self.unit}s/s"
+
+    @property
     def units(self) -> float:
         """How many of them a message is."""
         return self.size / MIB if self.mode == "stream" else 1.0

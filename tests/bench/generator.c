@@ -1,7 +1,7 @@
 /*
  * The load generator: a closed loop over many connections, one epoll, one thread.
  *
- *     generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep
+ *     generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep SOURCES
  *
  * Every connection sends one message of SIZE bytes, waits for the whole echo, compares it byte for byte, and sends the
  * next, so at most CONNECTIONS messages are under way. In `stream` a message is sent and its echo read at the same
@@ -15,7 +15,7 @@
  *
  * The caller drives it by lines, so that it can read the server's CPU clock while nothing moves:
  *
- *     generator: "ready"                            the server has accepted all connections and echoed a byte on each
+ *     generator: "ready"                            all connected (echo, stream)
  *     caller:    "go N"                             run one phase of at most N messages
  *     generator: "done MESSAGES NS P50 P99"         the phase is over, every connection is idle
  *     caller:    end of input                       leave
@@ -39,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PERIOD = 65521, CHUNK = 256 * 1024, GRACE = 10, FINE = 32, BUCKETS = 64 * FINE };
+enum { PERIOD = 65521, CHUNK = 256 * 1024, BATCH = 32, GRACE = 10, FINE = 32, BUCKETS = 64 * FINE };
 
 struct client {
     int fd;
@@ -51,7 +51,7 @@ struct client {
 };
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
-static unsigned connections;
+static unsigned connections, sources;
 static size_t size;
 static int churn, stream, spin, epoll;
 static char *pattern; /* PERIOD random bytes, again and again; a prime, so that a lost power of two shows */
@@ -91,12 +91,12 @@ static uint64_t quantile(double share)
     return 0;
 }
 
-/* Each client comes from a loopback address of its own: churn would run out of one address's ports (TIME_WAIT). */
+/* The clients come from SOURCES loopback addresses: churn would run out of the ports of one (TIME_WAIT). */
 static void open_socket(struct client *client, int flags)
 {
     int yes = 1;
     struct sockaddr_in source = {.sin_family = AF_INET};
-    source.sin_addr.s_addr = htonl(0x7f010001u + client->index);
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + client->index % sources);
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
     if (client->fd < 0)
         fail("socket");
@@ -226,14 +226,14 @@ static void run_phase(uint64_t messages, unsigned seconds)
            (unsigned long long)quantile(0.5), (unsigned long long)quantile(0.99));
 }
 
-/* Connect, and wait for the echo of a byte, so that the queue of the listening socket never overflows: the kernel would
- * drop the SYN, and repeat it after a second. */
+/* Connect, and now and then wait for an echo, which shows that the server has accepted what came before: if the queue of
+ * the listening socket overflowed, the kernel would drop the SYN, and repeat it after a second. */
 static void connect_all(void)
 {
     for (unsigned i = 0; i < connections; i++) {
         char byte = 'x';
         open_socket(&clients[i], 0);
-        if (send(clients[i].fd, &byte, 1, MSG_NOSIGNAL) != 1 || recv(clients[i].fd, &byte, 1, 0) != 1)
+        if (i % BATCH == 0 && (send(clients[i].fd, &byte, 1, MSG_NOSIGNAL) != 1 || recv(clients[i].fd, &byte, 1, 0) != 1))
             fail("the first byte of a connection");
         watch(&clients[i], EPOLL_CTL_ADD, EPOLLIN);
     }
@@ -241,8 +241,8 @@ static void connect_all(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 7) {
-        fprintf(stderr, "usage: generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep\n");
+    if (argc != 8) {
+        fprintf(stderr, "usage: generator PORT CONNECTIONS SIZE SECONDS echo|stream|churn spin|sleep SOURCES\n");
         return 64;
     }
     server.sin_port = htons((uint16_t)atoi(argv[1]));
@@ -253,6 +253,7 @@ int main(int argc, char **argv)
     churn = !strcmp(argv[5], "churn");
     stream = !strcmp(argv[5], "stream");
     spin = !strcmp(argv[6], "spin");
+    sources = (unsigned)atoi(argv[7]);
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
-from tests.bench import processes
 from tests.bench.cases import Case
 from tests.bench.processes import Failed
 from tests.bench.servers import Kind, Server, on_cpu
@@ -30,7 +29,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Slice(NamedTuple):
-    """One slice of one server: CPU time of a unit, units per second, and the latency of a message, all in us and s."""
+    """One slice of one server: CPU time in us of a unit, units per second, and the latency in us of a message."""
 
     cpu: float
     rate: float
@@ -40,10 +39,9 @@ class Slice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One server's part of one round; `held` is by how many bytes its memory grew at its peak."""
+    """One server's part of one round."""
 
     slices: list[Slice]
-    held: int
 
     def median(self, field: str) -> float:
         """The median of a field of the slices."""
@@ -66,7 +64,9 @@ class Load:
         self._server = server
         self._case = case
         wait = "sleep" if cpu is None else "spin"
-        words = [server.port, case.connections, case.size, PHASE_SECONDS, case.mode, wait]
+        # xinetd looks up the name of each client, and /etc/hosts knows that of one address.
+        sources = 1 if server.kind.forks else case.connections
+        words = [server.port, case.connections, case.size, PHASE_SECONDS, case.mode, wait, sources]
         with on_cpu(cpu):
             self._process = subprocess.Popen(
                 [program, *map(str, words)],
@@ -77,7 +77,6 @@ class Load:
             )
         try:
             self._expect("ready")
-            self._before = processes.peak_memory(server.pids())
         except BaseException:
             self.stop()
             raise
@@ -103,10 +102,6 @@ class Load:
             raise Failed(f"a process of {self._server.name} came or went in the middle: {self._server.last_words()}")
         units = done * self._case.units
         return Slice(used / units / 1e3, units / elapsed * 1e9, p50 / 1e3, p99 / 1e3)
-
-    def held(self) -> int:
-        """By how many bytes the server's memory at its peak exceeds that when all were connected."""
-        return processes.peak_memory(self._server.pids()) - self._before
 
     def stop(self) -> None:
         """End it; it is idle, or broken."""
@@ -169,4 +164,4 @@ def _round(case: Case, slices: int, kinds: Sequence[Kind], generator: str, draw:
             draw.shuffle(order)
             for name in order:
                 taken[name].append(loads[name].run())
-        return {name: Round(taken[name], load.held()) for name, load in loads.items()}
+        return {name: Round(each) for name, each in taken.items()}

@@ -13,10 +13,11 @@ class Failed(Exception):
 
 
 def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
+    """A process and all its descendants; each is a child of the main thread of its parent."""
     found = [pid]
     for each in found:
-        found.extend(int(child) for path in Path(f"/proc/{each}/task").glob("*/children") for child in _words(path))
+        lines = _lines(Path(f"/proc/{each}/task/{each}/children"))
+        found.extend(int(child) for line in lines for child in line.split())
     return found
 
 
@@ -63,12 +64,8 @@ def _kib(path: Path, field: str) -> int:
     return 0
 
 
-def _words(path: Path) -> list[str]:
-    return " ".join(_lines(path)).split()
-
-
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):  # a thread or process that ended just now
+    except (FileNotFoundError, ProcessLookupError):  # a process that ended just now
         return []

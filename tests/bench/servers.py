@@ -90,10 +90,10 @@ SERVERS: dict[str, Callable[[Path], Kind]] = {
 """By name, the function that creates each; its argument is a directory for files."""
 
 
-def compile_program(source: str, directory: Path) -> str:
+def compile_program(source: str, directory: Path, *options: str) -> str:
     """Compile a C file that lies beside this one; returns the program's path.  Raises `Failed`."""
     program = directory / Path(source).stem
-    command = ["cc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(HERE / source)]
+    command = ["cc", "-O2", "-Wall", "-Wextra", *options, "-o", str(program), str(HERE / source)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode:
         raise Failed(f"cc does not compile {source}: {result.stderr.strip()}")

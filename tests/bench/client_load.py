@@ -47,7 +47,7 @@ def report(shares: list[float]) -> str:
 
 
 def _generator_rate(generator: str, port: int, connections: int) -> float:
-    words = [generator, str(port), str(connections), str(SIZE), f"{SECONDS:.0f}", "echo", "sleep"]
+    words = [generator, str(port), str(connections), str(SIZE), f"{SECONDS:.0f}", "echo", "sleep", "1"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
