@@ -29,9 +29,17 @@ class Record(logging.LogRecord):
         self.msg = sentence
         self.args = self.exc_info = self.exc_text = self.stack_info = None
         self.created = time.time()
-        self.process = os.getpid()
+        self.process = _pid()
         self.event = event
         self.fields = fields
+
+
+@functools.cache
+def _pid() -> int:
+    return os.getpid()  # a system call, made once in each process
+
+
+os.register_at_fork(after_in_child=_pid.cache_clear)
 
 
 class Json(JsonFormatter):
