@@ -28,7 +28,6 @@ from echod.errors import (
 from echod.log.events import EventLog
 from echod.log.output import goes_to_journal
 from echod.net.address import Endpoint, is_name, resolve, without_covered
-from echod.net.check import check_endpoints
 from echod.parent import status
 from echod.parent.reading import DEADLINE
 from echod.parent.reload import looked_up, slow_lookup
@@ -154,6 +153,8 @@ def _check(settings: Settings) -> str:
 
     Raises `CannotListen` with all problems together.
     """
+    from echod.net.check import check_endpoints
+
     problems: list[str] = []
     resolved: list[Endpoint] = []
     names, begun = list(filter(is_name, settings.host)), monotonic()
