@@ -195,7 +195,7 @@ install_all() {
     trap 'exit 1' HUP INT TERM
 
     put_libraries
-    put_command echod "$lib" echod.cli
+    put_command echod "$lib" echod.__main__
     put_command echoc "$client_lib" echod.client.cli
     put_units
     put_papers
