@@ -13,7 +13,7 @@ from tests.bench.servers import Kind, Server
 CONNECTIONS = 10_000
 SECONDS = 15.0
 """A quarter of the default stall_timeout, and so a multiple of every period in which echod looks at a connection."""
-SETTLE = 6.0
+SETTLE = 4.0
 """Seconds from the last echo to the measurement: echod's parent has a copy of each connection by then."""
 GOAL_BYTES, GOAL_CORES = 1600, 0.005
 
@@ -27,7 +27,7 @@ class Idle(NamedTuple):
     cores: float
 
 
-def measure(kinds: Sequence[Kind], generator: str) -> dict[str, Idle]:
+def measure(kinds: Sequence[Kind], generator: str, seconds: float = SECONDS) -> dict[str, Idle]:
     """Connect to all servers, echo a message on each connection, and measure them all at the same time.
 
     The memory is the difference of the proportional set sizes (PSS) with and without the connections.
@@ -42,7 +42,7 @@ def measure(kinds: Sequence[Kind], generator: str) -> dict[str, Idle]:
             stack.enter_context(Load(generator, server, _CASE, load_cpu)).run()
         time.sleep(SETTLE)
         began, cpu = time.monotonic_ns(), [server.cpu_ns() for server in servers]
-        time.sleep(SECONDS)
+        time.sleep(seconds)
         used = [server.cpu_ns() - earlier for server, earlier in zip(servers, cpu, strict=True)]
         elapsed = time.monotonic_ns() - began
         memory = [

@@ -25,6 +25,9 @@ PHASE_SECONDS = 5
 SETTLE = 2.2
 """Seconds from the last connection to the first slice: a connection that is one second old is copied to the parent."""
 
+OF_PROCESSES = 8
+"""By this the messages of a slice are divided for a server with a process for each connection, which is slow."""
+
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -63,6 +66,8 @@ class Load:
     def __init__(self, program: str, server: Server, case: Case, cpu: int | None) -> None:
         self._server = server
         self._case = case
+        fewer = max(case.connections, case.messages // OF_PROCESSES)
+        self._messages = min(fewer, case.messages) if server.kind.forks else case.messages
         wait = "sleep" if cpu is None else "spin"
         # xinetd looks up the name of each client, and /etc/hosts knows that of one address.
         sources = 1 if server.kind.forks else case.connections
@@ -95,7 +100,7 @@ class Load:
         pids = self._server.pids()
         before = self._server.cpu_ns(alone=alone)
         with contextlib.suppress(BrokenPipeError):  # then there is no answer either, which is reported
-            print(f"go {self._case.messages}", file=self._process.stdin, flush=True)
+            print(f"go {self._messages}", file=self._process.stdin, flush=True)
         done, elapsed, p50, p99 = map(int, self._expect("done"))
         used = self._server.cpu_ns(alone=alone) - before
         if not alone and self._server.pids() != pids:

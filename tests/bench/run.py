@@ -69,7 +69,8 @@ def run(options: argparse.Namespace, results: Results, directory: Path) -> None:
         results.tables.append(Table(case, rounds, results.marked))
         print(f"\n{results.tables[-1].render()}", flush=True)
     if "idle" in options.cases:
-        results.idle = idle.measure([kind for kind in kinds if not kind.forks and kind.name != "c256"], generator)
+        taking_part = [kind for kind in kinds if not kind.forks and kind.name != "c256"]
+        results.idle = idle.measure(taking_part, generator, idle.SECONDS / shorter)
     if "ready" in options.cases:
         results.ready = ready.measure([kind for kind in kinds if kind.is_echod], STARTS // shorter)
     if "echoc" in options.cases:

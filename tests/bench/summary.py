@@ -35,9 +35,9 @@ class Results:
         }
 
     def markdown(self) -> str:
-        """The table: a column for C, one for every other server, and one for the least that echod must reach."""
+        """The table: columns for C's cost, for the least that echod must reach, and for each of the other servers."""
         others = [name for name in self.servers if name not in _IN_C]
-        heads = ["load", "C", *(f"{name} *" if name in self.marked else name for name in others), "must reach"]
+        heads = ["load", "C", "must reach", *(f"{name} *" if name in self.marked else name for name in others)]
         rows = [heads, ["---"] * len(heads)]
         for table in self.tables:
             rows += _of_case(table, others)
@@ -53,7 +53,7 @@ class Results:
 
 
 def _of_probe(title: str, figures: dict[str, str], goal: str, others: Sequence[str]) -> list[list[str]]:
-    return [[title, *(figures.get(name, "") for name in ("c", *others)), goal]] if figures else []
+    return [[title, figures.get("c", ""), goal, *(figures.get(name, "") for name in others)]] if figures else []
 
 
 def _of_case(table: Table, others: Sequence[str]) -> list[list[str]]:
@@ -65,10 +65,10 @@ def _of_case(table: Table, others: Sequence[str]) -> list[list[str]]:
         title = case.title if len(case.goals) == 1 else f"{case.title}, C reads {_IN_C[reference]}"
         cost = f"{table.value(reference, 'cpu').show(1)} {_SHORT[case.unit]}"
         shares = [table.ratio(reference, "cpu", name).show() if name in table.rounds else "" for name in others]
-        rows.append([title, cost, *shares, f"{goal:.2f}"])
+        rows.append([title, cost, f"{goal:.2f}", *shares])
     for name, what, goal, sign in (("rate", "throughput", case.throughput, ""), ("p99", "p99", case.p99, "<= ")):
         if goal and "c" in table.rounds:
             shares = [table.ratio(each, name, "c").show() if each in table.rounds else "" for each in others]
             in_c = f"{table.value('c', name).median:,.0f} {'us' if name == 'p99' else case.rate}"
-            rows.append([f"{case.title}: {what}", in_c, *shares, f"{sign}{goal}"])
+            rows.append([f"{case.title}: {what}", in_c, f"{sign}{goal}", *shares])
     return rows

@@ -1,4 +1,4 @@
-"""tests/bench/generator.c, the load generator of the benchmark."""
+"""The benchmark: its load generator, generator.c, and the interpreter that it accepts."""
 
 import shutil
 import subprocess
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import machine
+from tests.bench.options import parse
 from tests.bench.servers import compile_program
 from tests.integration.daemon import DEADLINE, Daemon
 
@@ -27,3 +29,11 @@ def test_a_phase(tmp_path: Path, mode: str, size: int) -> None:
     assert (ready, messages) == ("ready", MESSAGES)
     assert 0 < p50 <= p99
     assert p50 < 1.04 * elapsed
+
+
+def test_another_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of an interpreter that is not Debian's mislead; --any-python accepts it."""
+    monkeypatch.setattr(machine, "PYTHON", "/nonexistent/python3")
+    servers = "--servers=c"
+    assert machine.missing(parse([servers])).startswith("this is not Debian's Python, /nonexistent/python3, but ")
+    assert "Debian" not in machine.missing(parse([servers, "--any-python"]))
