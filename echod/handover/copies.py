@@ -29,6 +29,7 @@ from typing import Protocol
 
 from echod.handover.state import Connection, ConnectionState, adopt, cookie, pack, unpack
 from echod.log.events import WORKER_DIED, EventLog
+from echod.log.formatters import utc
 from echod.net import address, tcpinfo
 from echod.net.loop import NOTHING, READ, Loop
 from echod.net.sockopts import reset_on_close
@@ -150,6 +151,9 @@ class CopyHolder:
         self._sock: socket.socket | None = None
         self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
         """By the descriptor's number in the worker: its number here, and the state, or the worker's line about it."""
+
+    def __len__(self) -> int:
+        return len(self._copies)
 
     def open(self) -> socket.socket:
         """Open a copy socket before a fork, and return the worker's end.  Raises OSError if there is no descriptor."""
@@ -352,6 +356,7 @@ def _close(sock: socket.socket, state: ConnectionState, written: int, events: Ev
         bytes_received=state.received,
         bytes_sent=written,
         chunks=state.chunks,
+        started=utc(time.time() - time.monotonic() + state.started),
         duration=round(state.active - state.started, 6),
         restarts=state.restarts,
         reason=WORKER_DIED,

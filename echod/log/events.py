@@ -176,8 +176,11 @@ class EventLog:
         return f"Worker {worker} (pid {worker_pid}) started."
 
     @_event(_of_exit)
-    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int) -> str:
-        """A worker exited while it had `clients` connections, of which `kept` continue in its successor."""
+    def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int, young: int) -> str:
+        """A worker exited while it had `clients` connections, of which `kept` continue in its successor.
+
+        `young` of the others were no more than a second or two old, so that no other event describes them.
+        """
         exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
         return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."
 
@@ -223,7 +226,7 @@ class EventLog:
 
     @_event(_of_connection)
     def connection_opened(self, *, connection: str, peer: str, local: str) -> str:
-        """The first bytes of a connection have arrived."""
+        """A connection on which bytes have arrived is a second old; at the level debug, these bytes are the first."""
         return f"Connection from {peer} opened."
 
     @_event(_of_connection)
@@ -236,11 +239,15 @@ class EventLog:
         bytes_received: int,
         bytes_sent: int,
         chunks: int,
+        started: str,
         duration: float,
         restarts: int,
         reason: str,
     ) -> str:
-        """A connection was closed, after it had continued through `restarts` restarts of echod."""
+        """A connection was closed, after it had continued through `restarts` restarts of echod.
+
+        If it lasted less than a second, this is its only event; `started` is when it was accepted.
+        """
         whole = bytes_sent == bytes_received
         echoed = amount(bytes_sent) if whole else f"{bytes_sent:,} of {plural(bytes_received, 'byte')}"
         return f"Connection from {peer} closed ({reason}): {echoed} echoed in {span(duration)}."

@@ -181,7 +181,7 @@ def local_of(listener: socket.socket) -> str:
     return "" if is_transparent or "%" in local or local.startswith(("0.0.0.0:", "[::]:")) else local
 
 
-def source(family: int, sockaddr: Any, prefix: int) -> int | None:
+def source(sockaddr: Any, prefix: int) -> int | None:
     """The number under which a peer is counted, never 0 and below 2**64; None for a unix socket's peer.
 
     IPv4 counts by address, IPv6 by the first `prefix` bits, since a site has many addresses.  Where these bits are the
@@ -190,9 +190,9 @@ def source(family: int, sockaddr: Any, prefix: int) -> int | None:
     The number is Python's hash of bytes.  Its key is secret, so no client can choose an address that counts as
     another's, and the workers have the same key, since they are forked.
     """
-    if family == socket.AF_UNIX:
+    if isinstance(sockaddr, (str, bytes)):
         return None
-    counted = socket.inet_aton(sockaddr[0]) if family == socket.AF_INET else _counted(sockaddr, prefix)
+    counted = socket.inet_aton(sockaddr[0]) if len(sockaddr) == 2 else _counted(sockaddr, prefix)
     return hash(counted) & _MASK or 1
 
 

@@ -55,4 +55,4 @@ class PendingConnections:
                 sock.close()
 
     def _count(self, worker: int, connections: Sequence[Connection]) -> None:
-        self._limits.count(worker, (self._limits.source(sock.family, state.sockaddr) for sock, state in connections))
+        self._limits.count(worker, (self._limits.source(state.sockaddr) for _, state in connections))

@@ -240,7 +240,9 @@ class WorkerPool:
                     self._become_worker(slot.number, commands, copy_socket)
         except OSError as error:
             holder.hang_up()
-            self._replace(slot, 0, f"fork failed: {error.strerror}", clients=0, kept=0)
+            reason = f"fork failed: {error.strerror}"
+            self._events.worker_exited(worker=slot.number, worker_pid=0, reason=reason, clients=0, kept=0, young=0)
+            self._replace(slot, forked=False)
             return
         holder.keep(self._pending.take(slot.number))
         self._loop.watch(slot.pidfd, READ, lambda: self._on_exit(slot))
@@ -342,6 +344,7 @@ class WorkerPool:
         self._check_row(slot)
         slot.close()
         holder, trusted = self._holders[slot.number], not slot.distrusted
+        copied = len(holder)
         survivors = holder.take_over(self._events, time.monotonic(), trusted=trusted)
         clients = max(self.counters.believed[slot.number].clients_now, len(survivors))
         self.counters.end(slot.number, sum(state.received for _, state in survivors))
@@ -350,17 +353,23 @@ class WorkerPool:
             while survivors:
                 copies.close_unowned(survivors.pop(), self._events)
         self._pending.add(slot.number, survivors)
-        reason = slot.reason(wait_status, stopping=self._ending)
-        self._replace(slot, pid, reason, clients=clients, kept=len(survivors))
+        self._events.worker_exited(
+            worker=slot.number,
+            worker_pid=pid,
+            reason=slot.reason(wait_status, stopping=self._ending),
+            clients=clients,
+            kept=len(survivors),
+            young=max(0, clients - copied),
+        )
+        self._replace(slot, forked=True)
         self._owner.on_answered()
 
-    def _replace(self, slot: WorkerSlot, pid: int, reason: str, *, clients: int, kept: int) -> None:
-        """Log that a worker has exited, and start another unless the pool ends."""
-        self._events.worker_exited(worker=slot.number, worker_pid=pid, reason=reason, clients=clients, kept=kept)
+    def _replace(self, slot: WorkerSlot, *, forked: bool) -> None:
+        """Start another worker in place of one that has exited, or could not be forked, unless the pool ends."""
         if self._ending:
             self._check_gone()
             return
-        delay = slot.note_exit(self._loop.now, forked=pid > 0)
+        delay = slot.note_exit(self._loop.now, forked=forked)
         slot.restart = self._loop.call_later(delay, lambda now: self._start(slot))
 
     def _check_gone(self) -> None:

@@ -121,9 +121,9 @@ class Limits:
         """Whether there is a limit per source."""
         return bool(self._tables)
 
-    def source(self, family: int, sockaddr: Any) -> int | None:
+    def source(self, sockaddr: Any) -> int | None:
         """The number under which a peer is counted; see `address.source`."""
-        return address.source(family, sockaddr, self._prefix)
+        return address.source(sockaddr, self._prefix)
 
     def change(self, max_connections: int, max_per_source: int, prefix: int = IPV6_PREFIX) -> Sequence[int]:
         """In the parent: set new limits, and return the descriptors that the workers need to `follow`.

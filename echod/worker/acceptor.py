@@ -53,7 +53,9 @@ BUGS = {errno.EBADF, errno.EFAULT, errno.ENOTSOCK}
 
 
 class Acceptor:
-    """Accepts for the worker with this `number`, and passes each client to `on_accepted(sock, sockaddr)`.
+    """Accepts for the worker with this `number`, and passes each client to `on_accepted(sock, sockaddr, local)`.
+
+    `local` is the address of our end, or empty if that is not known (`Listener.local`).
 
     Both the listening sockets and the accepted ones are non-blocking.  An accepted client takes a place in the limits,
     which `on_left` gives back.
@@ -66,7 +68,7 @@ class Acceptor:
         shared: PoolMemory,
         loop: Loop,
         events: EventLog,
-        on_accepted: Callable[[socket.socket, Any], None],
+        on_accepted: Callable[[socket.socket, Any, str], None],
     ) -> None:
         self._number = number
         self._listeners = [listener for listener in listeners if not listener.retires]
@@ -127,7 +129,7 @@ class Acceptor:
             if has_successor or listener.adopted:
                 listener.sock.close()
             else:
-                self._accept_queued(listener.sock)
+                self._accept_queued(listener)
                 self._shut_down(listener.sock)
         for listener in self._retiring:
             self._shut_down(listener.sock)
@@ -136,11 +138,11 @@ class Acceptor:
             if timer is not None:
                 timer.cancel()
 
-    def on_left(self, family: int, sockaddr: Any) -> None:
+    def on_left(self, sockaddr: Any) -> None:
         """An accepted client has left: give its place back."""
         # In this order: the next client may have the same source, and must not find the limit of its source reached.
         if self._limits.counts_sources:
-            self._limits.dismiss(self._number, self._limits.source(family, sockaddr))
+            self._limits.dismiss(self._number, self._limits.source(sockaddr))
         self._limits.give_place(self._number)
         if self._retry is not None:
             self._resume(self._loop.now)
@@ -150,11 +152,11 @@ class Acceptor:
     def _empty_retiring(self) -> None:
         """Empty the queues of the listeners that retire, and shut them down; during a pause this waits as well."""
         while self._retiring and self._retry is None:
-            self._accept_queued(self._retiring[-1].sock)
+            self._accept_queued(self._retiring[-1])
             if self._retry is None:
                 self._shut_down(self._retiring.pop().sock)
 
-    def _accept_queued(self, listener: socket.socket) -> None:
+    def _accept_queued(self, listener: Listener) -> None:
         for _ in range(BACKLOG):
             if not self._accept(listener):
                 break
@@ -168,7 +170,7 @@ class Acceptor:
     def _watch(self) -> None:
         self._row.accepting = True
         for listener in self._listeners:
-            self._loop.watch_exclusive(listener.sock.fileno(), partial(self._on_acceptable, listener.sock))
+            self._loop.watch_exclusive(listener.sock.fileno(), partial(self._on_acceptable, listener))
 
     def _unwatch(self) -> None:
         if self._row.accepting:
@@ -176,7 +178,7 @@ class Acceptor:
             for listener in self._listeners:
                 self._loop.unwatch(listener.sock.fileno())
 
-    def _on_acceptable(self, listener: socket.socket) -> None:
+    def _on_acceptable(self, listener: Listener) -> None:
         for _ in range(BUDGET):
             if not self._accept(listener):
                 return
@@ -184,13 +186,13 @@ class Acceptor:
                 self._unwatch()
                 return
 
-    def _accept(self, listener: socket.socket) -> bool:
+    def _accept(self, listener: Listener) -> bool:
         """Accept one client; False if another attempt now would fail."""
         if not self._limits.take_place(self._number):
             self._pause()
             return False
         try:
-            sock, sockaddr = listener.accept()
+            sock, sockaddr = listener.sock.accept()
         except OSError as error:
             self._limits.give_place(self._number)
             if error.errno in GONE:
@@ -201,7 +203,7 @@ class Acceptor:
                 self._pause(error)
             return False
         try:
-            self._admit(sock, sockaddr)
+            self._admit(sock, sockaddr, listener.local)
         except OSError as error:
             # No memory to make it non-blocking, to count or to watch it: that costs this client, and no other.
             self._turn_away(sock)
@@ -209,19 +211,20 @@ class Acceptor:
             return False
         return True
 
-    def _admit(self, sock: socket.socket, sockaddr: Any) -> None:
+    def _admit(self, sock: socket.socket, sockaddr: Any, local: str) -> None:
         """Pass an accepted client on, unless its source has reached its limit.  After an OSError it has no place."""
         sock.setblocking(False)
-        source = self._limits.source(sock.family, sockaddr) if self._limits.counts_sources else None
-        if self._limits.counts_sources and not self._limits.admit(self._number, source):
+        counts = self._limits.counts_sources
+        source = self._limits.source(sockaddr) if counts else None
+        if counts and not self._limits.admit(self._number, source):
             peer = address.peer(sock, sockaddr)
             self._turn_away(sock)
             self._refuse(peer)
             return
         try:
-            self._on_accepted(sock, sockaddr)
+            self._on_accepted(sock, sockaddr, local)
         except OSError:
-            if self._limits.counts_sources:
+            if counts:
                 self._limits.dismiss(self._number, source)
             raise
         self._row.clients_total += 1

@@ -26,9 +26,9 @@ from echod.shared.memory import PoolMemory
 from echod.shared.terms import ServiceTerms
 from echod.worker.acceptor import Acceptor
 from echod.worker.balance import on_wakeup
-from echod.worker.memory import Budget
-from echod.worker.relay import open_buffer
+from echod.worker.relay import Buffer
 from echod.worker.session import Session
+from echod.worker.sweep import Sweep
 
 _TABLES = 2
 """Descriptors that the tables of `limits` need: one for the memory, and the copy of it that Python's mmap keeps.
@@ -72,15 +72,13 @@ class Worker:
         self._events = events
         self._limits = shared.limits
         self._row = shared.counters.rows[number]
-        self._workers = len(shared.counters.rows)
-        self._budget = Budget[Session](assignment.terms.tick)
         self._commands = channels.commands
-        self._buffer = open_buffer(assignment.terms.chunk_size)
+        self._buffer = Buffer(assignment.terms.chunk_size)
         self._sessions: dict[int, Session] = {}
         self._served = 0
-        self._echoed_before = self._row.bytes_echoed
         self._draining = False
         self._loop = Loop(self._on_bug)
+        self._sweep = Sweep(self._sessions, self._row, 1 / len(shared.counters.rows), self._loop)
         self._copies = CopySender(channels.copies, lambda: reversed(self._sessions.values()), self._loop)
         self._acceptor = Acceptor(number, assignment.listeners, shared, self._loop, events, self._on_accepted)
         self._wakeup = shared.wakeups[number]
@@ -96,24 +94,23 @@ class Worker:
         loop.watch(self._wakeup, READ, on_wakeup(self._wakeup, self._acceptor.look_again))
         self._acceptor.begin()
         self._on_tick(loop.now)
+        self._sweep.follow(self._terms, draining=False)
         self._commands.send(messages.READY)
         loop.run()
         self._copies.finish()
-        self._count()
 
     def _adopt(self, connections: Sequence[Connection], copied: int) -> None:
         for index, (sock, state) in enumerate(connections):
             set_options(sock, self._terms.socket_options)
             session = self._serve(sock, state if state.name else state._replace(name=self._new_name()))
             session.copied = index < copied
-            self._echoed_before -= session.bytes_echoed  # the previous owner has counted these
-            self._row.bytes_live += session.counted
+            self._row.bytes_live += session.counted  # the previous owner has counted them in bytes_echoed
 
-    def _on_accepted(self, sock: socket.socket, sockaddr: Any) -> None:
+    def _on_accepted(self, sock: socket.socket, sockaddr: Any, local: str) -> None:
         if self._terms.sets_accepted_options:
             set_options(sock, self._terms.socket_options)
         now = self._loop.now
-        session = self._serve(sock, ConnectionState(self._new_name(), sockaddr, now, now))
+        session = self._serve(sock, ConnectionState(self._new_name(), sockaddr, now, now), local)
         if self._events.logs_chunks:
             self._events.connection_accepted(**session.names())
 
@@ -121,20 +118,19 @@ class Worker:
         self._served += 1
         return f"{os.getpid()}.{self._served}"
 
-    def _serve(self, sock: socket.socket, state: ConnectionState) -> Session:
-        connection = Connection(sock, state)
-        session = Session(connection, self._loop, self._events, self._buffer, self._terms.timeouts, self._on_closed)
+    def _serve(self, sock: socket.socket, state: ConnectionState, local: str = "") -> Session:
+        session = Session(Connection(sock, state), self._loop, self._events, self._buffer, self, local)
         self._sessions[session.fd] = session
         return session
 
-    def _on_closed(self, session: Session) -> None:
+    def on_closed(self, session: Session) -> None:
+        """A session has ended."""
         del self._sessions[session.fd]
         self._copies.on_closed(session)
-        self._echoed_before += session.bytes_echoed
         # At once, so that the parent never sees a closed connection whose last bytes are not counted yet.
-        self._row.bytes_echoed += session.bytes_echoed - session.counted
+        self._sweep.count(session)
         self._row.bytes_live -= session.counted
-        self._acceptor.on_left(session.sock.family, session.sockaddr)
+        self._acceptor.on_left(session.sockaddr)
         if self._draining and not self._sessions:
             self._loop.stop()
 
@@ -167,13 +163,14 @@ class Worker:
         before, self._terms = self._terms, terms
         sessions = list(self._sessions.values())
         self._events.change(terms.log_options)
-        sources = (self._limits.source(session.sock.family, session.sockaddr) for session in sessions)
+        sources = (self._limits.source(session.sockaddr) for session in sessions)
         quota = (terms.max_connections, terms.max_per_source)
         self._limits.follow(self._number, *quota, fds, sources, terms.ipv6_prefix)
         if terms.chunk_size != before.chunk_size:
-            self._buffer = open_buffer(terms.chunk_size)
+            self._buffer.resize(terms.chunk_size)
+        self._sweep.follow(terms, draining=self._draining)
         for session in sessions:
-            session.renew(self._buffer, terms.timeouts)
+            session.trace()
             if terms.socket_options != before.socket_options:
                 try:
                     set_options(session.sock, terms.socket_options)
@@ -196,8 +193,9 @@ class Worker:
 
     def _drain(self) -> None:
         self._draining = True
+        self._sweep.follow(self._terms, draining=True)
         for session in list(self._sessions.values()):
-            session.drain()
+            session.drain(self._terms.timeouts)
         if not self._sessions:
             self._loop.stop()
         self._loop.call_later(self._terms.drain, self._cut)
@@ -210,29 +208,12 @@ class Worker:
                 session.on_bug(error)
 
     def _on_tick(self, now: float) -> None:
-        self._free_memory(now)
-        self._count()
         self._row.ticks += 1
         self._acceptor.on_tick()
         self._copies.look()
         # At multiples of a tick, since the parent reads the counters half a tick later; never twice at the same one.
         tick = self._terms.tick
         self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
-
-    def _free_memory(self, now: float) -> None:
-        """Keep the connections that have been slow since the last tick within this worker's part of the budget."""
-        if most := self._terms.kernel_memory // self._workers:
-            for session in self._budget.excess(self._sessions.values(), most, now):
-                session.abort("memory")
-
-    def _count(self) -> None:
-        """Add up the bytes that the sessions count themselves, since a shared counter would cost time in every echo."""
-        live = 0
-        for session in self._sessions.values():
-            session.counted = session.bytes_echoed
-            live += session.counted
-        self._row.bytes_echoed = self._echoed_before + live
-        self._row.bytes_live = live
 
     def _on_bug(self, fd: int, error: Exception) -> None:
         """An error in a session ends that connection; any other ends the worker, which the parent replaces."""

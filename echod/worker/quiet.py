@@ -26,20 +26,15 @@ class Quiet:
         self._relay = relay
         self._busy_at = relay.active
 
-    @property
-    def due(self) -> float:
-        """When the client will be quiet, if no byte moves until then."""
-        return max(self._busy_at, self._relay.active) + SILENCE
+    def observe(self, now: float, *, owed: bool) -> bool:
+        """Whether nothing is unread or `owed`, and nothing was, as far as observed, for `SILENCE`.
 
-    def observe(self, now: float) -> bool:
-        """Whether nothing is unread, pending or unacknowledged, and nothing was, as far as observed, for `SILENCE`.
-
-        Bytes that are not acknowledged count, because the client's next ones may be a round trip away, however long
-        that takes: they arrive together with the acknowledgement.
+        Owed are bytes that are pending or not acknowledged: the client's next ones may be a round trip away, however
+        long that takes, and arrive together with the acknowledgement.
         """
-        if self._relay.pending or tcpinfo.unread(self._fd) or tcpinfo.unacknowledged(self._fd):
+        if owed or tcpinfo.unread(self._fd):
             self._busy_at = now
-        return now >= self.due
+        return now >= max(self._busy_at, self._relay.active) + SILENCE
 
     def is_silent(self, now: float) -> bool:
         """Whether the client is quiet except that it has not acknowledged its echo."""

@@ -49,35 +49,44 @@ class Owner(Protocol):
         """The connection has failed."""
 
 
-def open_buffer(chunk_size: int) -> memoryview:
-    """Memory for one chunk, at the beginning of a page.
+class Buffer:
+    """The memory through which all relays of a loop echo; it holds nothing between two calls.
 
-    Not a bytearray: from about 128 KiB up malloc(3) places it 16 bytes after the beginning of a page.  Received bytes
-    often begin with a page, and where the target of a copy lies a few bytes further into its page than the source, the
-    processor copies slowly (`rep movsb`).  Measured at 100 KiB, a message then costs 1.6 times as much.
+    `recv_into` costs the same at any chunk size, while `recv` allocates a whole chunk each time, which is expensive
+    from 128 KiB up.  The window belongs here, not to the relays: with thousands of connections the processor's cache is
+    the limit, and each object that an echo does not touch makes it faster.
     """
-    return memoryview(mmap.mmap(-1, chunk_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+    __slots__ = ("chunk", "count", "window")
+
+    def __init__(self, chunk_size: int) -> None:
+        self.resize(chunk_size)
+
+    def resize(self, chunk_size: int) -> None:
+        """Use chunks of this size from now on."""
+        # Not a bytearray: from about 128 KiB up malloc(3) places it 16 bytes after the beginning of a page.  Received
+        # bytes often begin with a page, and where the target of a copy lies a few bytes further into its page than the
+        # source, the processor copies slowly (`rep movsb`): measured, a message of 100 KiB costs 1.6 times as much.
+        self.chunk = self.window = memoryview(mmap.mmap(-1, chunk_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        """Room for one chunk; and the part of it that held the last one.
+
+        The next chunk often has the same size, and not slicing the buffer again saves, measured, 2 % of an echo of 64
+        bytes.
+        """
+        self.count = -1
+        """The last chunk's size.  No chunk has the size -1, and the end of input has 0."""
 
 
 class Relay:
-    """Sends the bytes that arrive on `sock` back, through `buffer`, whose size is the chunk size.
+    """Sends the bytes that arrive on `sock` back, through `buffer`."""
 
-    All relays of a loop may share the buffer: it holds nothing between two calls.  `recv_into` costs the same at any
-    chunk size, while `recv` allocates a whole chunk each time, which is expensive from 128 KiB up.
-    """
+    __slots__ = ("_buffer", "_clock", "_owner", "_sock", "active", "chunks", "pending", "received")
 
-    __slots__ = ("_buffer", "_clock", "_count", "_owner", "_sock", "_window", "active", "chunks", "pending", "received")
-
-    def __init__(self, sock: Socket, buffer: memoryview, clock: Clock, owner: Owner) -> None:
+    def __init__(self, sock: Socket, buffer: Buffer, clock: Clock, owner: Owner) -> None:
         self._sock = sock
         self._buffer = buffer
         self._clock = clock
         self._owner = owner
-        # The last chunk's size, and the part of the buffer that held it.  The next chunk often has the same size, and
-        # not slicing the buffer again saves, measured, 2 % of an echo of 64 bytes.  No chunk has the size -1, and the
-        # end of input has 0.
-        self._count = -1
-        self._window = buffer
         self.pending = _NOTHING
         """Bytes that were received and that the socket has not accepted back yet."""
         self.received = 0
@@ -97,15 +106,13 @@ class Relay:
         self.received, self.chunks, self.active = state.received, state.chunks, state.active
         self.pending = memoryview(state.pending) if state.pending else _NOTHING
 
-    def renew(self, sock: Socket, buffer: memoryview) -> None:
-        """Use this socket and this buffer from the next call on; pending bytes are a copy, and lie in no buffer.
-
-        The window is replaced with the buffer that it is a part of.  If it stayed, the next chunk of the same size
-        would be answered with the contents of the old buffer.
-        """
+    def use(self, sock: Socket) -> None:
+        """Use this socket from the next call on."""
         self._sock = sock
-        self._buffer = self._window = buffer
-        self._count = -1
+
+    def end(self) -> None:
+        """Let go of the owner and the socket, which know this relay: so reference counts free all three at once."""
+        del self._owner, self._sock
 
     def touch(self) -> None:
         """Count the client as active now: no bytes moved here, but its kernel has acknowledged some."""
@@ -113,32 +120,33 @@ class Relay:
 
     def on_readable(self) -> None:
         """Read one chunk and send it back.  This is the hot path: each line of it adds to the cost of every echo."""
+        buffer = self._buffer
         try:
-            count = self._sock.recv_into(self._buffer)
+            count = self._sock.recv_into(buffer.chunk)
         except BlockingIOError:
             return
         except OSError as error:
             self._owner.on_broken(error)
             return
-        if count != self._count:
+        if count != buffer.count:
             if not count:
                 self._owner.on_eof()
                 return
-            self._count = count
-            self._window = self._buffer[:count]
+            buffer.count = count
+            buffer.window = buffer.chunk[:count]
         self.received += count
         self.chunks += 1
         self.active = self._clock.now
         try:
-            sent = self._sock.send(self._window)
+            sent = self._sock.send(buffer.window)
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.pending = memoryview(bytes(self._window))
+            self.pending = memoryview(bytes(buffer.window))
             self._owner.on_broken(error)
             return
         if sent != count:
-            self.pending = memoryview(bytes(self._window[sent:]))
+            self.pending = memoryview(bytes(buffer.window[sent:]))
             self._owner.on_blocked()
 
     def on_writable(self) -> None:

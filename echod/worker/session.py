@@ -1,7 +1,6 @@
 """One connection: its socket, its relay, and how it ends.
 
-A session is in one of four states.  `State` says what it waits for in each, and `TRANSITIONS` which states may follow
-and why.  Every end has a reason, which is logged:
+A session is in one of four states (`worker.state`).  Every end has a reason, which is logged:
 
 - `eof`: the client closed its side, and the whole echo was sent.
 - `idle`, `drained`: the server ended its side of a quiet connection, and LINGERING saw no further byte.
@@ -24,18 +23,20 @@ import errno
 import math
 import socket
 import time
-from collections.abc import Callable
-from enum import Enum
+from typing import Protocol
 
+from echod.handover.copies import AGE
 from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
+from echod.log.formatters import utc
 from echod.net import address, tcpinfo
-from echod.net.loop import NOTHING, READ, WRITE, Loop, Timer
+from echod.net.loop import NOTHING, READ, WRITE, Loop
 from echod.net.sockopts import reset_on_close
 from echod.shared.terms import Timeouts
 from echod.worker.quiet import Quiet
-from echod.worker.relay import Relay
+from echod.worker.relay import Buffer, Relay
 from echod.worker.stall import Stall
+from echod.worker.state import State
 from echod.worker.tracing import TracedSocket
 
 _LATE = bytearray(64 << 10)
@@ -54,76 +55,46 @@ _REASONS = {
 }
 
 
-class State(Enum):
-    """What a session waits for."""
+class Owner(Protocol):
+    """The object that has accepted the connection, and counts it."""
 
-    READING = "input"
-    WRITING = "room in the socket, or memory in the kernel, for the pending bytes"
-    LINGERING = "the end of the client's side; our side has ended, and any further byte leads to a reset"
-    CLOSED = "nothing"
-
-
-TRANSITIONS = {
-    State.READING: {
-        State.WRITING: "the socket accepted only a part of a chunk, or nothing for lack of memory",
-        State.LINGERING: "idle, or drained: our side has ended, the client's has not",
-        State.CLOSED: "the client ended its side or failed, or the session was aborted or handed over",
-    },
-    State.WRITING: {
-        State.READING: "the socket accepted the last pending byte",
-        State.CLOSED: "the client failed, stalled or was idle, or the session was aborted or handed over",
-    },
-    State.LINGERING: {
-        State.CLOSED: "the client ended its side or sent more, the time is over, or the session was handed over",
-    },
-    State.CLOSED: {},
-}
-"""The states that may follow each state, and why.
-
-A session may begin in any of the first three states, since another process may have served the connection before.  No
-code reads this table at run time, because checking each change would cost time; the tests check every change that
-happens in any of them.
-"""
+    def on_closed(self, session: "Session") -> None:
+        """The session has ended; called exactly once."""
 
 
 class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
-    It continues from the state of `connection`, which also has the connection's name for the events.  `buffer` is one
-    chunk long, and all sessions of a loop may share it.  `on_closed(session)` is called exactly once.
+    It continues from the state of `connection`, which also has the connection's name for the events.  All sessions of a
+    loop may share `buffer`.  A session has no timer: its owner calls `check` several times within each time-out, except
+    while `is_at_rest`.
     """
 
     __slots__ = (
+        "_at_rest",
         "_events",
         "_lingers",
         "_loop",
         "_name",
         "_needs_memory",
-        "_on_closed",
         "_opened_logged",
+        "_owner",
         "_quiet",
         "_relay",
         "_restarts",
         "_stall",
         "_state",
-        "_timeouts",
-        "_timer",
         "copied",
         "counted",
         "fd",
+        "local",
         "sock",
         "sockaddr",
         "started",
     )
 
     def __init__(
-        self,
-        connection: Connection,
-        loop: Loop,
-        events: EventLog,
-        buffer: memoryview,
-        timeouts: Timeouts,
-        on_closed: Callable[["Session"], None],
+        self, connection: Connection, loop: Loop, events: EventLog, buffer: Buffer, owner: Owner, local: str = ""
     ) -> None:
         sock, past = connection
         self.sock = sock
@@ -131,34 +102,38 @@ class Session:
         self.copied = False
         """Whether another process has a copy of the socket, so that closing it alone does not end the connection."""
         self.sockaddr = past.sockaddr
+        self.local = local
+        """The address of our end, for the events; empty if the kernel is to be asked."""
         self._name = past.name
         self.started = past.started
         self._restarts = past.restarts
         self._lingers = past.lingers
         self._loop = loop
         self._events = events
-        self._timeouts = timeouts
-        self._on_closed = on_closed
+        self._owner = owner
+        # Before a process gives a connection to another one, it logs that the connection was opened: see `snapshot`.
         self._opened_logged = past.received > 0
         self._quiet: Quiet | None = None
         """While draining: whether the client is quiet."""
+        self._stall: Stall | None = None
+        """While bytes are due to the client, as far as the last check observed."""
+        self._at_rest = False
         self._needs_memory = False
-        """Whether a call failed for lack of memory, and nothing is watched until the timer repeats it."""
+        """Whether a call failed for lack of memory, and nothing is watched until it is repeated."""
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.resume(past)
-        self._stall = Stall(sock, relay, loop.now)
         if past.pending:
             self._state = State.WRITING
             loop.watch(self.fd, WRITE, relay.on_writable)
         elif past.lingers:
             self._state = State.LINGERING
+            relay.touch()
             loop.watch(self.fd, READ, self._on_late)
         else:
             self._state = State.READING
-            loop.watch(self.fd, READ, self._reader())
+            loop.watch(self.fd, READ, relay.on_readable)
         self.counted = relay.sent
         """The part of `bytes_echoed` that the worker's counters already include."""
-        self._timer = self._stop_lingering_later() if past.lingers else self._look_later()
 
     @property
     def bytes_echoed(self) -> int:
@@ -186,8 +161,7 @@ class Session:
                 self._state = State.WRITING
             self._needs_memory = True
             self._loop.rewatch(self.fd, NOTHING, self._resume)
-            self._timer.cancel()
-            self._timer = self._look_later()
+            self._loop.call_later(_RETRY, self._on_retry)
         else:
             self._fail(error)
 
@@ -199,24 +173,35 @@ class Session:
             self._events.bug_of(error)
             self.abort("bug")
 
-    def renew(self, buffer: memoryview, timeouts: Timeouts) -> None:
-        """Use this buffer and these time-outs from now on, and log chunks if the events' options now require it.
+    def trace(self) -> None:
+        """Log chunks from now on if the events' options require it, and otherwise no longer."""
+        if self._state is not State.CLOSED:
+            self._relay.use(self._traced())
 
-        This does not change the connection itself.
+    def is_at_rest(self, now: float, idle: float) -> bool:
+        """Whether `check` would find nothing: no byte has moved since it was called last, and none was due then.
+
+        This costs no system call.  `idle` is the idle time-out in seconds.
         """
-        before, self._timeouts = self._timeouts, timeouts
-        self._relay.renew(self._traced(), buffer)
-        # Only if they differ: otherwise frequent reloads would postpone the next check for ever.
-        if timeouts != before and self._state in (State.READING, State.WRITING):
-            self._timer.cancel()
-            self._timer = self._look_later()
+        relay = self._relay
+        return self._at_rest and relay.received == self.counted and now - relay.active < idle
 
-    def drain(self) -> None:
+    def check(self, now: float, timeouts: Timeouts) -> None:
+        """Find what no descriptor reports: that the client is idle, quiet or stalled, or that a time is over."""
+        try:
+            if self._state is State.LINGERING:
+                if now - self._relay.active >= timeouts.linger:
+                    self._stop_lingering()
+            elif self._state is not State.CLOSED:
+                self._look(now, timeouts)
+        except Exception as error:  # noqa: BLE001  as in a callback of the descriptor
+            self.on_bug(error)
+
+    def drain(self, timeouts: Timeouts) -> None:
         """Serve the client until it is quiet, then close our side and linger."""
         if self._quiet is None and self._state in (State.READING, State.WRITING):
             self._quiet = Quiet(self.fd, self._relay)
-            self._timer.cancel()
-            self._on_timer(self._loop.now)
+            self.check(self._loop.now, timeouts)
 
     def cut(self) -> None:
         """The time for draining is over: end the connection, with a reset unless everything has been echoed.
@@ -236,8 +221,13 @@ class Session:
         self._close(reason, resets=True)
 
     def snapshot(self) -> ConnectionState:
-        """The state that another process needs to continue this connection."""
+        """The state that another process needs to continue this connection.
+
+        If bytes have come, `connection_opened` is logged before, so the other process need not know whether it was.
+        """
         relay = self._relay
+        if relay.received:
+            self._log_opened()
         return ConnectionState(
             self._name,
             self.sockaddr,
@@ -257,22 +247,15 @@ class Session:
         """
         self._release()
         self.sock.close()
-        self._on_closed(self)
+        self._owner.on_closed(self)
 
     def names(self) -> dict[str, str]:
         """The fields by which an event names the connection."""
-        return {"connection": self._name} | address.ends(self.sock, self.sockaddr)
+        return {"connection": self._name} | address.ends(self.sock, self.sockaddr, self.local)
 
     def _traced(self) -> socket.socket | TracedSocket:
         traces = self._events.logs_chunks
         return TracedSocket(self.sock, self._name, self._events, self._log_opened) if traces else self.sock
-
-    def _on_first(self) -> None:
-        self._relay.on_readable()
-        if self._relay.received and self._state is not State.CLOSED:
-            self._log_opened()
-            if self._state is State.READING:
-                self._loop.rewatch(self.fd, READ, self._relay.on_readable)
 
     def _resume(self) -> None:
         """Repeat a call that failed for lack of memory, or find out why the connection has failed meanwhile."""
@@ -280,10 +263,14 @@ class Session:
         if self._state is State.WRITING:
             self._loop.rewatch(self.fd, WRITE, self._relay.on_writable)
         else:
-            self._loop.rewatch(self.fd, READ, self._reader())
+            self._loop.rewatch(self.fd, READ, self._relay.on_readable)
 
-    def _reader(self) -> Callable[[], None]:
-        return self._relay.on_readable if self._opened_logged else self._on_first
+    def _on_retry(self, now: float) -> None:
+        try:
+            if self._needs_memory:
+                self._resume()
+        except OSError as error:
+            self.on_bug(error)
 
     def _linger(self, reason: str) -> None:
         try:
@@ -293,12 +280,8 @@ class Session:
             return
         self._state = State.LINGERING
         self._lingers = reason
+        self._relay.touch()
         self._loop.rewatch(self.fd, READ, self._on_late)
-        self._timer.cancel()
-        self._timer = self._stop_lingering_later()
-
-    def _stop_lingering_later(self) -> Timer:
-        return self._loop.call_later(self._timeouts.linger, self._on_timer)
 
     def _stop_lingering(self) -> None:
         self._on_late()
@@ -318,46 +301,37 @@ class Session:
         else:
             self._close(self._lingers, resets=False)
 
-    def _look_later(self) -> Timer:
-        """Check the client when it may have become idle or quiet, and often enough to notice a stall in time."""
-        idle = self._timeouts.idle
-        idle_in = idle if self._stall.owed else self._relay.active + idle - self._loop.now
-        wait = min(idle_in, self._timeouts.stall / 4)
-        if self._quiet is not None:
-            wait = min(wait, self._quiet.due - self._loop.now)
-        if self._needs_memory:
-            wait = min(wait, _RETRY)
-        return self._loop.call_later(max(0.0, wait), self._on_timer)
-
-    def _on_timer(self, now: float) -> None:
-        try:
-            if self._state is State.LINGERING:
-                self._stop_lingering()
-            else:
-                self._look(now)
-        except Exception as error:  # noqa: BLE001  as in a callback of the descriptor
-            self.on_bug(error)
-
-    def _look(self, now: float) -> None:
-        if self._needs_memory:
-            self._resume()
-        stalls = math.isfinite(self._timeouts.stall)
-        if stalls:
-            self._stall.observe(now)
-        if self._stall.is_over(self._timeouts.stall, now):
+    def _look(self, now: float, timeouts: Timeouts) -> None:
+        relay = self._relay
+        self._at_rest = False
+        self._observe(now)
+        if relay.received and now - self.started >= AGE:
+            self._log_opened()
+        if self._stall is not None and self._stall.is_over(self.sock, timeouts.stall, now):
             self.abort("stalled")
-        elif self._quiet is not None and self._quiet.observe(now):
+        elif self._quiet is not None and self._quiet.observe(now, owed=self._stall is not None):
             self._linger("drained")
-        elif (stalls and self._stall.owed) or now - self._relay.active < self._timeouts.idle:
+        elif (self._stall is not None and math.isfinite(timeouts.stall)) or now - relay.active < timeouts.idle:
             # A client that reads slowly may acknowledge nothing for longer than the idle time-out.
-            self._timer = self._look_later()
+            logged = self._opened_logged or not relay.received
+            self._at_rest = logged and self._stall is None and self._quiet is None and not self._needs_memory
         elif self._state is State.WRITING:
             self.abort("idle")
         elif tcpinfo.unread(self.fd):
-            self._relay.touch()
-            self._timer = self._look_later()
+            relay.touch()
         else:
             self._linger("idle")
+
+    def _observe(self, now: float) -> None:
+        """Ask the kernel how much the client has acknowledged.  If it was more than at the last check, it is active."""
+        relay = self._relay
+        queued = tcpinfo.unacknowledged(self.fd)
+        if not queued and not relay.pending:
+            self._stall = None
+        elif self._stall is None:
+            self._stall = Stall(relay.sent - queued, now)
+        elif self._stall.observe(relay.sent - queued, now):
+            relay.touch()
 
     def _log_opened(self) -> None:
         if not self._opened_logged:
@@ -366,8 +340,9 @@ class Session:
 
     def _release(self) -> None:
         self._state = State.CLOSED
+        self._needs_memory = False
         self._loop.unwatch(self.fd)
-        self._timer.cancel()
+        self._relay.end()
 
     def _fail(self, error: OSError) -> None:
         self.abort(_REASONS.get(error.errno or 0, "error"))
@@ -377,22 +352,30 @@ class Session:
         if self._state is State.CLOSED:
             return
         self._release()
-        relay = self._relay
-        if relay.received:
-            self._log_opened()
-        names = self.names()
+        self._log_end(reason, late)
         reset_on_close(self.sock, resets=resets)
         if self.copied and not resets:
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
+        self._owner.on_closed(self)
+
+    def _log_end(self, reason: str, late: int) -> None:
+        """Log the end; a connection shorter than `AGE` is described by this event alone."""
+        relay = self._relay
+        received = relay.received + late
+        if not self._events.logs_connection(received, reason):
+            return
+        duration = time.monotonic() - self.started
+        if relay.received and duration >= AGE:
+            self._log_opened()
         self._events.connection_closed(
-            **names,
-            bytes_received=relay.received + late,
+            **self.names(),
+            bytes_received=received,
             bytes_sent=relay.sent,
             chunks=relay.chunks,
-            duration=round(time.monotonic() - self.started, 6),
+            started=utc(time.time() - duration),
+            duration=round(duration, 6),
             restarts=self._restarts,
             reason=reason,
         )
-        self._on_closed(self)

@@ -13,7 +13,6 @@ some.  No client that is at least this fast is ever reset as stalled.
 import socket
 
 from echod.net import tcpinfo
-from echod.worker.relay import Relay
 
 FLOOR = 1000
 """Bytes per second.
@@ -26,48 +25,31 @@ _LUMP = 17 * (32 << 10)
 
 Measured over loopback with a buffer of 128 KiB: 129,543 bytes were read between two acknowledgements, not a sixteenth.
 """
-_NOTHING_OWED = -1
 
 
 class Stall:
-    """Watches the client on `sock`, served by `relay`, from `now` on."""
+    """A client to which bytes are due, at `now`, and which has acknowledged `acked` bytes so far."""
 
-    __slots__ = ("_acked", "_acked_at", "_relay", "_sock")
+    __slots__ = ("_acked", "_acked_at")
 
-    def __init__(self, sock: socket.socket, relay: Relay, now: float) -> None:
-        self._sock = sock
-        self._relay = relay
-        self._acked = _NOTHING_OWED
+    def __init__(self, acked: int, now: float) -> None:
+        self._acked = acked
         self._acked_at = now
 
-    @property
-    def owed(self) -> bool:
-        """Whether bytes were due when `observe` was called last."""
-        return self._acked != _NOTHING_OWED
+    def observe(self, acked: int, now: float) -> bool:
+        """Whether the client has acknowledged bytes since the last call; call this several times within a time-out."""
+        if acked == self._acked:
+            return False
+        self._acked, self._acked_at = acked, now
+        return True
 
-    def observe(self, now: float) -> None:
-        """Ask the kernel how much the client has acknowledged; call this several times within a time-out.
-
-        A client that acknowledges bytes also counts as active in the relay.
-        """
-        queued = tcpinfo.unacknowledged(self._sock.fileno())
-        acked = self._relay.sent - queued
-        owed = bool(queued or self._relay.pending)
-        if owed and acked == self._acked:
-            return
-        if owed:
-            self._relay.touch()
-        self._acked = acked if owed else _NOTHING_OWED
-        self._acked_at = now
-
-    def is_over(self, timeout: float, now: float) -> bool:
-        """Whether bytes are due and, as far as observed, the client has acknowledged none until the deadline.
+    def is_over(self, sock: socket.socket, timeout: float, now: float) -> bool:
+        """Whether, as far as observed, the client on `sock` has acknowledged no byte until the deadline.
 
         The deadline is after `timeout` seconds plus the `patience` with a client that reads slowly.
         """
-        if not self.owed or now - self._acked_at < timeout:
-            return False
-        return now - self._acked_at >= timeout + patience(tcpinfo.buffered_by_client(self._sock))
+        silence = now - self._acked_at
+        return silence >= timeout and silence >= timeout + patience(tcpinfo.buffered_by_client(sock))
 
 
 def patience(buffered: int) -> float:

@@ -37,6 +37,7 @@ def example() -> dict[str, Any]:
         "bytes_received": 5,
         "bytes_sent": 5,
         "chunks": 1,
+        "started": "2026-11-25T10:18:36.864365Z",
         "duration": 0.000479,
         "restarts": 0,
         "reason": "eof",

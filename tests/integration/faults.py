@@ -35,6 +35,7 @@ from echod.log.events import EventLog
 from echod.log.output import LogQueue
 from echod.net import address
 from echod.net.address import Endpoint
+from echod.net.listeners import Listener
 from echod.net.loop import READ
 from echod.parent import pool, reading, reload, slot, supervisor
 from echod.parent.pool import WorkerPool
@@ -486,7 +487,7 @@ def accepting_is_a_bug(once: str) -> None:
     """A worker raises an exception where it accepts if there is a file with this name, which it removes."""
 
     class Broken(Acceptor):
-        def _accept(self, listener: socket.socket) -> bool:
+        def _accept(self, listener: Listener) -> bool:
             if _there_was(once):
                 raise RuntimeError("accepting is too hard")
             return super()._accept(listener)
@@ -661,7 +662,6 @@ def first_worker_gives(what: str) -> None:
 
 def _row(**values: int) -> Callable[[Worker], None]:
     def write(worker: Worker) -> None:
-        worker._count = lambda: None  # type: ignore[method-assign]  # it would soon put the numbers right
         for name, value in values.items():
             setattr(worker._row, name, value)
 

@@ -80,7 +80,7 @@ def test_false_data(name: str) -> None:
     assert len(daemon.of("false_data")) == 1
     (stopped,) = daemon.of("stopped")
     # Not all of them: the parent believes what it read before the worker became false.
-    assert stopped["clients_total"] <= len(daemon.of("connection_opened"))
+    assert stopped["clients_total"] <= len(daemon.of("connection_closed"))
     assert stopped["bytes_echoed"] <= 2 * sum(event["bytes_sent"] for event in daemon.of("connection_closed"))
 
 

@@ -62,7 +62,8 @@ def test_stop_cuts_no_transfer(tmp_path: Path, client: str) -> None:
     data = random.Random(1).randbytes(3_000_000)
     (tmp_path / "data").write_bytes(data)
     command = have(*CLIENTS[client])
-    with Daemon("--host", "127.0.0.1", "--limits-drain-timeout", "1h") as daemon, contextlib.ExitStack() as stack:
+    options = ["--host", "127.0.0.1", "--limits-drain-timeout", "1h", "--log-level", "debug"]
+    with Daemon(*options) as daemon, contextlib.ExitStack() as stack:
         target = [f"tcp:127.0.0.1:{daemon.port}"] if client == "socat" else ["127.0.0.1", str(daemon.port)]
         processes = []
         for number in range(10):

@@ -13,10 +13,10 @@ from echod.worker.process import Worker
 
 
 class Hanging(Worker):
-    def _on_accepted(self, sock: Any, sockaddr: Any) -> None:
+    def _on_accepted(self, sock: Any, sockaddr: Any, local: str) -> None:
         if sockaddr[1] == 40007:
             time.sleep(3600)
-        super()._on_accepted(sock, sockaddr)
+        super()._on_accepted(sock, sockaddr, local)
 
 
 if __name__ == "__main__":

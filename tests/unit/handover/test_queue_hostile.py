@@ -15,11 +15,22 @@ from hypothesis import strategies as st
 from echod.handover import queue as handover
 from echod.handover.queue import take_over
 from echod.handover.state import Connection, ConnectionState, TakenOver
-from echod.shared.terms import Timeouts
+from echod.worker.relay import Buffer
 from echod.worker.session import Session
 from tests.unit.events import recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
 from tests.unit.handover.queues import HEADER, NOW, VERSION, Queue, as_json, contents, memory
+
+
+class Owner:
+    """Remembers the sessions that have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[Session] = []
+
+    def on_closed(self, session: Session) -> None:
+        """The session has ended."""
+        self.ended.append(session)
 
 
 def is_reset(client: socket.socket) -> bool:
@@ -263,13 +274,10 @@ def test_fuzzed(drawn: list[tuple[bytes, bytes, list[str]]]) -> None:
                 queue.put(header, *(fds[kind] for kind in ["memory", *kinds]))
         taken = queue.take_over()
         for sock, state in taken.connections:
-            ended: list[Session] = []
-            timeouts = Timeouts(1.0, 1.0, 1.0)
+            owner = Owner()
             one = state._replace(name=state.name or "1.1")
-            session = Session(
-                Connection(sock, one), loop, recorder.events, memoryview(bytearray(9)), timeouts, ended.append
-            )
+            session = Session(Connection(sock, one), loop, recorder.events, Buffer(9), owner)
             loop.settle()
             session.abort("cut")
-            assert ended == [session]
+            assert owner.ended == [session]
             recorder.objects()

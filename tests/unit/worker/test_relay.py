@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from echod.worker.relay import Relay, open_buffer
+from echod.worker.relay import Buffer, Relay
 from tests.unit.hand_loop import DEADLINE
 
 BROKEN = -1
@@ -72,7 +72,7 @@ class Peer:
 class Owner:
     """Behaves like a session: waits for one thing at a time, and for nothing after the end.  It is the clock too."""
 
-    def __init__(self, peer: Peer | socket.socket, buffer: memoryview) -> None:
+    def __init__(self, peer: Peer | socket.socket, buffer: Buffer) -> None:
         self.now = 0.0
         self.waits_for_room = False
         self.ends: list[str] = []
@@ -110,11 +110,11 @@ class Owner:
 class Talk:
     """A peer and its relay; the invariants are asserted after every event."""
 
-    def __init__(self, data: bytes, reads: list[int], writes: list[int], buffer: memoryview) -> None:
+    def __init__(self, data: bytes, reads: list[int], writes: list[int], buffer: Buffer) -> None:
         self.data = data
         self.peer = Peer(data, reads, writes)
         self.owner = Owner(self.peer, buffer)
-        self.chunk_size = len(buffer)
+        self.chunk_size = len(buffer.chunk)
 
     def turn(self) -> None:
         """One event, unless the connection has ended."""
@@ -141,7 +141,7 @@ class Talk:
 
 def talk(data: bytes, reads: list[int], writes: list[int], chunk_size: int) -> Talk:
     """A conversation with a buffer of its own."""
-    return Talk(data, reads, writes, memoryview(bytearray(chunk_size)))
+    return Talk(data, reads, writes, Buffer(chunk_size))
 
 
 @given(inputs, scripts, scripts, chunk_sizes)
@@ -184,33 +184,36 @@ def test_relays_that_share_a_buffer(
     clients: list[tuple[bytes, list[int], list[int]]], schedule: list[int], chunk_size: int
 ) -> None:
     """Peers that share a buffer never get each other's bytes, in any order of events: pending bytes are not in it."""
-    buffer = memoryview(bytearray(chunk_size))
+    buffer = Buffer(chunk_size)
     talks = [Talk(data, reads, writes, buffer) for data, reads, writes in clients]
     for number in schedule:
         talks[number % len(talks)].turn()
-        buffer[:] = b"\xaa" * chunk_size
+        buffer.chunk[:] = b"\xaa" * chunk_size
     for one in talks:
         assert one.run().peer.echoed == one.data
 
 
 @given(inputs, scripts, scripts, st.lists(st.integers(1, 50), max_size=60), chunk_sizes)
-def test_buffers_that_change(
+def test_chunk_sizes_that_change(
     data: bytes, reads: list[int], writes: list[int], sizes: list[int], chunk_size: int
 ) -> None:
-    """A new buffer, longer or shorter, loses nothing, whatever is pending at that moment."""
-    one = talk(data, reads, writes, chunk_size)
+    """A new size of the buffer, longer or shorter, loses nothing, whatever is pending at that moment."""
+    buffer = Buffer(chunk_size)
+    one = Talk(data, reads, writes, buffer)
     one.chunk_size = max(chunk_size, *sizes, 1)
     for size in sizes:
         one.turn()
-        one.owner.relay.renew(one.peer, memoryview(bytearray(b"\xaa" * size)))
+        buffer.resize(size)
+        buffer.chunk[:] = b"\xaa" * size
     assert one.run().peer.echoed == data
 
 
 def test_an_old_buffer_is_never_sent_from() -> None:
     """The old buffer is never sent, even if the next chunk has the size of the last one, whose window is kept."""
-    one = talk(b"oldnew", [3, 3], [], 10)
+    buffer = Buffer(10)
+    one = Talk(b"oldnew", [3, 3], [], buffer)
     one.turn()
-    one.owner.relay.renew(one.peer, memoryview(bytearray(10)))
+    buffer.resize(10)
     one.turn()
     assert one.peer.echoed == b"oldnew"
 
@@ -248,7 +251,7 @@ def test_what_is_pending_is_copied_once() -> None:
 @pytest.mark.parametrize("size", [1, 64 << 10, 128 << 10, 256 << 10, (1 << 20) + 1])
 def test_the_buffer_begins_with_a_page(size: int) -> None:
     """Its address is a multiple of the page size, whatever its own size is."""
-    buffer = open_buffer(size)
+    buffer = Buffer(size).chunk
     assert len(buffer) == size
     assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % mmap.PAGESIZE == 0
 
@@ -264,7 +267,7 @@ def test_through_a_real_socket(steps: list[tuple[str, int]], chunk_size: int) ->
         for sock in (ours, theirs):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        owner = Owner(ours, memoryview(bytearray(chunk_size)))
+        owner = Owner(ours, Buffer(chunk_size))
         relay = owner.relay
         sent, echoed = bytearray(), bytearray()
         for what, size in steps:
@@ -297,7 +300,7 @@ def test_a_real_reset(writing: bool) -> None:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
     with server:
-        owner = Owner(server, memoryview(bytearray(1 << 16)))
+        owner = Owner(server, Buffer(1 << 16))
         for sock in (server, client):
             sock.setblocking(False)
         while writing and not owner.waits_for_room:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import math
 import os
 import select
@@ -11,18 +12,26 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from datetime import datetime
 from typing import NoReturn
 
 import pytest
 
+from echod.handover.copies import AGE
 from echod.handover.state import Connection, ConnectionState
 from echod.log.events import LogOptions
+from echod.net import tcpinfo
+from echod.shared.counters import WorkerCounters
 from echod.shared.terms import Timeouts
 from echod.worker import stall
 from echod.worker.quiet import SILENCE
-from echod.worker.session import TRANSITIONS, Session, State
+from echod.worker.relay import Buffer, Relay
+from echod.worker.session import Session
+from echod.worker.state import TRANSITIONS, State
+from echod.worker.sweep import Sweep
 from tests.unit.events import Recorder, recording
 from tests.unit.hand_loop import DEADLINE, HandLoop
+from tests.unit.worker.terms import TICK, terms
 
 IDLE, STALL, LINGER = 100.0, 40.0, 2.0
 TIMEOUTS = Timeouts(IDLE, STALL, LINGER)
@@ -41,7 +50,7 @@ class Recorded(Session):
 
 
 class Served:
-    """A session, the client's end of its connection, and the events logged."""
+    """A session that a sweep looks at, the client's end of its connection, and the events logged."""
 
     def __init__(
         self,
@@ -67,14 +76,27 @@ class Served:
         stack.enter_context(sock)
         self.client.settimeout(DEADLINE)
         sock.setblocking(False)
-        buffer = memoryview(bytearray(chunk_size))
-        connection = Connection(sock, ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now))
-        self.session = Recorded(connection, self.loop, self.told.events, buffer, timeouts, self.on_closed)
+        self.buffer = Buffer(chunk_size)
+        self.sessions: dict[int, Session] = {}
+        self.sweep = Sweep(self.sessions, WorkerCounters(), 1.0, self.loop)
+        self.look_by(timeouts)
+        self.serve(sock, ConnectionState("1.1", sockaddr, self.loop.now, self.loop.now))
+
+    def serve(self, sock: socket.socket, state: ConnectionState) -> None:
+        """Continue a connection in this state."""
+        self.session = Recorded(Connection(sock, state), self.loop, self.told.events, self.buffer, self)
+        self.sessions[self.session.fd] = self.session
+
+    def look_by(self, timeouts: Timeouts, *, draining: bool = False) -> None:
+        """Have the sweep follow these time-outs from now on."""
+        self.timeouts = timeouts
+        self.sweep.follow(terms(timeouts=timeouts), draining=draining)
 
     def on_closed(self, session: Session) -> None:
         """Count the calls; there must be exactly one."""
         assert session is self.session
         self.closed += 1
+        self.sessions.clear()
 
     def echo(self, data: bytes) -> None:
         """Send `data`, and receive it back."""
@@ -109,8 +131,13 @@ class Served:
 
     def drain(self) -> None:
         """Drain the session until its client is quiet."""
-        self.session.drain()
+        self.begin_to_drain()
         self.loop.pass_time(SILENCE)
+
+    def begin_to_drain(self) -> None:
+        """Drain the session."""
+        self.look_by(self.timeouts, draining=True)
+        self.session.drain(self.timeouts)
 
     def reason(self) -> str:
         """The reason logged for the end, which was logged once, and passed to the owner once."""
@@ -118,7 +145,6 @@ class Served:
         closed = [event for event in self.told.objects() if event["event"] == "connection_closed"]
         assert len(closed) == 1
         assert self.session.sock.fileno() == -1
-        assert self.loop.due_in() is None
         return str(closed[0]["reason"])
 
     def drain_client(self) -> int:
@@ -200,7 +226,7 @@ def test_bytes_that_have_just_arrived(stack: ExitStack) -> None:
     served = Served(stack)
     served.echo(b"hello")
     served.client.sendall(b"just in time")
-    served.session._look(served.loop.now + IDLE)
+    served.session.check(served.loop.now + IDLE, TIMEOUTS)
     assert served.session._state is State.READING
     served.session.abort("cut")
 
@@ -215,7 +241,7 @@ def test_late(stack: ExitStack, noticed: bool) -> None:
     if noticed:
         served.loop.until(lambda: served.closed > 0)
     else:
-        served.session._on_timer(served.loop.now)
+        served.session.check(served.loop.now + LINGER, TIMEOUTS)
     closed = served.told.objects()[-1]
     assert (closed["reason"], closed["bytes_received"], closed["bytes_sent"]) == ("late", 13, 5)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -247,7 +273,6 @@ def test_no_memory(stack: ExitStack, name: str, number: int) -> None:
     while not served.closed:
         served.loop.settle()
         if not served.closed:
-            assert served.loop.due_in() == pytest.approx(0.1)
             waits += 1
             served.loop.pass_time(0.1)
     assert (served.reason(), waits) == ("eof", 3)
@@ -328,19 +353,20 @@ def test_client_that_stays_after_the_end(stack: ExitStack) -> None:
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(IDLE)
-    served.loop.pass_time(LINGER - 0.1)
+    served.loop.pass_time(LINGER / 2)
     assert served.closed == 0
-    served.loop.pass_time(0.1)
+    served.loop.pass_time(LINGER / 2)
     assert served.reason() == "idle"
     assert served.client.recv(1) == b""
 
 
 def test_never(stack: ExitStack) -> None:
-    """Without time-outs the session sets no timer."""
+    """Without time-outs no time ends a session, not even one whose client takes nothing."""
     served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
     served.echo(b"hello")
     served.stuff()
-    assert served.loop.due_in() is None
+    served.loop.pass_time(1e9)
+    assert not served.closed
     served.session.abort("cut")
 
 
@@ -380,11 +406,10 @@ def test_asking_about_a_stall_changes_nothing(stack: ExitStack) -> None:
     served = Served(stack)
     served.stuff()
     served.loop.pass_time(STALL / 4)
-    now, watched, relay = served.loop.now, served.session._stall, served.session._relay
-    active = relay.active
-    assert [watched.is_over(STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
-    assert not watched.is_over(math.inf, now + STALL)
-    assert relay.active == active
+    now, watched, sock = served.loop.now, served.session._stall, served.session.sock
+    assert watched is not None
+    assert [watched.is_over(sock, STALL, when) for when in (now + STALL, now, now + STALL)] == [True, False, True]
+    assert not watched.is_over(sock, math.inf, now + STALL)
     served.session.abort("cut")
 
 
@@ -459,8 +484,9 @@ def test_abort(stack: ExitStack) -> None:
     served.echo(b"hello")
     served.session.abort("bug")
     served.session.abort("cut")
-    served.session.drain()
-    served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
+    served.begin_to_drain()
+    served.session.trace()
+    served.session.check(served.loop.now + IDLE, TIMEOUTS)
     assert served.reason() == "bug"
     with pytest.raises(ConnectionResetError):
         served.client.recv(1)
@@ -481,8 +507,8 @@ def test_drain_a_quiet_client(stack: ExitStack) -> None:
     served = Served(stack)
     served.echo(b"hello")
     served.loop.pass_time(SILENCE)
-    served.session.drain()
-    served.session.drain()
+    served.begin_to_drain()
+    served.begin_to_drain()
     assert served.client.recv(1) == b""
     served.client.close()
     served.loop.until(lambda: served.closed > 0)
@@ -492,12 +518,12 @@ def test_drain_a_quiet_client(stack: ExitStack) -> None:
 def test_drain_a_busy_client(stack: ExitStack) -> None:
     """A drained client is served while its bytes keep arriving, and gets end of file `SILENCE` after the last."""
     served = Served(stack)
-    served.session.drain()
+    served.begin_to_drain()
     for _ in range(5):
         served.echo(b"not yet finished")
         served.loop.pass_time(SILENCE * 0.9)
     assert served.session._state is State.READING
-    served.loop.pass_time(SILENCE * 0.1)
+    served.loop.pass_time(SILENCE / 4)
     assert served.client.recv(1) == b""
     served.session.cut()
     assert served.reason() == "drained"
@@ -508,13 +534,13 @@ def test_drain_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
     served = Served(stack, unix=True)
     served.client.sendall(b"hello")
     served.loop.turn()
-    served.session.drain()
+    served.begin_to_drain()
     for _ in range(5):
         served.loop.pass_time(SILENCE)
         assert served.session._state is State.READING
     assert served.client.recv(5) == b"hello"
     served.loop.pass_time(SILENCE * 0.9)
-    served.loop.pass_time(SILENCE * 0.2)
+    served.loop.pass_time(SILENCE / 4)
     assert served.client.recv(1) == b""
     served.session.cut()
     assert served.reason() == "drained"
@@ -523,7 +549,7 @@ def test_drain_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
 def test_cut_a_busy_client(stack: ExitStack) -> None:
     """If the time for draining ends before the client is quiet, it gets a reset, and no end of file before that."""
     served = Served(stack)
-    served.session.drain()
+    served.begin_to_drain()
     served.echo(b"not yet finished")
     served.session.cut()
     assert served.reason() == "cut"
@@ -536,7 +562,7 @@ def test_cut_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
     served = Served(stack, unix=True)
     served.client.sendall(b"hello")
     served.loop.turn()
-    served.session.drain()
+    served.begin_to_drain()
     served.loop.pass_time(SILENCE)
     served.session.cut()
     assert served.reason() == "drained"
@@ -544,20 +570,9 @@ def test_cut_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
     assert served.client.recv(1) == b""
 
 
-def test_drain_with_the_first_bytes_unread(stack: ExitStack) -> None:
-    """The first bytes of a drained connection are logged when they are read, not when it is closed."""
-    served = Served(stack)
-    served.client.sendall(b"first")
-    served.session.drain()
-    served.loop.until(lambda: served.session.bytes_echoed == 5)
-    assert [event["event"] for event in served.told.objects()] == ["connection_opened"]
-    served.session.abort("cut")
-
-
 def test_the_hot_path(stack: ExitStack) -> None:
-    """After its first bytes nothing stands between the loop and the relay of a connection."""
+    """Nothing stands between the loop and the relay of a connection."""
     served = Served(stack)
-    served.echo(b"first")
     assert served.loop.callback(served.session.fd) == served.session._relay.on_readable
 
 
@@ -565,7 +580,7 @@ def test_drain_while_blocked(stack: ExitStack) -> None:
     """A client drained while its echo waits for room gets all of it, and then end of file."""
     served = Served(stack, unix=True)
     served.stuff()
-    served.session.drain()
+    served.begin_to_drain()
     served.client.shutdown(socket.SHUT_WR)
     count, ended = 0, False
     while not ended:
@@ -586,7 +601,7 @@ def test_drain_after_a_reset(stack: ExitStack) -> None:
     poll.register(served.session.fd, 0)
     assert poll.poll(DEADLINE * 1000)
     served.loop.pass_time(0)  # the timer below must not be the first to move the clock
-    served.session.drain()
+    served.begin_to_drain()
     served.session._linger("drained")
     assert served.reason() == "reset"
 
@@ -607,6 +622,7 @@ def test_names(stack: ExitStack) -> None:
     served, other = Served(stack), Served(stack, unix=True)
     for each in (served, other):
         each.echo(b"hello")
+        each.loop.pass_time(AGE)
     opened = served.told.objects()[0]
     host, port = served.client.getsockname()
     local = served.client.getpeername()[1]
@@ -615,6 +631,102 @@ def test_names(stack: ExitStack) -> None:
     assert other.told.objects()[0]["peer"] == f"unix:pid={os.getpid()},uid={os.getuid()}"
     for each in (served, other):
         each.session.abort("cut")
+
+
+class TestOpened:
+    """When `connection_opened` is logged: a short connection, of which there may be many, does not need it."""
+
+    def logged(self, served: Served) -> list[str]:
+        """The names of the events since the last call."""
+        return [event["event"] for event in served.told.objects()]
+
+    def test_short(self, stack: ExitStack) -> None:
+        """A connection that ends within a second is described by its end alone, which has the time of its start."""
+        served = Served(stack)
+        served.session.started = time.monotonic() - AGE / 2
+        served.echo(b"hello")
+        served.session.abort("cut")
+        (closed,) = served.told.objects()
+        started = datetime.fromisoformat(closed["started"]).timestamp()
+        logged = datetime.fromisoformat(closed["timestamp"]).timestamp()
+        assert started + closed["duration"] == pytest.approx(logged, abs=0.01)
+
+    def test_a_second_old(self, stack: ExitStack) -> None:
+        """It is logged once, when a connection on which bytes have come is a second old."""
+        served = Served(stack)
+        served.echo(b"hello")
+        served.loop.pass_time(AGE * 0.9)
+        assert self.logged(served) == []
+        served.loop.pass_time(AGE)
+        served.loop.pass_time(AGE)
+        assert self.logged(served) == ["connection_opened"]
+        served.session.abort("cut")
+
+    def test_late_first_bytes(self, stack: ExitStack) -> None:
+        """If the first bytes come later, it is logged then."""
+        served = Served(stack)
+        served.loop.pass_time(10 * AGE)
+        assert self.logged(served) == []
+        served.echo(b"hello")
+        served.loop.pass_time(TICK)
+        assert self.logged(served) == ["connection_opened"]
+        served.session.abort("cut")
+
+    def test_before_the_end(self, stack: ExitStack) -> None:
+        """The end of a connection older than a second is never the first event."""
+        served = Served(stack)
+        served.session.started = time.monotonic() - AGE
+        served.echo(b"hello")
+        served.session.abort("cut")
+        assert self.logged(served) == ["connection_opened", "connection_closed"]
+
+    def test_before_another_process_knows_it(self, stack: ExitStack) -> None:
+        """A process that gets a connection need not know whether the event was logged: it was, if bytes have come."""
+        served = Served(stack)
+        served.session.snapshot()
+        assert self.logged(served) == []
+        served.echo(b"hello")
+        served.session.snapshot()
+        served.session.snapshot()
+        assert self.logged(served) == ["connection_opened"]
+        served.session.abort("cut")
+
+
+def test_nothing_is_left_for_the_garbage_collector(stack: ExitStack) -> None:
+    """A session and its relay are freed when the connection ends, without a run of the garbage collector."""
+    for level in ("info", "debug"):
+        served = Served(stack, level=level)
+        served.echo(b"hello")
+        gc.collect()
+        gc.disable()
+        try:
+            served.session.abort("cut")
+            served.loop.pass_time(TICK)
+            del served.session
+            assert not [found for found in gc.get_objects() if isinstance(found, (Session, Relay))]
+        finally:
+            gc.enable()
+
+
+def test_at_rest_costs_no_system_call(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is not asked again about a connection on which nothing was due, until bytes move or it is idle."""
+    served = Served(stack)
+    asked: list[int] = []
+
+    def unacknowledged(fd: int) -> int:
+        asked.append(fd)
+        return 0
+
+    monkeypatch.setattr(tcpinfo, "unacknowledged", unacknowledged)
+    served.echo(b"hello")
+    for _ in range(5):
+        served.loop.pass_time(TICK)
+    assert len(asked) <= 2
+    before = len(asked)
+    served.echo(b"again")
+    served.loop.pass_time(TICK)
+    assert len(asked) == before + 1
+    served.session.abort("cut")
 
 
 def test_debug(stack: ExitStack) -> None:
@@ -641,7 +753,7 @@ class TestRenew:
         while not (served.session._relay.pending and sent % 1000):
             sent += served.client.send(data[sent : sent + 7])
             served.loop.settle()
-        served.session.renew(memoryview(bytearray(size)), TIMEOUTS)
+        served.buffer.resize(size)
         served.client.setblocking(True)
         served.client.settimeout(DEADLINE)
         while len(heard) < sent:
@@ -656,7 +768,7 @@ class TestRenew:
         served = Served(stack)
         served.echo(b"hello")
         served.loop.pass_time(50)
-        served.session.renew(memoryview(bytearray(10)), Timeouts(60, STALL, LINGER))
+        served.look_by(Timeouts(60, STALL, LINGER))
         served.loop.pass_time(9)
         assert served.session._state.name == "READING"
         served.loop.pass_time(1)
@@ -666,17 +778,17 @@ class TestRenew:
     def test_a_longer_idle_time_out(self, stack: ExitStack) -> None:
         """The old time-out no longer ends the connection."""
         served = Served(stack)
-        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
-        assert served.loop.due_in() is None
+        served.look_by(Timeouts(math.inf, math.inf, LINGER))
+        served.loop.pass_time(10 * IDLE)
+        assert served.session._state is State.READING
         served.session.abort("cut")
 
     def test_a_stall_time_out_where_none_was(self, stack: ExitStack) -> None:
-        """A new stall time-out begins with the first check, since nothing was observed before."""
+        """A new stall time-out counts from the last acknowledgement that was observed, not from the change."""
         served = Served(stack, timeouts=Timeouts(math.inf, math.inf, LINGER))
         served.stuff()
-        served.loop.pass_time(10 * STALL)
-        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, STALL, LINGER))
         served.loop.pass_time(STALL / 4)
+        served.look_by(Timeouts(math.inf, STALL, LINGER))
         for _ in range(3):
             served.loop.pass_time(STALL / 4)
             assert served.closed == 0
@@ -689,7 +801,7 @@ class TestRenew:
         served.stuff()
         for _ in range(10):
             served.loop.pass_time(STALL / 8)
-            served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
+            served.look_by(TIMEOUTS)
         assert served.reason() == "stalled"
 
     def test_while_lingering(self, stack: ExitStack) -> None:
@@ -697,7 +809,7 @@ class TestRenew:
         served = Served(stack)
         served.echo(b"hello")
         served.drain()
-        served.session.renew(memoryview(bytearray(10)), Timeouts(math.inf, math.inf, LINGER))
+        served.look_by(Timeouts(math.inf, math.inf, LINGER))
         served.loop.pass_time(LINGER)
         assert served.reason() == "drained"
 
@@ -705,8 +817,8 @@ class TestRenew:
         """New terms do not change when a drained client is quiet."""
         served = Served(stack, unix=True)
         served.echo(b"hello")
-        served.session.drain()
-        served.session.renew(memoryview(bytearray(3)), Timeouts(math.inf, math.inf, LINGER))
+        served.begin_to_drain()
+        served.look_by(Timeouts(math.inf, math.inf, LINGER), draining=True)
         served.echo(b"and on")
         served.loop.pass_time(SILENCE)
         assert served.client.recv(1) == b""
@@ -715,11 +827,11 @@ class TestRenew:
     def test_chunks_are_logged_or_not(self, stack: ExitStack) -> None:
         """The new level applies, also to a connection that was accepted before."""
         served = Served(stack, level="info")
-        for level, expected in (("debug", ["chunk_received", "chunk_sent"]), ("info", [])):
+        for level, expected in (("debug", ["connection_opened", "chunk_received", "chunk_sent"]), ("info", [])):
             served.echo(b"hello")
             served.told.objects()
             served.told.events.change(LogOptions(level, "json", connections=True, payload=False))
-            served.session.renew(memoryview(bytearray(10)), TIMEOUTS)
+            served.session.trace()
             served.echo(b"again")
             assert [event["event"] for event in served.told.objects()] == expected
         served.session.abort("cut")
@@ -735,16 +847,13 @@ class TestHandedOver:
         served.session.hand_over()
         assert served.closed == 1
         assert served.session.sock.fileno() == -1
-        assert served.loop.due_in() is None
         assert "connection_closed" not in [event["event"] for event in served.told.objects()]
         successor = Served(stack, timeouts=timeouts, time=served.loop.now)
         successor.session.abort("cut")
         successor.told.written()
         successor.client.close()
         successor.client, successor.closed = served.client, 0
-        loop, buffer = successor.loop, memoryview(bytearray(1 << 16))
-        connection = Connection(sock, state)
-        successor.session = Recorded(connection, loop, successor.told.events, buffer, timeouts, successor.on_closed)
+        successor.serve(sock, state)
         return successor
 
     def test_counters(self, stack: ExitStack) -> None:

@@ -1,0 +1,98 @@
+"""One look at each connection of a worker in every round, for what no descriptor reports.
+
+A round takes a quarter of the shortest time-out, and at most a tick.  It is spread over turns of the loop, so that a
+worker with many connections pauses for none of them.  A connection on which nothing has happened costs no system call.
+Rejected: a timer for each connection, which took 230 bytes, and woke an idle worker with 10,000 connections for each.
+"""
+
+import math
+from collections.abc import Mapping
+
+from echod.net import tcpinfo
+from echod.net.loop import Loop, Timer
+from echod.shared.counters import WorkerCounters
+from echod.shared.terms import ServiceTerms
+from echod.worker.memory import SLOW, excess
+from echod.worker.quiet import SILENCE
+from echod.worker.session import Session
+
+SLICE = 256
+"""Most connections that are looked at in one turn of the loop."""
+_LOOKS = 4
+"""Looks within the shortest time-out: a connection outlasts its time-out by at most a quarter of it."""
+
+
+class Sweep:
+    """Looks at `sessions`, counts their bytes in `row`, and keeps the slow ones within `share` of the kernel's memory.
+
+    `share` is the worker's part of the limit for all workers: 1 / their number.
+    """
+
+    def __init__(self, sessions: Mapping[int, Session], row: WorkerCounters, share: float, loop: Loop) -> None:
+        self._sessions = sessions
+        self._row = row
+        self._share = share
+        self._loop = loop
+        self._round: list[Session] = []
+        """The sessions to look at in the rest of this round, some of which may have ended since."""
+        self._slices = 1
+        """Parts of this round, each in a turn of its own."""
+        self._pause = 0.0
+        self._occupied: list[tuple[int, Session]] = []
+        """Slow sessions, with the bytes that they occupy in the kernel, as far as found in this round."""
+        self._timer: Timer | None = None
+
+    def follow(self, terms: ServiceTerms, *, draining: bool) -> None:
+        """Look by these terms from now on, and often enough to notice, while `draining`, that a client is quiet."""
+        timeouts = terms.timeouts
+        shortest = min(timeouts.idle, timeouts.stall, SILENCE if draining else math.inf)
+        self._terms = terms
+        self._interval = min(terms.tick, shortest / _LOOKS)
+        self._most = int(terms.kernel_memory * self._share)
+        # Not if it is due before that anyway: otherwise frequent reloads would postpone it for ever.
+        if self._timer is None or self._interval < self._pause:
+            self._continue_after(self._interval)
+
+    def _continue_after(self, pause: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pause = pause
+        self._timer = self._loop.call_later(pause, self._on_timer)
+
+    def _on_timer(self, now: float) -> None:
+        if not self._round:
+            self._round = list(self._sessions.values())
+            self._slices = max(1, -(-len(self._round) // SLICE))
+        part, self._round = self._round[:SLICE], self._round[SLICE:]
+        idle = self._terms.timeouts.idle
+        for session in part:
+            if not session.is_at_rest(now, idle):
+                self._look(session, now)
+        if not self._round:
+            self._free_memory()
+        self._continue_after(self._interval / self._slices)
+
+    def _free_memory(self) -> None:
+        occupied, self._occupied = self._occupied, []
+        if self._most:
+            for session in excess(occupied, self._most):
+                session.abort("memory")
+
+    def _look(self, session: Session, now: float) -> None:
+        echoed = self.count(session)
+        session.check(now, self._terms.timeouts)
+        if session.is_at_rest(now, self._terms.timeouts.idle):
+            return  # so its queues in the kernel are empty
+        if self._most and echoed < SLOW * self._interval and now - session.started >= self._interval:
+            self._occupied.append((tcpinfo.kernel_memory(session.sock), session))
+
+    def count(self, session: Session) -> int:
+        """Add the bytes echoed since the last call to the counters, and return their number.
+
+        The session counts them itself, since a shared counter would cost time in every echo.
+        """
+        echoed = session.bytes_echoed - session.counted
+        session.counted += echoed
+        self._row.bytes_echoed += echoed
+        self._row.bytes_live += echoed
+        return echoed
