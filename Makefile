@@ -3,12 +3,15 @@
 # Each target first updates .venv with venv.sh. The packages are pinned in packaging/requirements, in sets, so that
 # `make run` downloads only what the daemon needs. PYTHON=python3.13 selects an interpreter.
 
+# The tests start Python about a thousand times, and each start would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV = .venv
 # The set of echod's dependencies; `lowest` has the lowest versions that pyproject.toml allows.
 RUNTIME = runtime
 
 # The number of processes that share the tests. They wait more than they work, so it exceeds the number of CPUs in CI.
-SHARES = 3
+SHARES = 4
 
 PINS   = packaging/requirements
 venv   = @sh $(PINS)/venv.sh $(VENV)
@@ -38,7 +41,7 @@ run: ## run echod in the foreground on localhost:10000, until Ctrl-C
 
 test: ## run the unit and integration tests
 	$(venv) $(RUNTIME) test
-	$(python) -m pytest --numprocesses $(SHARES) tests/unit tests/integration
+	$(python) -m pytest --numprocesses $(SHARES) --dist worksteal tests/unit tests/integration
 
 # A test here may install a package three times on a busy machine, so the limit is not pyproject.toml's two minutes.
 test-system: wheels ## run the tests that boot systemd (as root, with debootstrap and systemd-container)
@@ -61,7 +64,7 @@ types: ## check the types
 cover: ## run the tests, and show the lines and branches that they miss in any process
 	$(venv) $(RUNTIME) test dev
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest --numprocesses $(SHARES) tests/unit tests/integration
+	$(VENV)/bin/coverage run -m pytest --numprocesses $(SHARES) --dist worksteal tests/unit tests/integration
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report
 

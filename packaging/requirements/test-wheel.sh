@@ -33,5 +33,5 @@ for file in *; do
 done
 cd "$scratch/tests"
 # Without the tests of the archives themselves, which need the checkout that they are built from.
-"$scratch/venv/bin/python" -m pytest -p no:cacheprovider --numprocesses "$2" \
+"$scratch/venv/bin/python" -m pytest -p no:cacheprovider --numprocesses "$2" --dist worksteal \
     --ignore tests/integration/test_distributions.py tests/unit tests/integration

@@ -64,10 +64,11 @@ def test_reset_with_an_echo_pending(victim: Daemon) -> None:
 
 def test_reset_at_once(victim: Daemon) -> None:
     """Clients that send and reset, as fast as they can, are no trouble."""
+    address = victim.addresses[0]
     for _ in range(4):
         count = len(victim.of("connection_closed"))
         for number in range(BATCH):
-            sock = connect(victim.addresses[0])
+            sock = connect(address)
             sock.sendall(bytes(number))
             reset(sock)
         victim.wait_for("connection_closed", count + BATCH)
@@ -104,25 +105,27 @@ def test_thousands_that_send_nothing(victim: Daemon) -> None:
 
 def test_closing_at_once(victim: Daemon) -> None:
     """2,000 clients that connect and are gone are no trouble."""
+    address = victim.addresses[0]
     for _ in range(2000 // BATCH):
         count = len(victim.of("connection_closed"))
         for _ in range(BATCH):
-            connect(victim.addresses[0]).close()
+            connect(address).close()
         victim.wait_for("connection_closed", count + BATCH)
 
 
 def test_gone_before_they_are_accepted(victim: Daemon) -> None:
     """Clients that have reset while they were waiting in the kernel's queue are accepted and gone, and the one behind
     them is served."""
+    address = victim.addresses[0]
     freeze(victim.workers[0])
     try:
         for _ in range(200):
-            reset(connect(victim.addresses[0]))
+            reset(connect(address))
         for _ in range(50):
-            sock = connect(victim.addresses[0])
+            sock = connect(address)
             sock.sendall(b"hello")
             reset(sock)
-        last = connect(victim.addresses[0])
+        last = connect(address)
     finally:
         os.kill(victim.workers[0], signal.SIGCONT)
     with last:
