@@ -75,6 +75,7 @@ class Worker:
         self._commands = channels.commands
         self._buffer = Buffer(assignment.terms.chunk_size)
         self._sessions: dict[int, Session] = {}
+        self._pid = os.getpid()
         self._served = 0
         self._draining = False
         self._loop = Loop(self._on_bug)
@@ -116,7 +117,7 @@ class Worker:
 
     def _new_name(self) -> str:
         self._served += 1
-        return f"{os.getpid()}.{self._served}"
+        return f"{self._pid}.{self._served}"
 
     def _serve(self, sock: socket.socket, state: ConnectionState, local: str = "") -> Session:
         session = Session(Connection(sock, state), self._loop, self._events, self._buffer, self, local)

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import statistics
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tests.integration.daemon import Daemon, freeze, send_and_get, wait_for_state
 from tests.integration.peers import clients, connect
@@ -12,6 +14,9 @@ from tests.integration.tracing import Call, attached
 MESSAGE = bytes(range(64))
 ECHOES = 50
 CLIENTS = 16
+CONNECTIONS = 30
+MOST_FOR_A_CONNECTION = 14
+"""System calls of a worker from accept(2) to the next accept(2), with the events of the connection."""
 
 
 def count(calls: Iterable[Call]) -> Counter[str]:
@@ -20,7 +25,7 @@ def count(calls: Iterable[Call]) -> Counter[str]:
 
 
 def test_of_an_echo() -> None:
-    """A message costs one wait, one recv and one send, and nothing else."""
+    """A message costs one wait, one recv and one send."""
     with Daemon("--workers", "1") as daemon, connect(daemon.addresses[0]) as sock:
         worker = daemon.workers[0]
         send_and_get(sock, MESSAGE)
@@ -48,3 +53,18 @@ def test_of_a_batch() -> None:
             wait_for_state(worker, "S")
         batch = count(call for call in calls if not call.result.startswith("-1"))
         assert (batch["recvfrom"], batch["sendto"], batch["epoll_wait"]) == (CLIENTS, CLIENTS, 1)
+
+
+def test_of_a_connection() -> None:
+    """A connection that sends a message, gets its echo and closes costs at most 14 calls, its events included."""
+    with Daemon("--workers", "1") as daemon:
+        address = daemon.addresses[0]
+        with attached(daemon.workers[0]) as calls:
+            for _ in range(CONNECTIONS + 1):
+                with connect(address) as sock:
+                    send_and_get(sock, MESSAGE)
+        accepts = [place for place, call in enumerate(calls) if call.name == "accept4" and call.result.isdigit()]
+        each = [calls[begin:end] for begin, end in pairwise(accepts)]
+        assert len(each) == CONNECTIONS
+        # The median, because a tick may fall into some of them.
+        assert statistics.median(map(len, each)) <= MOST_FOR_A_CONNECTION, count(each[0])
