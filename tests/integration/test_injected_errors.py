@@ -3,20 +3,16 @@
 strace(1) makes the calls fail, in a worker or in the parent that already serves a client, the innocent one.
 """
 
-import contextlib
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import DEADLINE, Daemon, send_and_get
+from tests.integration.daemon import Daemon, send_and_get
 from tests.integration.faults import COPYING, TICKING_FAST
 from tests.integration.peers import descriptors, wait_for_descriptors
-from tests.integration.tracing import may_trace
+from tests.integration.tracing import injected
 
 SERVED, RESET = "served", "reset"
 
@@ -39,24 +35,6 @@ WORKER = [
     ("setsockopt", "ENOMEM", SERVED),
 ]
 """In a worker, the first of these calls after it has accepted its first client."""
-
-
-@contextlib.contextmanager
-def injected(pid: int, call: str, error: str, when: str = "1") -> Iterator[None]:
-    """Make calls of this process fail; `when` says which, counted from now on, as in strace(1)."""
-    if not may_trace():
-        pytest.skip("strace is not installed, or may not trace here")
-    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")
-    command = ["strace", "-qq", "-o", os.devnull, *inject, "-p", str(pid)]
-    with subprocess.Popen(command) as tracer:
-        try:
-            deadline = time.monotonic() + DEADLINE
-            while f"TracerPid:\t{tracer.pid}\n" not in Path(f"/proc/{pid}/status").read_text():
-                assert time.monotonic() < deadline, "strace does not attach"
-                os.sched_yield()
-            yield
-        finally:
-            tracer.send_signal(signal.SIGTERM)
 
 
 def fate(daemon: Daemon) -> str:

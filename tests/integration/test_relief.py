@@ -1,5 +1,6 @@
 """A reload that changes where echod listens, or how many workers it has: connections stay, and none is refused."""
 
+import itertools
 import os
 import signal
 import socket
@@ -80,22 +81,23 @@ def test_another_number_of_workers(file: Path, before: int, after: int) -> None:
         assert echod.of("handed_over") + echod.of("taken_over") == []
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.1")],
-)
-def test_another_host(file: Path, before: str, after: str) -> None:
-    """echod listens on the new host, at the same port, and no longer on the old one, whose connections stay."""
+def test_another_host(file: Path) -> None:
+    """echod listens on each new host, at the same port, and no longer on the old one, whose connections stay."""
+    hosts = ("127.0.0.2", "127.0.0.1", "0.0.0.0", "127.0.0.1")
     with ExitStack() as stack:
-        echod = stack.enter_context(Configured(file, f"host = '{before}'"))
-        client = stack.enter_context(echod.connect(f"{before.replace('0.0.0.0', '127.0.0.1')}:{echod.port}"))
-        send_and_get(client, b"before")
-        assert echod.reload(f"host = '{after}'")["changed"] == ["host"]
-        assert echod.addresses == [f"{before}:{echod.port}", f"{after}:{echod.port}"]
-        send_and_get(client, b"after")
-        with echod.connect(f"127.0.0.1:{echod.port}") as other:
-            send_and_get(other, b"by the new one")
-        assert refused(echod, "127.0.0.2") == (after != "0.0.0.0")
+        echod = stack.enter_context(Configured(file, f"host = '{hosts[0]}'"))
+        bound, clients = [f"{hosts[0]}:{echod.port}"], []
+        for before, after in itertools.pairwise(hosts):
+            clients.append(stack.enter_context(echod.connect(f"{before.replace('0.0.0.0', '127.0.0.1')}:{echod.port}")))
+            send_and_get(clients[-1], b"before")
+            assert echod.reload(f"host = '{after}'")["changed"] == ["host"]
+            bound.append(f"{after}:{echod.port}")
+            assert echod.addresses == bound
+            for client in clients:
+                send_and_get(client, b"after")
+            with echod.connect(f"127.0.0.1:{echod.port}") as other:
+                send_and_get(other, b"by the new one")
+            assert refused(echod, "127.0.0.2") == (after != "0.0.0.0")
 
 
 def test_one_of_several(file: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -110,3 +112,21 @@ def attached(pid: int) -> Iterator[list[Call]]:
                 strace.terminate()
         matches = filter(None, map(_LINE.match, output))
         calls += [Call(int(m["pid"]), m["name"], m["arguments"], m["result"]) for m in matches]
+
+
+@contextlib.contextmanager
+def injected(pid: int, call: str, error: str, when: str = "1") -> Iterator[None]:
+    """Make calls of this process fail; `when` says which, counted from now on, as in strace(1)."""
+    if not may_trace():
+        pytest.skip("strace is not installed, or may not trace here")
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}")
+    command = ["strace", "-qq", "-o", os.devnull, *inject, "-p", str(pid)]
+    with subprocess.Popen(command) as tracer:
+        try:
+            deadline = time.monotonic() + DEADLINE
+            while f"TracerPid:\t{tracer.pid}\n" not in Path(f"/proc/{pid}/status").read_text():
+                assert time.monotonic() < deadline, "strace does not attach"
+                os.sched_yield()
+            yield
+        finally:
+            tracer.send_signal(signal.SIGTERM)
