@@ -261,6 +261,13 @@ class Loop:
         """Call `callback(now)` once, `delay` seconds after the beginning of this turn or soon after that."""
         return self._timers.add(self.now + delay, callback)
 
+    def call_at_multiple(self, period: float, callback: Callable[[float], None]) -> Timer:
+        """Call `callback(now)` once, at the next multiple of `period` seconds that is more than half of it away.
+
+        So calls with one period, or a multiple of it, share a wake-up.
+        """
+        return self.call_later(1.5 * period - (self.now + period / 2) % period, callback)
+
     def run(self) -> None:
         """Run turns until `stop` is called."""
         self._running = True

@@ -212,9 +212,8 @@ class Worker:
         self._row.ticks += 1
         self._acceptor.on_tick()
         self._copies.look()
-        # At multiples of a tick, since the parent reads the counters half a tick later; never twice at the same one.
-        tick = self._terms.tick
-        self._loop.call_later(1.5 * tick - (now + tick / 2) % tick, self._on_tick)
+        # The parent reads the counters half a tick later.
+        self._loop.call_at_multiple(self._terms.tick, self._on_tick)
 
     def _on_bug(self, fd: int, error: Exception) -> None:
         """An error in a session ends that connection; any other ends the worker, which the parent replaces."""

@@ -51,13 +51,13 @@ class Sweep:
         self._most = int(terms.kernel_memory * self._share)
         # Not if it is due before that anyway: otherwise frequent reloads would postpone it for ever.
         if self._timer is None or self._interval < self._pause:
-            self._continue_after(self._interval)
+            self._pause_for(self._interval)
 
-    def _continue_after(self, pause: float) -> None:
+    def _pause_for(self, pause: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._pause = pause
-        self._timer = self._loop.call_later(pause, self._on_timer)
+        self._timer = self._loop.call_at_multiple(pause, self._on_timer)
 
     def _on_timer(self, now: float) -> None:
         if not self._round:
@@ -70,7 +70,7 @@ class Sweep:
                 self._look(session, now)
         if not self._round:
             self._free_memory()
-        self._continue_after(self._interval / self._slices)
+        self._pause_for(self._interval / self._slices)
 
     def _free_memory(self) -> None:
         occupied, self._occupied = self._occupied, []

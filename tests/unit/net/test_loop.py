@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from echod.net.loop import NOTHING, READ, WRITE, Loop, Poller, Timer, Timers
-from tests.unit.hand_loop import DEADLINE, raises
+from tests.unit.hand_loop import DEADLINE, HandLoop, raises
 
 EPOLLEXCLUSIVE = 1 << 28
 
@@ -248,6 +248,20 @@ def test_descriptors_come_before_timers(loop: Loop, pipes: list[tuple[int, int]]
     loop.watch(pipes[0][0], READ, lambda: order.append("descriptor"))
     once(loop)
     assert order == ["descriptor", "timer"]
+
+
+@pytest.mark.parametrize(
+    ("time", "period", "due"), [(1000.0, 1.0, 1001.0), (1000.4, 1.0, 1001.0), (1000.6, 1.0, 1002.0), (6.9, 2.0, 8.0)]
+)
+def test_at_a_multiple(time: float, period: float, due: float) -> None:
+    """A call at a multiple of a period is made at the next one that is more than half a period away."""
+    called: list[float] = []
+    with closing(HandLoop(time=time)) as loop:
+        loop.call_at_multiple(period, called.append)
+        loop.pass_time(due - time - 0.01)
+        assert called == []
+        loop.pass_time(0.011)
+        assert len(called) == 1
 
 
 def test_the_clock_is_read_once_a_turn(loop: Loop, pipes: list[tuple[int, int]]) -> None:

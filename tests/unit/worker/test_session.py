@@ -540,7 +540,7 @@ def test_drain_a_client_that_has_not_acknowledged(stack: ExitStack) -> None:
         assert served.session._state is State.READING
     assert served.client.recv(5) == b"hello"
     served.loop.pass_time(SILENCE * 0.9)
-    served.loop.pass_time(SILENCE / 4)
+    served.loop.pass_time(SILENCE / 2)
     assert served.client.recv(1) == b""
     served.session.cut()
     assert served.reason() == "drained"
