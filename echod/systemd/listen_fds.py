@@ -14,7 +14,8 @@ from echod.systemd.fdstore import OURS, PROBE
 _FIRST_FD = 3
 """SD_LISTEN_FDS_START."""
 _COUNT = re.compile("[0-9]{1,7}")
-"""A number of descriptors: a process cannot have more than 1,048,576 (fs.nr_open), unless root has allowed it."""
+_MOST = 1 << 20
+"""Descriptors that a process can have, unless root has allowed it more (fs.nr_open)."""
 
 
 class PassedFd(NamedTuple):
@@ -50,7 +51,7 @@ def listen_fds(environ: MutableMapping[str, str]) -> PassedFds:
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not _COUNT.fullmatch(count):
+    if pid != str(os.getpid()) or not _COUNT.fullmatch(count) or int(count) > _MOST:
         return PassedFds([], _why_not(pid, count))
     fds = range(_FIRST_FD, _FIRST_FD + int(count))
     if len(names) != len(fds):

@@ -183,8 +183,12 @@ def test_stored_settings(content: bytes) -> None:
         os.fstat(fd)
 
 
+# A million descriptors take seconds to look at, so that a few such counts would last longer than a test may.
+few_or_far_too_many = values.filter(lambda count: len(count) not in (6, 7))
+
+
 @bounded
-@given(count=values, passed=values, pid=st.just(str(os.getpid())) | values)
+@given(count=few_or_far_too_many, passed=values, pid=st.just(str(os.getpid())) | values)
 @example(count="9" * 5000, passed="", pid=str(os.getpid()))
 @example(count="4294967295", passed="", pid=str(os.getpid()))
 def test_passed_descriptors(count: str, passed: str, pid: str) -> None:

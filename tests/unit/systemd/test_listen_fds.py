@@ -28,6 +28,7 @@ class TestListenFds:
             {"LISTEN_FDS": "1", "LISTEN_PID": "me"},
             {"LISTEN_FDS": "0", "LISTEN_PID": ME},
             {"LISTEN_FDS": "-1", "LISTEN_PID": ME},
+            {"LISTEN_FDS": "1048577", "LISTEN_PID": ME},
             {"LISTEN_FDS": "many", "LISTEN_PID": ME},
             {"LISTEN_FDS": "", "LISTEN_PID": ME},
             {"LISTEN_PID": ME},
