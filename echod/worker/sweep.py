@@ -74,8 +74,9 @@ class Sweep:
 
     def _free_memory(self) -> None:
         occupied, self._occupied = self._occupied, []
-        if self._most:
-            for session in excess(occupied, self._most):
+        if self._most and occupied:
+            left = set(self._sessions.values())  # not those that have ended since they were looked at
+            for session in excess([each for each in occupied if each[1] in left], self._most):
                 session.abort("memory")
 
     def _look(self, session: Session, now: float) -> None:

@@ -149,6 +149,18 @@ def test_slow_clients_that_occupy_most(loop: HandLoop) -> None:
     assert [client.asked for client in clients] == [0, 0, 1, 1]
 
 
+def test_memory_of_a_client_that_has_left(loop: HandLoop) -> None:
+    """A client that ends in the middle of a round no longer occupies memory: no other is reset for it."""
+    clients = [Client() for _ in range(SLICE + 1)]
+    clients[0].memory, clients[-1].memory = 30, 40
+    sessions: Any = dict(enumerate(clients))
+    Sweep(sessions, WorkerCounters(), 1.0, loop).follow(terms(kernel_memory=50), draining=False)
+    loop.pass_time(TICK)
+    del sessions[0]
+    loop.pass_time(TICK)
+    assert (clients[0].asked, clients[-1].asked, clients[-1].ended) == (1, 1, "")
+
+
 def test_without_a_limit_of_memory(loop: HandLoop) -> None:
     """Without a limit the kernel is not asked."""
     client = Client(1 << 40)
