@@ -280,6 +280,7 @@ class Session:
             return
         self._state = State.LINGERING
         self._lingers = reason
+        self._needs_memory = False  # what may still come is late, and the relay must not read it
         self._relay.touch()
         self._loop.rewatch(self.fd, READ, self._on_late)
 

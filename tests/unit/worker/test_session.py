@@ -304,6 +304,18 @@ def test_reset_while_there_is_no_memory(stack: ExitStack) -> None:
     assert served.reason() == "reset"
 
 
+def test_linger_while_there_is_no_memory(stack: ExitStack) -> None:
+    """Once the server has ended its side, the call that failed is not repeated: bytes are late, and are not echoed."""
+    served = Served(stack)
+    served.echo(b"hello")
+    served.session.on_broken(OSError(errno.ENOBUFS, "no memory"))
+    served.session.check(served.loop.now + IDLE, TIMEOUTS)
+    served.loop.pass_time(0.1)
+    served.client.sendall(b"too late")
+    served.loop.until(lambda: served.closed > 0)
+    assert served.reason() == "late"
+
+
 def fail(*_: object) -> NoReturn:
     """A system call for which the kernel has no memory."""
     raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
