@@ -28,4 +28,4 @@ def test_wakes_for_its_tick_only() -> None:
             assert calls[-TICKS:] == waits
             for wait in waits:
                 milliseconds = int(wait.arguments.rpartition(", ")[2])
-                assert 990 <= milliseconds <= 1001
+                assert 500 < milliseconds <= 1001  # shorter by as much as a busy machine delayed the tick before
