@@ -99,7 +99,7 @@ class Relay:
     @property
     def sent(self) -> int:
         """Bytes that the socket has accepted back."""
-        return self.received - len(self.pending)
+        return self.received - len(self.pending) if self.pending else self.received
 
     def resume(self, state: ConnectionState) -> None:
         """Continue a connection from the state in which another process left it."""

@@ -6,7 +6,8 @@ Rejected: a timer for each connection, which took 230 bytes, and woke an idle wo
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from echod.net import tcpinfo
 from echod.net.loop import Loop, Timer
@@ -16,7 +17,7 @@ from echod.worker.memory import SLOW, excess
 from echod.worker.quiet import SILENCE
 from echod.worker.session import Session
 
-SLICE = 256
+SLICE = 512
 """Most connections that are looked at in one turn of the loop."""
 _LOOKS = 4
 """Looks within the shortest time-out: a connection outlasts its time-out by at most a quarter of it."""
@@ -33,10 +34,10 @@ class Sweep:
         self._row = row
         self._share = share
         self._loop = loop
-        self._round: list[Session] = []
+        self._round: Iterator[Session] = iter(())
         """The sessions to look at in the rest of this round, some of which may have ended since."""
-        self._slices = 1
-        """Parts of this round, each in a turn of its own."""
+        self._slices, self._left = 1, 0
+        """The parts of this round, each in a turn of its own, and how many are left."""
         self._pause = 0.0
         self._occupied: list[tuple[int, Session]] = []
         """Slow sessions, with the bytes that they occupy in the kernel, as far as found in this round."""
@@ -60,15 +61,16 @@ class Sweep:
         self._timer = self._loop.call_at_multiple(pause, self._on_timer)
 
     def _on_timer(self, now: float) -> None:
-        if not self._round:
-            self._round = list(self._sessions.values())
-            self._slices = max(1, -(-len(self._round) // SLICE))
-        part, self._round = self._round[:SLICE], self._round[SLICE:]
+        if not self._left:
+            sessions = list(self._sessions.values())
+            self._round = iter(sessions)
+            self._left = self._slices = max(1, -(-len(sessions) // SLICE))
         idle = self._terms.timeouts.idle
-        for session in part:
+        for session in islice(self._round, SLICE):
             if not session.is_at_rest(now, idle):
                 self._look(session, now)
-        if not self._round:
+        self._left -= 1
+        if not self._left:
             self._free_memory()
         self._pause_for(self._interval / self._slices)
 
@@ -92,8 +94,8 @@ class Sweep:
 
         The session counts them itself, since a shared counter would cost time in every echo.
         """
-        echoed = session.bytes_echoed - session.counted
-        session.counted += echoed
+        before, session.counted = session.counted, session.bytes_echoed
+        echoed = session.counted - before
         self._row.bytes_echoed += echoed
         self._row.bytes_live += echoed
         return echoed
