@@ -88,6 +88,7 @@ class Session:
         "counted",
         "fd",
         "local",
+        "looked",
         "sock",
         "sockaddr",
         "started",
@@ -134,6 +135,8 @@ class Session:
             loop.watch(self.fd, READ, relay.on_readable)
         self.counted = relay.sent
         """The part of `bytes_echoed` that the worker's counters already include."""
+        self.looked = loop.now
+        """When that was counted, by the clock."""
 
     @property
     def bytes_echoed(self) -> int:

@@ -25,6 +25,7 @@ class Client:
     def __init__(self, memory: int = 0) -> None:
         self.memory = memory
         self.started = 0.0
+        self.looked = 1000.0
         self.counted = self.bytes_echoed = 0
         self.looks: list[float] = []
         self.asked = 0
@@ -147,6 +148,30 @@ def test_slow_clients_that_occupy_most(loop: HandLoop) -> None:
     loop.pass_time(TICK)
     assert [client.ended for client in clients] == ["", "", "", "memory"]
     assert [client.asked for client in clients] == [0, 0, 1, 1]
+
+
+def test_fast_client_of_a_busy_machine(loop: HandLoop) -> None:
+    """A client is as fast as it was since the last look: one that came late makes no client slow at the next."""
+    client = Client(100)
+    sweep_over([client], loop).follow(terms(kernel_memory=50), draining=False)
+    for seconds in (1.4, 0.6, 1.0):
+        client.bytes_echoed += int(1.5 * SLOW * seconds)
+        loop.pass_time(TICK * seconds)
+    assert (len(client.looks), client.asked, client.ended) == (3, 0, "")
+
+
+def test_fast_client_among_others_that_leave(loop: HandLoop) -> None:
+    """A client whose turn comes earlier because older ones have left is not slow for having echoed less until then."""
+    client = Client(100)
+    sessions: Any = dict(enumerate([*(Client() for _ in range(15 * SLICE)), client]))
+    Sweep(sessions, WorkerCounters(), 1.0, loop).follow(terms(kernel_memory=50), draining=False)
+    for _ in range(32):
+        client.bytes_echoed += int(1.5 * SLOW * TICK / 16)
+        loop.pass_time(TICK / 16)
+        if len(client.looks) == 1:
+            for number in [*sessions][:-1]:
+                del sessions[number]
+    assert (len(client.looks), client.asked, client.ended) == (2, 0, "")
 
 
 def test_memory_of_a_client_that_has_left(loop: HandLoop) -> None:
