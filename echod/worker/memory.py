@@ -11,11 +11,8 @@ that occupies most is reset first: one that reads slowly, but sends no more than
 from operator import itemgetter
 from typing import TypeVar
 
-SLOW = 1 << 20
-"""Bytes per second.  Faster connections are not part of the budget: the kernel sizes their queues by their speed.
-
-More than is echoed to a client that never reads before its queues are full, unless it has a large buffer.
-"""
+SLOW = 64 << 10
+"""Bytes per second.  Faster connections are not part of the budget: the kernel sizes their queues by their speed."""
 
 C = TypeVar("C")
 
