@@ -147,8 +147,8 @@ class Poller(selectors.BaseSelector):
 
     def remove(self, fd: int) -> None:
         """Stop watching a descriptor, which may be closed already; raises KeyError if it is not registered."""
-        if self._events[fd] == _UNWATCHED:
-            raise KeyError(fd)
+        if not 0 <= fd < len(self._events) or self._events[fd] == _UNWATCHED:
+            raise KeyError(f"descriptor {fd} is not registered")
         self._events[fd] = _UNWATCHED
         self.data[fd] = None
         try:  # contextlib.suppress would take as long as the system call
@@ -193,7 +193,7 @@ class Poller(selectors.BaseSelector):
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         """The key of a registered descriptor, whose `fileobj` is the number too; raises KeyError."""
         fd = _number(fileobj)
-        events = self._events[fd] if fd < len(self._events) else _UNWATCHED
+        events = self._events[fd] if 0 <= fd < len(self._events) else _UNWATCHED
         if events == _UNWATCHED:
             raise KeyError(f"descriptor {fd} is not registered")
         return selectors.SelectorKey(fd, fd, events, self.data[fd])

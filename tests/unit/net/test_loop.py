@@ -201,6 +201,18 @@ def test_a_bug_does_not_end_the_others_turn(pipes: list[tuple[int, int]]) -> Non
     assert sorted(called) == sorted((good, last))
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 20], ids=["of a closed socket", "never used"])
+def test_a_number_that_is_not_registered(pipes: list[tuple[int, int]], number: int) -> None:
+    """Removing it is an error, and changes no other descriptor."""
+    with Poller() as poller:
+        fd = max(pipes[0])
+        key = poller.register(fd, READ, "data")
+        for method in (poller.remove, poller.get_key):
+            with pytest.raises(KeyError):
+                method(number)
+        assert poller.get_key(fd) == key
+
+
 @pytest.mark.parametrize("make", [Poller, selectors.EpollSelector])
 def test_the_poller_is_a_selector(make: Callable[[], selectors.BaseSelector]) -> None:
     """The methods of `selectors` do the same as in its own selector."""
