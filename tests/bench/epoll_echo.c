@@ -22,7 +22,7 @@ struct client {
     char *held; /* what a short send left, or NULL */
 };
 
-static char chunk[CHUNK_MAX];
+static _Alignas(4096) char chunk[CHUNK_MAX]; /* see Buffer in echod/worker/relay.py */
 static size_t chunk_size;
 static int epoll;
 
