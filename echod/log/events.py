@@ -179,7 +179,8 @@ class EventLog:
     def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int, young: int) -> str:
         """A worker exited while it had `clients` connections, of which `kept` continue in its successor.
 
-        `young` of the others were no more than a second or two old, so that no other event describes them.
+        No other event describes `young` of the others, since the parent had no copy of them: nearly all were younger
+        than a second or two.
         """
         exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
         return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."

@@ -105,7 +105,8 @@ class Worker:
             set_options(sock, self._terms.socket_options)
             session = self._serve(sock, state if state.name else state._replace(name=self._new_name()))
             session.copied = index < copied
-            self._row.bytes_live += session.counted  # the previous owner has counted them in bytes_echoed
+            # The previous owner has counted them in bytes_echoed; bytes_live are those of connections still open.
+            self._row.bytes_live += session.counted
 
     def _on_accepted(self, sock: socket.socket, sockaddr: Any, local: str) -> None:
         if self._terms.sets_accepted_options:

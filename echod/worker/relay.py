@@ -111,7 +111,10 @@ class Relay:
         self._sock = sock
 
     def end(self) -> None:
-        """Let go of the owner and the socket, which know this relay: so reference counts free all three at once."""
+        """Let go of the owner and the socket, which know this relay: so reference counts free all three at once.
+
+        The counters remain.
+        """
         del self._owner, self._sock
 
     def touch(self) -> None:

@@ -30,7 +30,7 @@ from echod.handover.state import Connection, ConnectionState
 from echod.log.events import EventLog
 from echod.log.formatters import utc
 from echod.net import address, tcpinfo
-from echod.net.loop import NOTHING, READ, WRITE, Loop
+from echod.net.loop import NOTHING, READ, WRITE, Loop, Timer
 from echod.net.sockopts import reset_on_close
 from echod.shared.terms import Timeouts
 from echod.worker.quiet import Quiet
@@ -76,12 +76,12 @@ class Session:
         "_lingers",
         "_loop",
         "_name",
-        "_needs_memory",
         "_opened_logged",
         "_owner",
         "_quiet",
         "_relay",
         "_restarts",
+        "_retry",
         "_stall",
         "_state",
         "copied",
@@ -119,8 +119,8 @@ class Session:
         self._stall: Stall | None = None
         """While bytes are due to the client, as far as the last check observed."""
         self._at_rest = False
-        self._needs_memory = False
-        """Whether a call failed for lack of memory, and nothing is watched until it is repeated."""
+        self._retry: Timer | None = None
+        """After a call that failed for lack of memory, until it is repeated; only a failure is watched until then."""
         self._relay = relay = Relay(self._traced(), buffer, loop, self)
         relay.resume(past)
         if past.pending:
@@ -162,9 +162,9 @@ class Session:
         if error.errno in _NO_MEMORY:
             if self._relay.pending and self._state is State.READING:
                 self._state = State.WRITING
-            self._needs_memory = True
             self._loop.rewatch(self.fd, NOTHING, self._resume)
-            self._loop.call_later(_RETRY, self._on_retry)
+            self._cancel_retry()
+            self._retry = self._loop.call_later(_RETRY, self._on_retry)
         else:
             self._fail(error)
 
@@ -184,7 +184,8 @@ class Session:
     def is_at_rest(self, now: float, idle: float) -> bool:
         """Whether `check` would find nothing: no byte has moved since it was called last, and none was due then.
 
-        This costs no system call.  `idle` is the idle time-out in seconds.
+        Bytes that are pending have been received, but not sent and so not `counted`.  This costs no system call; `idle`
+        is the idle time-out in seconds.
         """
         relay = self._relay
         return self._at_rest and relay.received == self.counted and now - relay.active < idle
@@ -196,7 +197,7 @@ class Session:
                 if now - self._relay.active >= timeouts.linger:
                     self._stop_lingering()
             elif self._state is not State.CLOSED:
-                self._look(now, timeouts)
+                self._find_end(now, timeouts)
         except Exception as error:  # noqa: BLE001  as in a callback of the descriptor
             self.on_bug(error)
 
@@ -262,7 +263,7 @@ class Session:
 
     def _resume(self) -> None:
         """Repeat a call that failed for lack of memory, or find out why the connection has failed meanwhile."""
-        self._needs_memory = False
+        self._cancel_retry()
         if self._state is State.WRITING:
             self._loop.rewatch(self.fd, WRITE, self._relay.on_writable)
         else:
@@ -270,10 +271,14 @@ class Session:
 
     def _on_retry(self, now: float) -> None:
         try:
-            if self._needs_memory:
-                self._resume()
+            self._resume()
         except OSError as error:
             self.on_bug(error)
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _linger(self, reason: str) -> None:
         try:
@@ -283,7 +288,7 @@ class Session:
             return
         self._state = State.LINGERING
         self._lingers = reason
-        self._needs_memory = False  # what may still come is late, and the relay must not read it
+        self._cancel_retry()  # what may still come is late, and the relay must not read it
         self._relay.touch()
         self._loop.rewatch(self.fd, READ, self._on_late)
 
@@ -305,7 +310,7 @@ class Session:
         else:
             self._close(self._lingers, resets=False)
 
-    def _look(self, now: float, timeouts: Timeouts) -> None:
+    def _find_end(self, now: float, timeouts: Timeouts) -> None:
         relay = self._relay
         self._at_rest = False
         self._observe(now)
@@ -317,8 +322,8 @@ class Session:
             self._linger("drained")
         elif (self._stall is not None and math.isfinite(timeouts.stall)) or now - relay.active < timeouts.idle:
             # A client that reads slowly may acknowledge nothing for longer than the idle time-out.
-            logged = self._opened_logged or not relay.received
-            self._at_rest = logged and self._stall is None and self._quiet is None and not self._needs_memory
+            logged = self._opened_logged or not relay.received  # else it must be checked when it is old enough
+            self._at_rest = logged and self._stall is None and self._quiet is None and self._retry is None
         elif self._state is State.WRITING:
             self.abort("idle")
         elif tcpinfo.unread(self.fd):
@@ -338,13 +343,15 @@ class Session:
             relay.touch()
 
     def _log_opened(self) -> None:
-        if not self._opened_logged:
-            self._opened_logged = True
+        if self._opened_logged:
+            return
+        self._opened_logged = True
+        if self._events.logs_connection(self._relay.received):
             self._events.connection_opened(**self.names())
 
     def _release(self) -> None:
         self._state = State.CLOSED
-        self._needs_memory = False
+        self._cancel_retry()
         self._loop.unwatch(self.fd)
         self._relay.end()
 

@@ -43,6 +43,7 @@ class Sweep:
         self._slices, self._left = 1, 0
         """The parts of this round, each in a turn of its own, and how many are left."""
         self._pause = 0.0
+        """Seconds between two parts; a whole round takes `_interval`."""
         self._occupied: list[tuple[int, Session]] = []
         """Slow sessions, with the bytes that they occupy in the kernel, as far as found in this round."""
         self._timer: Timer | None = None
