@@ -34,11 +34,13 @@ def measure(kinds: Sequence[Kind], generator: str, seconds: float = SECONDS) -> 
     """
     load_cpu, server_cpu = cpu_pair()
     with contextlib.ExitStack() as stack:
-        servers, before = [], []
-        for kind in kinds:
-            server = stack.enter_context(Server(kind, _CASE.flags, server_cpu, stack.enter_context(log_file())))
-            servers.append(server)
-            before.append(processes.proportional_memory(server.pids()))
+        servers = [
+            stack.enter_context(Server(kind, _CASE.flags, server_cpu, stack.enter_context(log_file())))
+            for kind in kinds
+        ]
+        # Once all of them run, because a page that they share, such as the interpreter's, counts in part for each.
+        before = [processes.proportional_memory(server.pids()) for server in servers]
+        for server in servers:
             stack.enter_context(Load(generator, server, _CASE, load_cpu)).run()
         time.sleep(SETTLE)
         began, cpu = time.monotonic_ns(), [server.cpu_ns() for server in servers]
