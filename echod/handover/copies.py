@@ -38,7 +38,7 @@ from echod.shared import messages
 from echod.shared.messages import FalseData
 
 AGE = 1.0
-"""Seconds after which a connection gets a copy."""
+"""Seconds after which a connection gets a copy, and an event `connection_opened`."""
 RETRY = 0.1
 """Seconds until the parent repeats a call that failed for lack of memory or descriptors."""
 
@@ -150,7 +150,7 @@ class CopyHolder:
         """When the present second has begun, and the lines received in it."""
         self._sock: socket.socket | None = None
         self._copies: dict[int, tuple[int, ConnectionState | bytes]] = {}
-        """By the descriptor's number in the worker: its number here, and the state, or the worker's line about it."""
+        """By the descriptor's number in the worker: its number here, and the state, or the line that brought it."""
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -286,7 +286,7 @@ class CopyHolder:
 def _echoed(state: ConnectionState) -> ConnectionState:
     """The state of a copy: it has received only what it has sent back, since nothing else is certain after a death.
 
-    Nor is the time at which it was active last.
+    When it was last active is not certain either, so that is 0.
     """
     return state._replace(active=0, received=state.received - len(state.pending), pending=b"")
 

@@ -100,7 +100,7 @@ def pack(state: ConnectionState) -> bytes:
 
 
 def unpack(line: bytes, family: int, now: float) -> ConnectionState:
-    """The state that `pack` has packed.  Raises ValueError or RecursionError if it is none."""
+    """The state that `pack` has packed.  Raises ValueError or RecursionError if `line` is not one."""
     values = json.loads(line)
     if not isinstance(values, list) or len(values) != len(ConnectionState._fields):
         raise ValueError(values)

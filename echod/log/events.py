@@ -179,8 +179,8 @@ class EventLog:
     def worker_exited(self, *, worker: int, worker_pid: int, reason: str, clients: int, kept: int, young: int) -> str:
         """A worker exited while it had `clients` connections, of which `kept` continue in its successor.
 
-        No other event describes `young` of the others, since the parent had no copy of them: nearly all were younger
-        than a second or two.
+        Of the others, `young` have no event of their own, because the parent had no copy of them; nearly all were
+        younger than two seconds.
         """
         exited = f"(pid {worker_pid}) exited" if worker_pid else "could not start"
         return f"Worker {worker} {exited}: {reason}{_continuing(kept, clients)}."
@@ -227,7 +227,7 @@ class EventLog:
 
     @_event(_of_connection)
     def connection_opened(self, *, connection: str, peer: str, local: str) -> str:
-        """A connection on which bytes have arrived is a second old; at the level debug, these bytes are the first."""
+        """Bytes have arrived on a connection, and it is a second old; at the level debug, its first bytes have arrived."""
         return f"Connection from {peer} opened."
 
     @_event(_of_connection)

@@ -18,8 +18,8 @@ _to_json = JsonEncoder().encode
 class Record(logging.LogRecord):
     """A log record of the event with this name and these fields.
 
-    It does not call `LogRecord.__init__`, which looks up the source file, the thread and the name of the process for
-    3 us, to no use here.  The switches for that (`logging.logThreads` and others) apply to the whole process, and save
+    It does not call `LogRecord.__init__`, which takes 3 us to look up the source file, the thread and the
+    process's name, all of them useless here.  The switches for that (`logging.logThreads` and others) apply to the whole process, and save
     only part of it.
     """
 

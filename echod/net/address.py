@@ -127,8 +127,8 @@ def without_covered(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
 def show(sockaddr: Any, sock: socket.socket | None = None) -> str:
     """A socket address in readable form: `127.0.0.1:7`, `[::1]:7`, `[fe80::1%eth0]:7`, `unix:/path` or `unix:@name`.
 
-    Its type shows its family: a string or bytes for a unix socket, two values for IPv4, four for IPv6.  Not
-    `sock.family`, which makes an enum member: measured, that takes as long as getsockname(2).
+    The form of `sockaddr` shows its family: a string or bytes is a unix socket's, two values are IPv4, four are IPv6.
+    `sock.family` would show it too, but makes an enum member: measured, that takes as long as getsockname(2).
 
     The zone of an address is the name of an interface in the network namespace of `sock`, or of this process without
     `sock`.  The two namespaces may differ if systemd passed the socket.

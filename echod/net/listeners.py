@@ -35,7 +35,7 @@ class Listener:
         self.address = address.show(sock.getsockname(), sock)
         """The address to which it is bound, as `address.show` writes it."""
         self.local = address.local_of(sock)
-        """The address of our end of its connections, for `address.ends`; empty if it differs between them."""
+        """The address of our end of its connections, for `address.ends`; empty if it may differ between them."""
         self._file = None if adopted else unixfile.identity(sock)
 
     def set_options(self, socket_options: SocketOptions) -> None:

@@ -389,7 +389,7 @@ class Supervisor:
         reap_orphans([*self._pool.pids, *([] if self._reading is None else self._reading.pids)])
         well = self._pool.beat() or self._state is State.REPLACING
         self._status.beat(now, well=well)
-        # Half a tick after the workers, which tick, and count what has been echoed, at multiples of a tick.
+        # Half a tick after the workers tick, and, unless they have many connections, count what has been echoed.
         tick = self._pool.terms.tick
         self._loop.call_later(1.5 * tick - now % tick, self._on_beat)
 

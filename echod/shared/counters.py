@@ -112,7 +112,7 @@ class Counters:
         Its totals stay, as far as the parent believes them, for the successor.
         """
         last = self.believed[worker]
-        # At its last tick the worker had counted a part of the bytes.
+        # The worker has counted only a part of the bytes, up to its last look at each connection.
         last.bytes_echoed += max(0, echoed - last.bytes_live)
         last.vacate()
         ctypes.pointer(self.rows[worker])[0] = last

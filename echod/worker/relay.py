@@ -74,7 +74,7 @@ class Buffer:
         bytes.
         """
         self.count = -1
-        """The last chunk's size.  No chunk has the size -1, and the end of input has 0."""
+        """The last chunk's size, or -1 before the first; never 0, which stands for the end of input."""
 
 
 class Relay:

@@ -66,8 +66,8 @@ class Session:
     """Serves one connected, non-blocking socket, and owns it.
 
     It continues from the state of `connection`, which also has the connection's name for the events.  All sessions of a
-    loop may share `buffer`.  A session has no timer: its owner calls `check` several times within each time-out, except
-    while `is_at_rest`.
+    loop may share `buffer`.  No timer watches its time-outs: `worker.sweep` calls `check` several times within each of
+    them, except while `is_at_rest`.
     """
 
     __slots__ = (
@@ -136,7 +136,7 @@ class Session:
         self.counted = relay.sent
         """The part of `bytes_echoed` that the worker's counters already include."""
         self.looked = loop.now
-        """When that was counted, by the clock."""
+        """When `worker.sweep` last looked at the session, by the clock."""
 
     @property
     def bytes_echoed(self) -> int:
@@ -227,7 +227,7 @@ class Session:
     def snapshot(self) -> ConnectionState:
         """The state that another process needs to continue this connection.
 
-        If bytes have come, `connection_opened` is logged before, so the other process need not know whether it was.
+        If bytes have arrived, this logs `connection_opened` unless it was logged before, so the other process need not.
         """
         relay = self._relay
         if relay.received:
@@ -322,7 +322,7 @@ class Session:
             self._linger("drained")
         elif (self._stall is not None and math.isfinite(timeouts.stall)) or now - relay.active < timeouts.idle:
             # A client that reads slowly may acknowledge nothing for longer than the idle time-out.
-            logged = self._opened_logged or not relay.received  # else it must be checked when it is old enough
+            logged = self._opened_logged or not relay.received  # else it is checked again when it is old enough
             self._at_rest = logged and self._stall is None and self._quiet is None and self._retry is None
         elif self._state is State.WRITING:
             self.abort("idle")

@@ -44,9 +44,9 @@ class Stall:
         return True
 
     def is_over(self, sock: socket.socket, timeout: float, now: float) -> bool:
-        """Whether, as far as observed, the client on `sock` has acknowledged no byte until the deadline.
+        """Whether the client on `sock` has, as far as observed, missed the deadline for acknowledging a byte.
 
-        The deadline is after `timeout` seconds plus the `patience` with a client that reads slowly.
+        It is `timeout` seconds after the last acknowledgement, plus the `patience` with a client that reads slowly.
         """
         silence = now - self._acked_at
         return silence >= timeout and silence >= timeout + patience(tcpinfo.buffered_by_client(sock))

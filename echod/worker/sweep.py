@@ -2,7 +2,7 @@
 
 A round takes a quarter of the shortest time-out, and at most a tick.  It is spread over turns of the loop, so that a
 worker with many connections pauses for none of them.  A connection on which nothing has happened costs no system call.
-Rejected: a timer for each connection, which took 230 bytes, and woke an idle worker with 10,000 connections for each.
+Rejected: a timer for each connection.  It took 230 bytes, and an idle worker with 10,000 connections woke for each.
 """
 
 import math
@@ -23,7 +23,7 @@ _LOOKS = 4
 """Looks within the shortest time-out.
 
 A connection outlasts its time-out by at most a quarter of it, or nearly half if many others end in the middle of a
-round: the next one has fewer parts, with longer pauses.
+round: the next round has fewer parts, with longer pauses.
 """
 
 
@@ -49,7 +49,7 @@ class Sweep:
         self._timer: Timer | None = None
 
     def follow(self, terms: ServiceTerms, *, draining: bool) -> None:
-        """Look by these terms from now on, and often enough to notice, while `draining`, that a client is quiet."""
+        """Look by these terms from now on; while `draining`, often enough to notice that a client is quiet."""
         timeouts = terms.timeouts
         shortest = min(timeouts.idle, timeouts.stall, SILENCE if draining else math.inf)
         self._terms = terms
