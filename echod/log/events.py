@@ -227,7 +227,7 @@ class EventLog:
 
     @_event(_of_connection)
     def connection_opened(self, *, connection: str, peer: str, local: str) -> str:
-        """Bytes have arrived on a connection, and it is a second old; at the level debug, its first bytes have arrived."""
+        """Bytes have arrived and the connection is a second old; at the level debug, the first bytes have arrived."""
         return f"Connection from {peer} opened."
 
     @_event(_of_connection)

@@ -18,9 +18,9 @@ _to_json = JsonEncoder().encode
 class Record(logging.LogRecord):
     """A log record of the event with this name and these fields.
 
-    It does not call `LogRecord.__init__`, which takes 3 us to look up the source file, the thread and the
-    process's name, all of them useless here.  The switches for that (`logging.logThreads` and others) apply to the whole process, and save
-    only part of it.
+    It does not call `LogRecord.__init__`, which takes 3 us to look up the source file, the thread and the name of the
+    process; none of these is used here.  The switches for that (`logging.logThreads` and others) apply to the whole
+    process, and save only part of it.
     """
 
     def __init__(self, level: int, event: str, sentence: str, fields: dict[str, Any]) -> None:
