@@ -91,13 +91,14 @@ def _processes() -> set[int]:
     An orphan is a member of the group whose parent is none, as is the worker of a daemon that was killed.
     Under `make -j` other recipes' processes are in the group as well, but so are their parents.
 
-    To read the state of every process of the machine, twice in each test, took a fifth of the unit tests' time.
+    Rejected: reading the state of every process of the machine, twice in each test.  It took a fifth of the unit
+    tests' time.
     """
     return _children() | _orphans(os.getpgrp())
 
 
 def _children() -> set[int]:
-    """Those of each of this process's threads, with those that have exited (proc_tid_children(5))."""
+    """The children of all threads of this process, including those that have exited (proc_tid_children(5))."""
     found: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended

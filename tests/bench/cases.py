@@ -10,7 +10,8 @@ class Case:
     """A load: a slice of it is `messages` messages of `size` bytes on `connections` connections.
 
     In the mode `stream` a message is sent and its echo read at the same time; in `churn` each message is a connection
-    of its own (generator.c).  `flags` are for echod.  `goals` are the least ratios of the servers in C to echod.
+    of its own (generator.c).  `flags` are for echod.  `goals` are the least ratios of the CPU time of each server in
+    C to echod's.
     """
 
     name: str
@@ -27,21 +28,21 @@ class Case:
     p99: float = 0.0
     """The greatest ratio of echod's 99th percentile to C's; 0 if there is no goal."""
     echod_only: bool = False
-    """Whether the other servers have nothing that would differ from another case: they log nothing."""
+    """Whether only echod and C take part: the other servers log nothing, so this case is another one to them."""
 
     @property
     def unit(self) -> str:
-        """What CPU time and throughput are given for."""
+        """The thing of which CPU time and throughput are given."""
         return {"echo": "message", "stream": "MiB", "churn": "connection"}[self.mode]
 
     @property
     def rate(self) -> str:
-        """How throughput is written."""
+        """The unit of throughput."""
         return "MiB/s" if self.mode == "stream" else f"{self.unit}s/s"
 
     @property
     def units(self) -> float:
-        """How many of them a message is."""
+        """The number of units in a message."""
         return self.size / MIB if self.mode == "stream" else 1.0
 
     @property

@@ -1,7 +1,8 @@
 /*
  * The yardstick: what an echo costs when nothing but the kernel is in the way. One thread, one epoll, one recv and one
- * send for each readiness, of at most CHUNK_SIZE bytes, its argument. It prints its port, serves 127.0.0.1 until it is killed, and handles a short send by waiting
- * for room without reading on (lock-step), with one chunk of memory for each client that is behind.
+ * send for each readiness, of at most CHUNK_SIZE bytes, its argument. It prints its port, serves 127.0.0.1 until it is
+ * killed, and handles a short send by waiting for room without reading on (lock-step), with one chunk of memory for
+ * each client that is behind.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

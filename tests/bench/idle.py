@@ -12,7 +12,7 @@ from tests.bench.servers import Kind, Server
 
 CONNECTIONS = 10_000
 SECONDS = 15.0
-"""A quarter of the default stall_timeout, and so a multiple of every period in which echod looks at a connection."""
+"""A multiple of the second in which echod looks at each connection."""
 SETTLE = 4.0
 """Seconds from the last echo to the measurement: echod's parent has a copy of each connection by then."""
 GOAL_BYTES, GOAL_CORES = 1600, 0.005

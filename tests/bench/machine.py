@@ -16,7 +16,7 @@ PYTHON = "/usr/bin/python3"
 
 
 def missing(options: argparse.Namespace) -> str:
-    """A sentence with the requirements that this machine lacks, or ''."""
+    """A sentence about the first requirement that is missing here, or ''."""
     if not options.any_python and not _is_debians():
         return f"this is not Debian's Python, {PYTHON}, but {_interpreter()}; --any-python measures with it too"
     if not shutil.which("cc"):

@@ -26,7 +26,7 @@ SETTLE = 2.2
 """Seconds from the last connection to the first slice: a connection that is one second old is copied to the parent."""
 
 OF_PROCESSES = 8
-"""By this the messages of a slice are divided for a server with a process for each connection, which is slow."""
+"""The number by which the messages of a slice are divided for a slow server: one with a process per connection."""
 
 SHARED_MEMORY = Path("/dev/shm")
 

@@ -52,7 +52,7 @@ def _rounds(text: str) -> int:
 
 
 def _words(what: str, known: Collection[str]) -> Callable[[str], list[str]]:
-    """Some of the known words, by commas and each at most once."""
+    """A parser of known words that are separated by commas, each at most once."""
 
     def convert(text: str) -> list[str]:
         words = text.split(",")
@@ -74,7 +74,7 @@ def _checkout(text: str) -> Path:
 
 
 def _writable(text: str) -> Path:
-    """An error is better reported at the start."""
+    """The path of a file that can be written; an error is reported now, not after the measurement."""
     try:
         open(text, "a").close()
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.report import Table
 
 HEIGHT = 0.8
-"""Of the bars of a load together; the loads are 1 apart."""
+"""The width of all bars of a load together; the loads are 1 apart."""
 
 
 def draw(tables: Sequence[Table], path: Path, title: str) -> None:

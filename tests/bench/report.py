@@ -23,7 +23,7 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def show(self, digits: int = 2) -> str:
-        """The three values in readable form, or one if there is no more."""
+        """The three values in readable form, or one if they are the same."""
         median = f"{self.median:,.{digits}f}"
         return median if self.low == self.high else f"{median} [{self.low:,.{digits}f} {self.high:,.{digits}f}]"
 
@@ -46,7 +46,7 @@ class Table:
         return Spread.over([mine.ratio(field, its) for mine, its in pairs])
 
     def references(self) -> list[str]:
-        """The servers whose CPU time is divided by each one's."""
+        """The servers with which each server of the table is compared."""
         wanted = [*dict(self.case.goals), *(["echod"] if "echod-b" in self.rounds else [])]
         return [name for name in wanted if name in self.rounds]
 

@@ -31,7 +31,7 @@ from tests.bench.servers import SERVERS, Kind, compile_program, echod_in  # noqa
 from tests.bench.summary import Results  # noqa: E402
 
 QUICK = 4
-"""By this the slices of a round are divided if it must be quick."""
+"""The number by which `--quick` divides the slices of a round."""
 STARTS = 15
 CLIENTS = 64
 
@@ -49,7 +49,7 @@ def takes_part(kind: Kind, case: Case) -> bool:
     if case.echod_only and not kind.is_echod and kind.name != "c":
         return False
     if kind.name == "c256" and "c256" not in dict(case.goals) and case.mode != "stream":
-        return False  # it reads as much as the other one in C
+        return False  # messages are so small that both servers in C read them whole
     return case.is_for_processes or not kind.forks
 
 

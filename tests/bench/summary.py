@@ -1,4 +1,4 @@
-"""All figures of a run in one table, in Markdown: for each load C's cost, and what share of it each server needs."""
+"""All figures of a run in one table, in Markdown: for each load C's cost, and its ratio to each server's."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class Results:
         }
 
     def markdown(self) -> str:
-        """The table: columns for C's cost, for the least that echod must reach, and for each of the other servers."""
+        """The table: columns for C's cost, for the goal of echod, and for each of the other servers."""
         others = [name for name in self.servers if name not in _IN_C]
         heads = ["load", "C", "must reach", *(f"{name} *" if name in self.marked else name for name in others)]
         rows = [heads, ["---"] * len(heads)]

@@ -243,7 +243,7 @@ def test_impossible(word: str) -> None:
 
 
 def test_check_of_impossible_addresses() -> None:
-    """A check says of each address that cannot be listened on the same as a start, in one sentence."""
+    """`--check-config` reports each address that cannot be listened on by the same sentence as a start."""
     code, lines = check("--port", "0", *hosts([*IMPOSSIBLE]))
     assert code == EX_UNAVAILABLE
     assert len(lines) == len(IMPOSSIBLE)

@@ -69,8 +69,8 @@ def test_limited_sources() -> None:
 
 @pytest.mark.parametrize("error", ["ENOPROTOOPT", "EPERM"])
 def test_without_options(error: str) -> None:
-    """Even if all these socket options are refused echod serves; one event for all processes and connections names
-    each of them."""
+    """echod serves even if all these socket options are refused, and logs one event for each option, not for each
+    process or connection."""
     options = ["TCP_NOTSENT_LOWAT", "TCP_NODELAY", "TCP_KEEPCNT", "SO_OOBINLINE", "SO_LINGER"]
     with Daemon("--workers", "2", faults=[faults.options_are_refused(error, *options)]) as daemon:
         for address in daemon.addresses:

@@ -16,7 +16,7 @@ ECHOES = 50
 CLIENTS = 16
 CONNECTIONS = 30
 MOST_FOR_A_CONNECTION = 14
-"""System calls of a worker from accept(2) to the next accept(2), with the events of the connection."""
+"""System calls of a worker from accept(2) to the next accept(2), with the event of the connection."""
 
 
 def count(calls: Iterable[Call]) -> Counter[str]:
@@ -56,7 +56,7 @@ def test_of_a_batch() -> None:
 
 
 def test_of_a_connection() -> None:
-    """A connection that sends a message, gets its echo and closes costs at most 14 calls, its events included."""
+    """A connection that sends a message, gets its echo and closes costs at most 14 calls, with its event."""
     with Daemon("--workers", "1") as daemon:
         address = daemon.addresses[0]
         with attached(daemon.workers[0]) as calls:

@@ -1,4 +1,4 @@
-"""What a daemon's processes ask of the kernel, as strace(1) tells it, and what the kernel is made to answer."""
+"""The system calls of a daemon's processes, as strace(1) reports them, and errors that it makes them return."""
 
 import contextlib
 import fcntl

@@ -44,7 +44,7 @@ addresses = {
 
 @given(st.data(), st.sampled_from(list(addresses)))
 def test_a_packed_state(data: st.DataObject, family: socket.AddressFamily) -> None:
-    """Any state is the same after it was packed for the parent, and fits into a line about a copy."""
+    """Any state is the same after packing and unpacking, and fits into a line about a copy."""
     times = st.floats(0, NOW)
     sockaddr, lingers = data.draw(addresses[family]), data.draw(words)
     state = ConnectionState(

@@ -1,4 +1,4 @@
-"""Terms of service for tests, with anything changed that a test is about."""
+"""Terms of service for tests; each test changes those that it is about."""
 
 import math
 from typing import Any

@@ -151,7 +151,7 @@ def test_slow_clients_that_occupy_most(loop: HandLoop) -> None:
 
 
 def test_fast_client_of_a_busy_machine(loop: HandLoop) -> None:
-    """A client is as fast as it was since the last look: one that came late makes no client slow at the next."""
+    """A client's speed is measured since the last look, so a late look makes no client slow at the next one."""
     client = Client(100)
     sweep_over([client], loop).follow(terms(kernel_memory=50), draining=False)
     for seconds in (1.4, 0.6, 1.0):
