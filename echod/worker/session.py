@@ -113,6 +113,7 @@ class Session:
         self._events = events
         self._owner = owner
         # Before a process gives a connection to another one, it logs that the connection was opened: see `snapshot`.
+        # If it is killed, this event may be missing for a connection whose first bytes came in the last second.
         self._opened_logged = past.received > 0
         self._quiet: Quiet | None = None
         """While draining: whether the client is quiet."""
