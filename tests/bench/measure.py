@@ -69,7 +69,7 @@ class Load:
         fewer = max(case.connections, case.messages // OF_PROCESSES)
         self._messages = min(fewer, case.messages) if server.kind.forks else case.messages
         wait = "sleep" if cpu is None else "spin"
-        # xinetd looks up the name of each client, and /etc/hosts knows that of one address.
+        # xinetd looks up the name of each client, and /etc/hosts has one for 127.0.0.1 only.
         sources = 1 if server.kind.forks else case.connections
         words = [server.port, case.connections, case.size, PHASE_SECONDS, case.mode, wait, sources]
         with on_cpu(cpu):

@@ -252,7 +252,7 @@ class TestLocal:
             assert Listener(sock, adopted=True).local == ""
 
     def test_a_zone(self) -> None:
-        """The name of a zone is that of its interface at the time, which can be renamed."""
+        """A zone has the present name of its interface, which can be renamed."""
         output = in_namespace("""
 subprocess.run(["ip", "address", "add", "fe80::7/64", "dev", "lo", "nodad"], check=True)
 (listener,) = open_listeners(endpoints(["fe80::7%lo"]), 7007, SocketOptions(7200, 75, 9))
