@@ -11,7 +11,7 @@ VENV = .venv
 RUNTIME = runtime
 
 # The number of processes that share the tests. They wait more than they work, so it exceeds the number of CPUs in CI.
-SHARES = 4
+SHARES = 3
 
 PINS   = packaging/requirements
 venv   = @sh $(PINS)/venv.sh $(VENV)
