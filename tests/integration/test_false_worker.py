@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -113,11 +113,11 @@ def test_what_workers_share(name: str) -> None:
         workers = daemon.workers
         gate.open()
         daemon.wait_for("config_warning")
+        refusals = (ConnectionResetError, BrokenPipeError) if name == "tables" else ()  # full tables refuse any client
         for _ in range(20):
-            with connect(daemon.addresses[0]) as sock:
-                send_and_get(sibling, DATA)
-                if name != "tables":  # which may refuse any client
-                    send_and_get(sock, DATA)
+            send_and_get(sibling, DATA)
+            with suppress(*refusals), connect(daemon.addresses[0]) as sock:
+                send_and_get(sock, DATA)
         os.kill(workers[0], signal.SIGKILL)
         daemon.wait_for("worker_started", 3)
         for client in (victim, sibling):
