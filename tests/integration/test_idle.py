@@ -26,6 +26,7 @@ def test_wakes_for_its_tick_only() -> None:
             calls = [call for call in trace.calls if call.pid == pid]
             waits = [call for call in calls if (call.name, call.result) == ("epoll_wait", "0")][-TICKS:]
             assert calls[-TICKS:] == waits
-            for wait in waits:
-                milliseconds = int(wait.arguments.rpartition(", ")[2])
-                assert 500 < milliseconds <= 1001  # shorter by as much as a busy machine delayed the tick before
+            milliseconds = [int(wait.arguments.rpartition(", ")[2]) for wait in waits]
+            # A wait is shorter by as much as a busy machine delayed the tick before it.
+            assert all(500 < each <= 1001 for each in milliseconds)
+            assert max(milliseconds) >= 990

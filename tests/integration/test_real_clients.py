@@ -22,7 +22,7 @@ CLIENTS = {
 }
 """Each sends what it reads, ends its side at the end of that, and writes what it receives to its standard output."""
 
-LOADS = [(1, 64 << 10), (16, 1 << 20), (64 << 10, 16 << 20), (1 << 20, 16 << 20)]
+LOADS = [(1, 64 << 10), (16, 1 << 20), (64 << 10, 64 << 20), (1 << 20, 64 << 20)]
 """Chunk size, and how many bytes are sent: fewer where each chunk costs as much as a large one, and otherwise more than
 the buffers between a client and echod hold."""
 
