@@ -35,7 +35,7 @@ from echod.shared.limits import Limits
 from echod.shared.memory import PoolMemory
 from echod.shared.messages import FalseData
 from echod.shared.terms import ServiceTerms
-from echod.worker.balance import open_wakeup
+from echod.worker.balance import open_wakeup, wake
 from echod.worker.process import Assignment, Channels, Worker, enter
 
 FLUSH = 1.0
@@ -361,6 +361,9 @@ class WorkerPool:
             kept=len(survivors),
             young=max(0, clients - copied),
         )
+        # The kernel may have woken only the dead worker for a client that is still queued (EPOLLEXCLUSIVE).
+        for wakeup in self._wakeups:
+            wake(wakeup)
         self._replace(slot, forked=True)
         self._owner.on_answered()
 

@@ -189,6 +189,17 @@ def test_bug_in_a_worker(tmp_path: Path) -> None:
         assert daemon.wait_for("worker_exited")["reason"] == "exit status 70"
 
 
+def test_client_of_a_worker_that_dies_where_it_accepts(tmp_path: Path) -> None:
+    """A client for which the kernel woke a worker that died is served by another worker, at once."""
+    once = tmp_path / "once"
+    broken = [faults.accepting_is_a_bug(str(once)), faults.replaced_after(3600)]
+    with Daemon("--workers", "2", faults=broken) as daemon:
+        once.touch()
+        with daemon.connect() as client:
+            send_and_get(client, b"served by the other")
+        assert daemon.wait_for("worker_exited")["reason"] == "exit status 70"
+
+
 def test_bug_in_the_parent() -> None:
     """A bug in the parent is logged and ends it with status 70, and every worker with it."""
     with (
