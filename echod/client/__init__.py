@@ -12,7 +12,7 @@ Start with cli.py, then read one verb.  Imports go downward in this list, and no
     load/           the verb load: many connections, rates and latencies
 
     options.py      the command-line arguments that all verbs share
-    connect.py      resolving names and connecting
+    connect.py      resolving names, and connecting to the first address that answers
     exchange.py     send, receive and compare at the same time, on one connected socket
 
     compare.py      the bytes to send, and their comparison with the echo
@@ -20,6 +20,8 @@ Start with cli.py, then read one verb.  Imports go downward in this list, and no
     target.py       HOST and PORT in all their forms
     output.py       standard output and standard error
     histogram.py    times, counted in buckets
+
+    transport.py    TCP and unix sockets: opening one, and what the kernel knows about it
 
     errors.py       everything that can fail, as exceptions with a sentence and an exit code
     text.py         bytes, counts and addresses as text

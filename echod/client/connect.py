@@ -1,37 +1,52 @@
-"""From a target to a connected stream socket: resolve its name, and try its addresses in turn."""
+"""From a target to a connected stream socket: resolve its name, and race its addresses (Happy Eyeballs, RFC 8305)."""
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import time
-from collections.abc import Callable
 
 from echod.client.errors import ConnectError, UntestableError, reason
 from echod.client.target import UNIX, Target, is_address
-from echod.client.text import endpoint
+from echod.client.text import endpoint, printable
+from echod.client.transport import SockAddr, begin_connecting, connected_to_itself, failure_of
 
 NEVER = float("inf")
 """No deadline.  math.inf is the same, in a module that takes a quarter of a millisecond to import."""
 
 _LOOPBACK = ("127.0.0.1", "::1")
 
+_STAGGER = 0.25
+"""Seconds after which the next address is tried beside those that have not answered (RFC 8305, section 5)."""
+
 _QUEUE_FULL = 0.01
-"""Seconds between two attempts to connect to a unix socket whose accept queue is full."""
+"""Seconds between two attempts to connect to a unix socket whose accept queue is full: connect(2) does not wait for
+room on a non-blocking socket."""
 
-_IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module does not define it
-
-SockAddr = tuple[str, int] | tuple[str, int, int, int] | bytes
-"""An address in the form that socket(7) takes: IPv4, IPv6, or the path of a unix socket."""
+_REPORT = 1.0
+"""Seconds between two reports of what is being waited for."""
 
 
 class Attempt:
-    """One attempt to connect: `where` to, `address` as text, the `seconds` it took, and its `failure` ("" for none)."""
+    """One attempt to connect: `where` to, `address` as text, and its `failure` ("" for none).
 
-    def __init__(self, where: SockAddr, seconds: float, failure: str) -> None:
+    It began at `began` (of time.monotonic()), `after` seconds after the first attempt, and took `seconds`.
+    """
+
+    def __init__(self, where: SockAddr, began: float, after: float) -> None:
         self.where, self.address = where, endpoint(where)
-        self.seconds, self.failure = seconds, failure
+        self.began, self.after = began, after
+        self.seconds = 0.0
+        self.failure = ""
+        self.connection: socket.socket | None = None
+        """The socket while it connects; None as well while the accept queue of a unix socket is full."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the first attempt to the end of this one."""
+        return self.after + self.seconds
 
     def __str__(self) -> str:
         outcome = self.failure or "connected"
@@ -39,24 +54,34 @@ class Attempt:
 
     def fields(self) -> dict[str, object]:
         """The attempt in the form that `--json` prints."""
-        return {"address": self.address, "seconds": self.seconds, "failure": self.failure or None}
+        failure = self.failure or None
+        return {"address": self.address, "after": self.after, "seconds": self.seconds, "failure": failure}
 
 
-def open_connection(
-    target: Target,
-    timeout: float,
-    on_attempt: Callable[[Attempt], None] = lambda attempt: None,
-    on_trying: Callable[[SockAddr], None] = lambda address: None,
-) -> socket.socket:
-    """Resolve `target` and connect to it, as `connect_to_any` does, without a deadline.
+class Observer:
+    """Follows how a connection is made; subclasses show it."""
 
-    Resolving takes as long as the system's resolver is configured to wait.  Raises ConnectError with every reason.
-    """
-    return connect_to_any(resolve(target), target, timeout, on_attempt, on_trying)
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        """The attempts that have ended; the last one is the one that succeeded, if any did."""
+
+    def on_trying(self, address: SockAddr) -> None:
+        """An attempt begins."""
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        """An attempt has ended."""
+
+    def on_waiting(self, what: str) -> None:
+        """Another second has passed without a connection; `what` says what is being waited for."""
 
 
-def resolve(target: Target, deadline: float = NEVER) -> list[SockAddr]:
-    """The addresses of `target`, in the order in which to try them; at least one.
+def open_connection(target: Target, timeout: float, observer: Observer, deadline: float = NEVER) -> socket.socket:
+    """Resolve `target` and connect to it, by `resolve` and `connect_to_any`; raises their errors."""
+    return connect_to_any(resolve(target, observer, deadline), target, timeout, observer, deadline)
+
+
+def resolve(target: Target, observer: Observer, deadline: float = NEVER) -> list[SockAddr]:
+    """The addresses of `target`, in the order in which to try them, with alternating families; at least one.
 
     "localhost" is 127.0.0.1 and ::1 without a query (RFC 6761, section 6.3), because a system without /etc/hosts does
     not know the name.  Any other name takes as long as the system's resolver is configured to wait, but not longer than
@@ -70,91 +95,163 @@ def resolve(target: Target, deadline: float = NEVER) -> list[SockAddr]:
     failure = ""
     for name in _LOOPBACK if target.host.lower() == "localhost" else (target.host,):
         try:
-            found += _look_up(name, target) if is_address(name) else _look_up_in_thread(name, target, deadline)
+            found += (
+                _look_up(name, target) if is_address(name) else _look_up_in_thread(name, target, observer, deadline)
+            )
         except OSError as error:
             failure = reason(error)
         except UnicodeError:
             failure = "not a valid host name"
     if not found:
         raise ConnectError(str(target), [("", failure)], asked=False)
-    return found
+    return _interleaved(found)
 
 
 def connect_to_any(
-    addresses: list[SockAddr],
-    target: Target,
-    timeout: float,
-    on_attempt: Callable[[Attempt], None],
-    on_trying: Callable[[SockAddr], None] = lambda address: None,
-    deadline: float = NEVER,
+    addresses: list[SockAddr], target: Target, timeout: float, observer: Observer, deadline: float = NEVER
 ) -> socket.socket:
-    """Connect to the first of `addresses` that accepts; the socket keeps the timeout.
+    """Connect to the one of `addresses` that accepts first; the socket is non-blocking.
 
-    Each is tried in turn, as socket.create_connection does, for `timeout` seconds, and none after `deadline` (of
-    time.monotonic()).  Of the time until the deadline each gets an equal share at most, so that an address that does
-    not answer leaves time for the others.  `on_trying` is called before each attempt, `on_attempt` after each,
-    including the successful one.  Raises ConnectError, which names `target` and every reason.
+    The next address is tried as soon as one has failed, and beside those that have not answered within 250 ms.  Each
+    has `timeout` seconds, but only until `deadline` (of time.monotonic()).  Raises ConnectError, which names `target`
+    and every reason.
     """
-    attempts: list[Attempt] = []
-    asked = False
-    for address in addresses:
-        began = time.monotonic()
-        connection: socket.socket | None = None
-        opened = False
-        failure = ""
-        try:
-            if began >= deadline:
-                raise TimeoutError("no time left")
-            on_trying(address)
-            unconnected = open_socket(address, target.source)
-            opened = True
-            share = (deadline - began) / (len(addresses) - len(attempts))
-            connection = _connect(unconnected, address, min(timeout, share))
-        except OSError as error:
-            failure = reason(error)
-            # Without a free local port or address connect(2) fails before it sends anything.
-            asked = asked or (opened and error.errno != errno.EADDRNOTAVAIL)
-        attempts.append(Attempt(address, time.monotonic() - began, failure))
-        on_attempt(attempts[-1])
-        if connection:
-            return connection
-    raise ConnectError(str(target), [(attempt.address, attempt.failure) for attempt in attempts], asked)
-
-
-def connected_to_itself(connection: socket.socket) -> bool:
-    """Whether both ends are the same socket, which returns all that it is sent and would pass for an echo server.
-
-    Linux connects a socket to itself when no socket listens on a port of the ephemeral range and the kernel happens to
-    choose the same port for the local end (a simultaneous open, RFC 9293 section 3.5).
-    """
+    race = _Race(addresses, target, timeout, observer, deadline)
     try:
-        return bool(connection.getsockname() == connection.getpeername())
-    except OSError:  # ENOTCONN: accepted and already reset, so there was a server
-        return False
+        while not race.winner:
+            race.turn()
+        return race.winner
+    finally:
+        race.close()
 
 
-def open_socket(address: SockAddr, source: str) -> socket.socket:
-    """A stream socket of the family of `address`, bound to the address `source` if that is not "".
+class _Race:
+    """The attempts to connect to `addresses`: those in `_left` have not begun, those in `_running` have not ended."""
 
-    Raises OSError.
-    """
-    if isinstance(address, bytes):
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The tuple of an IPv6 address also has a flow label and a scope (ipv6(7)).
-    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
-    connection = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if source:
+    def __init__(
+        self, addresses: list[SockAddr], target: Target, timeout: float, observer: Observer, deadline: float
+    ) -> None:
+        self.winner: socket.socket | None = None
+        self._left = list(addresses)
+        self._running: list[Attempt] = []
+        self._failures: list[tuple[str, str]] = []
+        self._target, self._timeout, self._deadline = target, timeout, deadline
+        self._observer = observer
+        self._asked = False
+        self._began = self._next = time.monotonic()  # when the first attempt began, when the next one may begin
+        self._next_report = self._began + _REPORT
+
+    def turn(self) -> None:
+        """Begin what is due, and wait until something happens; raises ConnectError when every attempt has failed."""
+        now = time.monotonic()
+        for attempt in self._running[:]:
+            if attempt.connection is None:
+                self._start(attempt)
+        if self._left and (now >= self._next or now >= self._deadline):
+            # A deadline leaves time for all that are left.
+            self._next = now + min(_STAGGER, (self._deadline - now) / (len(self._left) + 1))
+            self._begin(self._left.pop(0), now)
+        self._wait()
+        self._end_late(time.monotonic())
+        if not (self._left or self._running or self.winner):
+            raise ConnectError(str(self._target), self._failures, self._asked)
+
+    def close(self) -> None:
+        """End the attempts that still run."""
+        for attempt in self._running:
+            if attempt.connection:
+                attempt.connection.close()
+
+    def _begin(self, address: SockAddr, now: float) -> None:
+        attempt = Attempt(address, now, now - self._began)
+        self._running.append(attempt)
+        if now >= self._deadline:
+            self._end(attempt, "no time left")
+        else:
+            self._observer.on_trying(address)
+            self._start(attempt)
+
+    def _start(self, attempt: Attempt) -> None:
         try:
-            # The kernel then chooses the port at connect(2), for one destination; at bind(2) all connections of this
-            # machine would share 28,000 ports.
-            connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            # Resolved first, for the zone of a link-local address, which bind() alone does not understand.
-            [(*_, where)] = socket.getaddrinfo(source, 0, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-            connection.bind(where)
+            connection, code = begin_connecting(attempt.where, self._target.origin)
         except OSError as error:
+            self._end(attempt, reason(error))
+            return
+        # Without a free local port nothing is sent.
+        self._asked = self._asked or code != errno.EADDRNOTAVAIL
+        if code == errno.EAGAIN:
             connection.close()
-            raise OSError(error.errno, f"cannot use --source {source}: {reason(error)}") from error
-    return connection
+            return
+        attempt.connection = connection
+        if code == 0:
+            self._on_connected(attempt)
+        elif code != errno.EINPROGRESS:
+            self._end(attempt, failure_of(code))
+
+    def _wait(self) -> None:
+        """Wait until an attempt has an answer, or something else is due."""
+        if self.winner or not self._running:
+            return
+        poll = select.poll()
+        connecting = {attempt.connection.fileno(): attempt for attempt in self._running if attempt.connection}
+        for number in connecting:
+            poll.register(number, select.POLLOUT)
+        now = time.monotonic()
+        due = [self._deadline, self._next_report, *(attempt.began + self._timeout for attempt in self._running)]
+        due += [self._next] if self._left else []
+        due += [now + _QUEUE_FULL] if len(connecting) < len(self._running) else []
+        for number, _ in poll.poll(max(min(due) - now, 0) * 1000):
+            if not self.winner:
+                self._on_answer(connecting[number])
+
+    def _on_answer(self, attempt: Attempt) -> None:
+        assert attempt.connection
+        if code := attempt.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._end(attempt, failure_of(code))
+        else:
+            self._on_connected(attempt)
+
+    def _on_connected(self, attempt: Attempt) -> None:
+        assert attempt.connection
+        if connected_to_itself(attempt.connection):
+            self._end(attempt, "no server listens there")
+            return
+        self.winner, attempt.connection = attempt.connection, None
+        for other in [each for each in self._running if each is not attempt]:
+            self._end(other, "given up, because another address was faster")
+        self._conclude(attempt, "")
+
+    def _end_late(self, now: float) -> None:
+        """End the attempts whose time is over, and report once a second what is being waited for."""
+        for attempt in self._running[:]:
+            if now >= min(attempt.began + self._timeout, self._deadline):
+                self._end(attempt, "timed out")
+        if self._running and now >= self._next_report:
+            self._next_report += _REPORT
+            self._observer.on_waiting(f"connecting to {', '.join(attempt.address for attempt in self._running)}")
+
+    def _end(self, attempt: Attempt, failure: str) -> None:
+        if attempt.connection:
+            attempt.connection.close()
+            attempt.connection = None
+        self._failures.append((attempt.address, failure))
+        self._next = time.monotonic()  # for the next address there is no reason to wait
+        self._conclude(attempt, failure)
+
+    def _conclude(self, attempt: Attempt, failure: str) -> None:
+        self._running.remove(attempt)
+        attempt.seconds, attempt.failure = time.monotonic() - attempt.began, failure
+        self._observer.attempts.append(attempt)
+        self._observer.on_attempt(attempt)
+
+
+def _interleaved(addresses: list[SockAddr]) -> list[SockAddr]:
+    """The addresses in the same order, but with alternating families (RFC 8305, section 4)."""
+    first = [address for address in addresses if len(address) == len(addresses[0])]
+    others = [address for address in addresses if len(address) != len(addresses[0])]
+    pairs = min(len(first), len(others))
+    alternating = [address for pair in zip(first, others, strict=False) for address in pair]
+    return alternating + first[pairs:] + others[pairs:]
 
 
 def _look_up(name: str, target: Target) -> list[SockAddr]:
@@ -163,7 +260,7 @@ def _look_up(name: str, target: Target) -> list[SockAddr]:
     return [address for *_, address in answers]  # type: ignore[misc]
 
 
-def _look_up_in_thread(name: str, target: Target, deadline: float) -> list[SockAddr]:
+def _look_up_in_thread(name: str, target: Target, observer: Observer, deadline: float) -> list[SockAddr]:
     """Look up a name in a thread, which ends with the process.
 
     getaddrinfo(3) cannot be interrupted, not even by Ctrl-C; a thread that waits for it can.
@@ -187,39 +284,10 @@ def _look_up_in_thread(name: str, target: Target, deadline: float) -> list[SockA
         _thread.start_new_thread(look_up, ())
     except RuntimeError as error:  # pthread_create(3) failed
         raise UntestableError("cannot start a thread to resolve the name; check the limit on tasks") from error
-    if not done.acquire(timeout=-1 if deadline == NEVER else max(deadline - time.monotonic(), 0)):
-        raise TimeoutError("the name was not resolved in time")
+    while not done.acquire(timeout=max(min(deadline - time.monotonic(), _REPORT), 0)):
+        if time.monotonic() >= deadline:
+            raise TimeoutError("the name was not resolved in time")
+        observer.on_waiting(f"resolving {printable(name)}")
     if failures:
         raise failures[0]
     return found
-
-
-def _connect(connection: socket.socket, address: SockAddr, timeout: float) -> socket.socket:
-    """Connect, or close the socket and raise OSError."""
-    try:
-        connection.settimeout(timeout)
-        _connect_before(connection, address, time.monotonic() + timeout)
-        if connected_to_itself(connection):
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "no server listens there")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_before(connection: socket.socket, address: SockAddr, deadline: float) -> None:
-    """connect(2) until `deadline`, also while the accept queue of a unix socket is full; raises OSError.
-
-    On a unix socket with a time-out connect(2) fails at once in that case (EAGAIN, unix(7)).  SO_SNDTIMEO, with which
-    the kernel would wait, was rejected: a process that is stopped and continued meanwhile gets EINTR (signal(7)), and
-    Python takes that for connected.
-    """
-    while True:
-        try:
-            connection.connect(address)
-            return
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out") from None
-            time.sleep(min(left, _QUEUE_FULL))

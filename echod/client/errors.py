@@ -111,9 +111,9 @@ class SurplusError(EchoError):
 class LostError(EchoError):
     """Of `sent` bytes only the first `received` came back; or all of them, but not the end of the connection."""
 
-    def __init__(self, what: str, sent: int, received: int) -> None:
+    def __init__(self, what: str, sent: int, received: int, cause: str = "") -> None:
         self.sent, self.received = sent, received
-        super().__init__(f"{what}: {_came_back(sent, received)}")
+        super().__init__(f"{what}: {_came_back(sent, received, cause)}")
 
     def fields(self) -> dict[str, object]:
         """Includes the offset of the first missing byte, if any is missing."""
@@ -141,35 +141,39 @@ class BrokenConnectionError(LostError):
 
 
 class SilenceError(LostError):
-    """For `seconds` the server neither accepted nor returned a byte, although some, or the close, were outstanding."""
+    """For `seconds` the server neither accepted nor returned a byte, although some, or the close, were outstanding.
+
+    `cause` is what the kernel knows about it (transport.silence), or "".
+    """
 
     kind = "silence"
 
-    def __init__(self, seconds: float, sent: int, received: int) -> None:
+    def __init__(self, seconds: float, sent: int, received: int, cause: str = "") -> None:
         self.seconds = seconds
         what = "was silent for" if sent > received else "did not close the connection within"
-        super().__init__(f"the server {what} {seconds:g} s", sent, received)
+        super().__init__(f"the server {what} {seconds:g} s", sent, received, cause)
 
 
 class LateError(LostError):
-    """The exchange was not complete at its deadline."""
+    """The exchange was not complete at its deadline; `cause` is what the kernel knows about it, or ""."""
 
     kind = "late"
 
-    def __init__(self, sent: int, received: int) -> None:
+    def __init__(self, sent: int, received: int, cause: str = "") -> None:
         complete = sent <= received
         what = "the server did not close the connection in time" if complete else "the echo was not complete in time"
-        super().__init__(what, sent, received)
+        super().__init__(what, sent, received, cause)
 
 
 class OverdueError(EchoError):
-    """Of one message of `sent` bytes only the first `received` were back within `seconds`."""
+    """Of one message of `sent` bytes only the first `received` were back within `seconds`; `cause` is what the kernel
+    knows about it, or ""."""
 
     kind = "late"
 
-    def __init__(self, seconds: float, sent: int, received: int) -> None:
+    def __init__(self, seconds: float, sent: int, received: int, cause: str = "") -> None:
         self.sent, self.received = sent, received
-        some = f": {_came_back(sent, received)}" if received else ""
+        some = f": {_came_back(sent, received, cause)}" if received or cause else ""
         super().__init__(f"timed out after {seconds:g} s{some}")
 
 
@@ -187,13 +191,15 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _came_back(sent: int, received: int) -> str:
+def _came_back(sent: int, received: int, cause: str = "") -> str:
     if sent == 0:
         return "nothing had been sent"
     if sent == received:
         return f"{'the' if sent == 1 else 'all'} {counted(sent, 'byte')} sent came back"
+    if cause and not received:
+        return cause
     missing = f"{sent - received} missing from byte {received} on (counted from 0)"
-    return f"{received} of {counted(sent, 'byte')} sent came back, {missing}"
+    return f"{received} of {counted(sent, 'byte')} sent came back, {missing}" + (cause and f"; {cause}")
 
 
 def _guess(sent: bytes, came: bytes) -> str:

@@ -30,6 +30,7 @@ from echod.client.errors import (
     reason,
 )
 from echod.client.spool import Spool
+from echod.client.transport import silence
 
 _NEVER = float("inf")  # math.inf is in a module that takes a quarter of a millisecond to import
 _CHUNK = 256 * 1024  # a gigabyte takes half as long as with 64 KiB; more gains nothing
@@ -120,13 +121,16 @@ class _Exchange:
         now = time.monotonic()
         left = self._terms.deadline - now
         if left <= 0:
-            raise LateError(self._sent, self.received)
+            raise LateError(self._sent, self.received, self._cause())
         if self._outstanding or self._pending or self._done_sending:
             left = min(left, self._progress + self._terms.timeout - now)
         ready = poll.poll(None if left == _NEVER else max(left, 0) * 1000)
         if not ready and time.monotonic() < self._terms.deadline:
-            raise SilenceError(self._terms.timeout, self._sent, self.received)
+            raise SilenceError(self._terms.timeout, self._sent, self.received, self._cause())
         return dict(ready)
+
+    def _cause(self) -> str:
+        return silence(self._connection, self._sent, self.received)
 
     def _read_input(self, descriptor: int) -> None:
         try:

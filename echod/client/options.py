@@ -10,6 +10,7 @@ from echod import __version__
 from echod.client.errors import UntestableError
 from echod.client.output import print_bytes
 from echod.client.target import HOST_FORMS, PORT, Target, parse_target
+from echod.client.transport import Origin
 
 TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
 if TYPE_CHECKING:
@@ -46,11 +47,26 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     family.add_argument("-6", dest="family", action="store_const", const=socket.AF_INET6, help="connect over IPv6 only")
     common.add_argument("--source", metavar="ADDRESS", help="connect from this local address")
     common.add_argument(
+        "--source-port",
+        metavar="N[-M]",
+        type=_ports,
+        default=range(0),
+        help="connect from this local port; of a range, each connection takes the next port that is free",
+    )
+    common.add_argument("--interface", metavar="NAME", default="", help="connect through this network interface")
+    common.add_argument(
+        "--dscp",
+        metavar="CODE",
+        type=_dscp,
+        default=0,
+        help="mark the packets with this code point: 0 to 63, or a name such as EF, AF41 or CS1 (default: %(default)d)",
+    )
+    common.add_argument(
         "--connect-timeout",
         metavar="SECONDS",
         type=seconds,
         default=DEFAULT_TIMEOUT,
-        help="time allowed to connect to one address, before the next is tried (default: %(default)g)",
+        help="time allowed to connect to one address (default: %(default)g)",
     )
     common.add_argument(
         "--json", action="store_true", help="print results as JSON, one object per line, instead of text"
@@ -61,7 +77,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def target_of(options: argparse.Namespace) -> Target:
     """The target given by the shared arguments; raises UntestableError."""
-    return parse_target(options.host, options.port, family=options.family, source=options.source)
+    return parse_target(options.host, options.port, family=options.family, origin=origin_of(options))
+
+
+def origin_of(options: argparse.Namespace) -> Origin:
+    """What to connect from, by the shared arguments."""
+    return Origin(options.source, options.source_port, options.interface, options.dscp)
 
 
 def seconds(text: str) -> float:
@@ -89,6 +110,27 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
 
     return convert
+
+
+def _ports(text: str) -> range:
+    first, dash, last = text.partition("-")
+    numbers = [first, last if dash else first]
+    if all(number.isascii() and number.isdecimal() and len(number) <= 5 for number in numbers):
+        least, most = map(int, numbers)
+        if 1 <= least <= most <= 65535:
+            return range(least, most + 1)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port or a range; give 40000, or 40000-40063, up to 65535")
+
+
+def _dscp(text: str) -> int:
+    names = {"EF": 46, "VA": 44, "LE": 1}
+    names |= {f"CS{number}": 8 * number for number in range(8)}
+    names |= {f"AF{queue}{drop}": 8 * queue + 2 * drop for queue in range(1, 5) for drop in range(1, 4)}
+    if text.isascii() and text.isdecimal() and len(text) <= 2 and int(text) <= 63:
+        return int(text)
+    if text.upper() in names:
+        return names[text.upper()]
+    raise argparse.ArgumentTypeError(f"{text!r} is not a code point; give 0 to 63, or a name such as EF, AF41 or CS1")
 
 
 def _number(text: str) -> float:

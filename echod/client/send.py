@@ -6,15 +6,16 @@ import argparse
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from echod.client.connect import Attempt, SockAddr, open_connection
+from echod.client.connect import Attempt, Observer, open_connection
 from echod.client.errors import ClientError, UntestableError, reason
 from echod.client.exchange import Terms, exchange
 from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of
 from echod.client.output import Screen, print_json
 from echod.client.text import described, endpoint, quoted
+from echod.client.transport import SockAddr, statistics, statistics_line
 
 SENTENCE = "This is the message.  It will be repeated."
 """The message of the socket tutorial in Doug Hellmann's Python Module of the Week."""
@@ -79,6 +80,7 @@ class _Result:
     def __init__(self, target: str) -> None:
         self.target = target
         self.attempts: list[Attempt] = []
+        self.tcp: dict[str, float] | None = None
         self.connection: dict[str, object] | None = None
         self.sent = 0
         self.received = 0
@@ -90,6 +92,7 @@ class _Result:
             "target": self.target,
             "attempts": [attempt.fields() for attempt in self.attempts],
             "connection": self.connection,
+            "tcp": self.tcp,
             "sent": self.sent,
             "received": self.received,
             "seconds": self.seconds,
@@ -97,17 +100,27 @@ class _Result:
         }
 
 
+class _Noting(Observer):
+    """Prints, by `note`, each attempt to connect, and what is being waited for."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def on_trying(self, address: SockAddr) -> None:
+        self._note(f"trying {endpoint(address)}")
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        self._note(str(attempt))
+
+    def on_waiting(self, what: str) -> None:
+        self._note(what)
+
+
 def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
     def note(line: str) -> None:
         if options.verbose:
             screen.message(line)
-
-    def on_trying(address: SockAddr) -> None:
-        note(f"trying {endpoint(address)}")
-
-    def on_attempt(attempt: Attempt) -> None:
-        result.attempts.append(attempt)
-        note(str(attempt))
 
     def on_sent(data: memoryview) -> None:
         result.sent += len(data)
@@ -119,9 +132,11 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
         if not options.json:
             screen.echo(data)
 
+    observer = _Noting(note)
+    result.attempts = observer.attempts
     with (
         _opened(options) as source,
-        open_connection(target_of(options), options.connect_timeout, on_attempt, on_trying) as connection,
+        open_connection(target_of(options), options.connect_timeout, observer) as connection,
     ):
         result.connection = described(connection)
         for name, value in result.connection.items():
@@ -133,7 +148,10 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
             exchange(connection, source, terms, on_sent, on_received)
         finally:
             result.seconds = time.monotonic() - began
+            result.tcp = statistics(connection)
             screen.end_line()
+            if result.tcp:
+                note(f"{'TCP':8}: {statistics_line(result.tcp)}")
         note("closing socket")
     if result.sent == 0:
         raise UntestableError("the input was empty: nothing was sent, so nothing was tested; give -m TEXT")

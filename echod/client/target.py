@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from echod.client.errors import UntestableError
 from echod.client.text import endpoint, printable
+from echod.client.transport import ANYWHERE, Origin
 
 UNIX = "unix:"
 """The prefix of a HOST that names a unix socket: unix:/path, or unix:@name for an abstract one."""
@@ -19,11 +20,13 @@ HOST_FORMS = "a name, an address, host:port, [IPv6 address]:port, unix:/path or 
 
 
 class Target:
-    """An echo service: `host` and `port` (0 for a unix socket), the `family` required of its address, and the address
-    `source` to connect from ("": the kernel chooses)."""
+    """An echo service: `host` and `port` (0 for a unix socket), the `family` required of its address, and the `origin`
+    to connect from."""
 
-    def __init__(self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC, source: str = "") -> None:
-        self.host, self.port, self.family, self.source = host, port, family, source
+    def __init__(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC, origin: Origin = ANYWHERE
+    ) -> None:
+        self.host, self.port, self.family, self.origin = host, port, family, origin
 
     def __str__(self) -> str:
         if self.host.startswith(UNIX):
@@ -37,7 +40,7 @@ def parse_target(
     port: str | None,
     *,
     family: socket.AddressFamily = socket.AF_UNSPEC,
-    source: str | None = None,
+    origin: Origin = ANYWHERE,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
     """The target that `host` and `port` name; the defaults are ECHOC_HOST, ECHOC_PORT, and localhost:10000.
@@ -53,13 +56,11 @@ def parse_target(
     if name.startswith(UNIX):
         if port is not None:
             raise UntestableError(f"{name!r} is a unix socket and has no port; leave out {port!r}")
-        if family != socket.AF_UNSPEC or source is not None:
-            raise UntestableError(
-                f"{name!r} is a unix socket: leave out {'-4 and -6' if source is None else '--source'}"
-            )
+        if given := origin.arguments() or ["-4 and -6"] * (family != socket.AF_UNSPEC):
+            raise UntestableError(f"{name!r} is a unix socket: leave out {given[0]}")
         return Target(name, 0)
-    if source is not None:  # "" comes from an unset variable in a script
-        family = _family_of(source, family)
+    if origin.source is not None:  # "" comes from an unset variable in a script
+        family = _family_of(origin.source, family)
     if own_port is not None and port is not None:
         where = "ECHOC_HOST" if host is None else repr(host)
         raise UntestableError(f"the port is given twice, {own_port} in {where} and {port!r}; give it once")
@@ -71,7 +72,7 @@ def parse_target(
         number = _port(environment["ECHOC_PORT"], "ECHOC_PORT")
     else:
         number = PORT
-    return Target(name, number, family, source or "")
+    return Target(name, number, family, origin)
 
 
 def _split(text: str, where: str) -> tuple[str, int | None]:

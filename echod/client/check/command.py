@@ -13,10 +13,10 @@ import time
 
 from echod import __version__
 from echod.client.check.threshold import FORMS, Threshold
-from echod.client.connect import Attempt, connect_to_any, resolve
+from echod.client.connect import Observer, connect_to_any, resolve
 from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, reason
 from echod.client.exchange import Terms, exchange
-from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, origin_of, seconds
 from echod.client.output import Screen, print_json, print_line
 from echod.client.target import Target, parse_target
 from echod.client.text import described, printable
@@ -127,7 +127,7 @@ class _Probe:
         self._options = options
         self._deadline = time.monotonic() + options.timeout
         self._target: Target | None = None
-        self._attempts: list[Attempt] = []
+        self._observer = Observer()
         self._connection: dict[str, object] | None = None
         self._began = self._ended = 0.0
 
@@ -135,11 +135,10 @@ class _Probe:
         """Raises ClientError for any result other than an identical echo."""
         options = self._options
         target = self._target = _target(options)
-        addresses = resolve(target, self._deadline)
+        addresses = resolve(target, self._observer, self._deadline)
         self._began = time.monotonic()
-        with connect_to_any(
-            addresses, target, options.connect_timeout, self._attempts.append, deadline=self._deadline
-        ) as connection:
+        timeout = options.connect_timeout
+        with connect_to_any(addresses, target, timeout, self._observer, self._deadline) as connection:
             self._connection = described(connection)
             terms = Terms(options.timeout, self._deadline, half_close=not options.no_half_close)
             exchange(connection, os.urandom(_SIZE), terms, lambda data: None, self._on_received)
@@ -168,12 +167,12 @@ class _Probe:
         most = f"{self._options.timeout:.6f}".rstrip("0").rstrip(".")
         return (
             f"time={self._seconds():.6f}s;{self._options.warning or ''};{self._options.critical or ''};0;{most} "
-            f"connect={self._attempts[-1].seconds:.6f}s;;;0;{most} size={_SIZE}B;;;0"
+            f"connect={self._observer.attempts[-1].total:.6f}s;;;0;{most} size={_SIZE}B;;;0"
         )
 
     def print_details(self) -> None:
         """Print the lines that -v adds."""
-        for attempt in self._attempts:
+        for attempt in self._observer.attempts:
             print_line(_clean(str(attempt)))
         for name, value in (self._connection or {}).items():
             print_line(_clean(f"{name.capitalize():8}: {value}"))
@@ -184,7 +183,7 @@ class _Probe:
             "status": _STATUSES[status],
             "message": text,
             "target": self._target and str(self._target),
-            "attempts": [attempt.fields() for attempt in self._attempts],
+            "attempts": [attempt.fields() for attempt in self._observer.attempts],
             "connection": self._connection,
             "size": _SIZE,
             "seconds": None if self.error else self._seconds(),
@@ -206,7 +205,7 @@ class _Probe:
 
     def _peer(self) -> str:
         """The target, and the address connected to if that differs."""
-        address = self._attempts[-1].address
+        address = self._observer.attempts[-1].address
         if self._target is None or address == str(self._target):
             return address
         return f"{self._target.host} ({address})"
@@ -223,7 +222,7 @@ def _target(options: argparse.Namespace) -> Target:
         options.hostname if options.host is None else options.host,
         options.service if options.port is None else options.port,
         family=options.family,
-        source=options.source,
+        origin=origin_of(options),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from echod.client.compare import Pattern
-from echod.client.connect import Attempt, open_connection
+from echod.client.connect import Attempt, Observer, open_connection
 from echod.client.errors import UntestableError
 from echod.client.load.connection import Mode
 from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
@@ -20,7 +20,15 @@ from echod.client.load.pool import ProcessPool
 from echod.client.load.summary import errors_and_losses, histogram, numbers, progress, summary
 from echod.client.load.tally import Result, Tally
 from echod.client.load.transfer import PIECE
-from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of, whole_number
+from echod.client.options import (
+    DEFAULT_TIMEOUT,
+    Parser,
+    add_common_arguments,
+    origin_of,
+    seconds,
+    target_of,
+    whole_number,
+)
 from echod.client.output import Screen, has_colours, print_json, print_line
 from echod.client.text import counted
 
@@ -158,6 +166,11 @@ def _prepare(options: argparse.Namespace) -> None:
         raise UntestableError(
             f"--processes: {options.processes} cannot share {counted(options.connections, 'connection')}; give fewer"
         )
+    if options.source_port and len(options.source_port) < options.connections:
+        raise UntestableError(
+            f"--source-port: {counted(options.connections, 'connection')} to one address cannot share "
+            f"{counted(len(options.source_port), 'port')}; give fewer --connections, or a larger range"
+        )
     need = -(-options.connections // options.processes) + options.processes + _SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != hard < need:
@@ -171,9 +184,9 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _first_connection(options: argparse.Namespace) -> Attempt:
     """The first successful connection, whose address all others use; raises ConnectError if there is none."""
-    attempts: list[Attempt] = []
-    open_connection(target_of(options), options.connect_timeout, attempts.append).close()
-    return attempts[-1]
+    observer = Observer()
+    open_connection(target_of(options), options.connect_timeout, observer).close()
+    return observer.attempts[-1]
 
 
 def _plan(options: argparse.Namespace, first: Attempt) -> Plan:
@@ -183,7 +196,7 @@ def _plan(options: argparse.Namespace, first: Attempt) -> Plan:
         timeout=_nanoseconds(options.timeout),
         connect_timeout=_nanoseconds(options.connect_timeout),
     )
-    return Plan(first.where, target_of(options).source, options.connections, options.size, options.rate, times)
+    return Plan(first.where, origin_of(options), options.connections, options.size, options.rate, times)
 
 
 def _mode(options: argparse.Namespace) -> Mode:

@@ -8,18 +8,17 @@ short back-off: a load continues whatever the server does, and counts the losses
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 
 from echod.client.compare import Pattern
-from echod.client.connect import connected_to_itself, open_socket
 from echod.client.errors import ClientError, ConnectError, EchoError, LateError, SilenceError, reason
 from echod.client.load.loop import READ, WRITE, Loop, clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
 from echod.client.load.transfer import Transfer
 from echod.client.text import endpoint
+from echod.client.transport import begin_connecting, connected_to_itself, failure_of, send_at_once
 
 _BACK_OFF = 100_000_000
 """Nanoseconds before a connection that failed is opened again: a server that is down is asked ten times a second."""
@@ -173,23 +172,18 @@ class Connection(Transfer):
     # From state to state.
 
     def _connect(self, now: int) -> None:
-        plan = self._plan
         try:
-            self._socket = connection = open_socket(plan.address, plan.source)
-            connection.setblocking(False)
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = connection.connect_ex(plan.address)
+            connection, code = begin_connecting(self._plan.address, self._plan.origin)
+            self._socket = connection
+            send_at_once(connection)
         except OSError as error:
             self._refuse(reason(error))
             return
-        if code == errno.EAGAIN:  # the accept queue of a unix socket is full (unix(7)); TCP has EADDRNOTAVAIL for ports
+        if code == errno.EAGAIN:  # the accept queue of a unix socket is full; TCP has EADDRNOTAVAIL for ports
             self._close()
             self._loop.call_at(now + _QUEUE_FULL, self._connect_again)
-        elif code == errno.EADDRNOTAVAIL:
-            self._refuse(f"no local port is left ({os.strerror(code)})")
         elif code not in (0, errno.EINPROGRESS):
-            self._refuse(os.strerror(code))
+            self._refuse(failure_of(code))
         else:
             self._watched = WRITE
             self._loop.watch(connection.fileno(), WRITE, self._on_connected)
@@ -202,7 +196,7 @@ class Connection(Transfer):
         assert self._socket is not None
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._refuse(os.strerror(code))
+            self._refuse(failure_of(code))
             return
         if connected_to_itself(self._socket):
             self._refuse("no server listens there")

@@ -38,6 +38,7 @@ class Generator:
 
     def __init__(self, plan: Plan, mode: Mode, pattern: Pattern, orders: socket.socket, first: int, step: int) -> None:
         self._plan, self._orders, self._first, self._step = plan, orders, first, step
+        plan.origin = plan.origin.share(first, step)  # of this process's copy of the plan
         self._loop = Loop(precise=plan.rate is not None)
         self._counts = StateCounts()
         self._tally = Tally()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.client.connect import SockAddr
+from echod.client.transport import Origin, SockAddr
 
 # Not dataclasses: importing that module takes as long as all the rest of echoc's start.
 
@@ -20,15 +20,15 @@ class Times:
 
 
 class Plan:
-    """`connections` to `address` from the address `source` ("" for any), with messages of `size` bytes.
+    """`connections` to `address` from `origin`, with messages of `size` bytes.
 
     `rate` is messages per second over all connections, or None for a closed loop, which is as fast as the echoes.
     """
 
     def __init__(
-        self, address: SockAddr, source: str, connections: int, size: int, rate: float | None, times: Times
+        self, address: SockAddr, origin: Origin, connections: int, size: int, rate: float | None, times: Times
     ) -> None:
-        self.address, self.source = address, source
+        self.address, self.origin = address, origin
         self.connections, self.size, self.rate = connections, size, rate
         self.times = times
         self.begin = 0

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import select
 import socket
-import sys
 import time
 
 from echod.client.compare import PERIOD, Pattern, compare
-from echod.client.connect import NEVER, Attempt, connect_to_any, resolve
+from echod.client.connect import NEVER, Observer, open_connection
 from echod.client.errors import (
     BrokenConnectionError,
     ClosedError,
@@ -26,11 +25,10 @@ from echod.client.errors import (
     reason,
 )
 from echod.client.target import Target
+from echod.client.transport import segments_received, send_at_once
 
 _MILLISECOND = 1_000_000
 _CHUNK = 64 * 1024
-_SEGS_IN = slice(140, 144)
-"""Where TCP_INFO counts the segments received, since Linux 4.2 (tcpi_segs_in in linux/tcp.h)."""
 
 
 class Server:
@@ -54,12 +52,11 @@ class Server:
 
     def open(self, deadline: float = NEVER) -> None:
         """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
-        attempts: list[Attempt] = []
-        addresses = resolve(self._target, deadline)
-        connected = connect_to_any(addresses, self._target, self._connect_timeout, attempts.append, deadline=deadline)
+        observer = Observer()
+        connected = open_connection(self._target, self._connect_timeout, observer, deadline)
         self._connection = Connection(connected)
-        self.address = attempts[-1].address
-        self.connecting = round(sum(attempt.seconds for attempt in attempts) * 1e9)
+        self.address = observer.attempts[-1].address
+        self.connecting = round(observer.attempts[-1].total * 1e9)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -112,9 +109,7 @@ class Connection:
         self.echoed = 0
         self._connection = connection
         connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
-            # Nagle's algorithm (RFC 896) would delay the last part of a message until the rest is acknowledged.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(connection)
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
@@ -164,11 +159,8 @@ class Connection:
         raise SurplusError(self.echoed, data)
 
     def segments(self) -> int | None:
-        """How many TCP segments have arrived, including those without data; None if the kernel does not report it."""
-        if self._connection.family == socket.AF_UNIX:
-            return None
-        info = self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGS_IN.stop)
-        return int.from_bytes(info[_SEGS_IN], sys.byteorder) if len(info) == _SEGS_IN.stop else None
+        """How many TCP segments have arrived, including those without data; None if the kernel does not count them."""
+        return segments_received(self._connection)
 
     def _wait(self, wanted: int, until: int) -> int:
         """The events on the socket, or 0 at the time `until`."""

@@ -13,6 +13,7 @@ LAYERS = [
     ["check", "load", "ping", "send"],
     ["connect", "exchange", "options"],
     ["compare", "histogram", "output", "spool", "target"],
+    ["transport"],
     ["errors"],
     ["text"],
 ]

@@ -6,6 +6,7 @@ import pytest
 
 from echod.client.errors import UntestableError
 from echod.client.target import HOST_FORMS, parse_target
+from echod.client.transport import Origin
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_wrong(host: str | None, port: str | None, environment: dict[str, str], 
 @pytest.mark.parametrize(("source", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
 def test_source(source: str, family: socket.AddressFamily) -> None:
     """--source decides the family of the address to connect to."""
-    target = parse_target("a", None, source=source, environment={})
-    assert (target.source, target.family) == (source, family)
+    target = parse_target("a", None, origin=Origin(source), environment={})
+    assert (target.origin.source, target.family) == (source, family)
 
 
 @pytest.mark.parametrize(
@@ -114,5 +115,5 @@ def test_source(source: str, family: socket.AddressFamily) -> None:
 def test_wrong_source(host: str, source: str | None, family: socket.AddressFamily, sentence: str) -> None:
     """An invalid --source is reported."""
     with pytest.raises(UntestableError) as caught:
-        parse_target(host, None, source=source, family=family, environment={})
+        parse_target(host, None, origin=Origin(source), family=family, environment={})
     assert str(caught.value) == sentence

@@ -11,6 +11,7 @@ from echod.client.load.modes import ClosedLoop
 from echod.client.load.plan import Plan, Times
 from echod.client.load.tally import unpacked
 from echod.client.load.transfer import PIECE
+from echod.client.transport import ANYWHERE
 from tests.unit.client.peers import DEADLINE, faithful, receive_exactly, serving_all
 
 
@@ -18,7 +19,7 @@ def plan(port: int) -> Plan:
     """One connection, for as long as the test needs, reported every ten milliseconds."""
     enough = int(DEADLINE * 1e9)
     times = Times(duration=enough, interval=10**7, timeout=enough, connect_timeout=enough)
-    return Plan(("127.0.0.1", port), "", connections=1, size=64, rate=None, times=times)
+    return Plan(("127.0.0.1", port), ANYWHERE, connections=1, size=64, rate=None, times=times)
 
 
 def test_last_report_to_a_parent_that_has_no_time() -> None:
