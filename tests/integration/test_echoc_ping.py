@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import pytest
+
 from tests.integration.network import Network, inside, joined_networks
 from tests.unit.client.peers import (
     DEADLINE,
@@ -63,14 +65,32 @@ def rest(process: subprocess.Popen[bytes]) -> list[str]:
     return lines
 
 
-def test_interrupt() -> None:
-    """Ctrl-C ends a ping with the summary, and with 0 if nothing was lost."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt(number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end a ping with the summary, and with 0 if nothing was lost."""
     with serving(faithful()) as port, pinging("127.0.0.1", port, *ONCE) as process:
         line(process)
         assert "seq=1" in line(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert rest(process)[2].startswith("1 message transmitted, 1 received, 0% loss, time ")
         assert process.returncode == 0
+
+
+def test_second_sigterm() -> None:
+    """timeout(1) sends SIGTERM to a process and again to its group; the second does not prevent the summary."""
+    program = "import signal, sys\nfrom echod.client import cli\nfrom echod.client.ping.statistics import Statistics\n"
+    # The second arrives while the summary is made.
+    program += "stop = Statistics.stop\n"
+    program += "def stop_and_end(self):\n    stop(self)\n    signal.raise_signal(signal.SIGTERM)\n"
+    program += "Statistics.stop = stop_and_end\nsys.exit(cli.main())"
+    with serving(faithful()) as port:
+        words = [sys.executable, "-c", program, "ping", "127.0.0.1", str(port)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            line(process)
+            assert "seq=1" in line(process)
+            process.send_signal(signal.SIGTERM)
+            assert rest(process)[2].startswith("1 message transmitted, 1 received, 0% loss, time ")
+            assert process.returncode == 0
 
 
 def test_interrupt_in_a_flood() -> None:
@@ -125,16 +145,17 @@ def test_status_at_will() -> None:
 
 
 def test_status_before_the_first_message() -> None:
-    """Ctrl-\\ prints an intermediate result also during the first connect."""
+    """Ctrl-\\ prints an intermediate result also during the first connect, and Ctrl-C the summary: the first message
+    was due, and is lost."""
     with deaf() as port, pinging("127.0.0.1", port) as process:
-        status = Path(f"/proc/{process.pid}/status")
-        while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGQUIT - 1):
+        while f":{port:04X} 02 " not in Path("/proc/net/tcp").read_text():  # in the state SYN_SENT
             assert process.poll() is None
         process.send_signal(signal.SIGQUIT)
         assert process.stderr
-        assert process.stderr.readline() == b"\r0/0 messages\n"
+        assert process.stderr.readline() == b"\r0/1 messages, 100% loss\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE) == 130
+        assert rest(process)[2].startswith("1 message transmitted, 0 received, 100% loss, time ")
+        assert process.returncode == 1
 
 
 def test_reader_gone() -> None:
@@ -175,6 +196,25 @@ def test_outage() -> None:
             process.send_signal(signal.SIGINT)
             assert f"1 outage, {outage[1]} s in total, longest {outage[1]} s" in rest(process)
             assert process.returncode == 1
+
+
+def test_service_that_is_down_at_first() -> None:
+    """A ping may start before its server: each refusal is a loss, and the outage is reported once it is over; with -c
+    and -w, the echoes that were wanted decide about the exit code."""
+    with serving_in_turn(faithful()) as port:
+        pass  # closed again
+    with pinging("127.0.0.1", port, "-i", 0.1, "-c", 2, "-w", DEADLINE) as process:
+        assert line(process) == f"PING 127.0.0.1:{port} 56 bytes of data.\n"
+        assert line(process) == "no connection for seq=1: Connection refused\n"
+        with serving_in_turn(faithful(), port=port):
+            reported = line(process)
+            while reported.startswith("no connection for seq="):
+                reported = line(process)
+            assert re.fullmatch(r"reconnected after an outage of \d+\.\d{3} s \(\d+ messages? lost\)\n", reported)
+            lines = rest(process)
+        assert [" from 127.0.0.1:" in each for each in lines[:2]] == [True, True]
+        assert " transmitted, 2 received, " in lines[4]
+        assert process.returncode == 0
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 
 from echod.client.connect import NEVER
 from echod.client.errors import ClientError, ConnectError, UntestableError
@@ -30,6 +29,7 @@ from echod.client.text import counted
 TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Self
 
 _INTERVAL = 1.0
 _SIZE = 56
@@ -42,19 +42,19 @@ def make_parser(verb: str = "ping") -> Parser:
     parser = Parser(
         verb,
         description="Send one small message after another to an echo service and print the round-trip time of each.  "
-        "Ctrl-C ends the run with a summary, and Ctrl-\\ prints a summary of the messages so far.  After a loss, the "
-        "next message is sent over a new connection.  The next echo ends the outage, whose printed length may be too "
-        "long by up to one interval.",
-        epilog="""Exit codes: 0 all messages came back identical, or the connection survived the silence; 1 a message
-        was lost or wrong, or the connection ended; 2 there is no result: usage, no first connection, or the first
-        silence was interrupted.""",
+        "Ctrl-C and SIGTERM end the run with a summary, and Ctrl-\\ prints a summary of the messages so far.  After a "
+        "loss, which a refused connection is as well, the next message is sent over a new connection.  The next echo "
+        "ends the outage, whose printed length may be too long by up to one interval.",
+        epilog="""Exit codes: 0 all messages came back identical, or with -c and -w at least COUNT of them, or the
+        connection survived the silence; 1 a message was lost or wrong, or the connection ended; 2 there is no result:
+        usage, a name that does not resolve, no connection for the first silence, or its interruption.""",
     )
     parser.add_argument(
         "-c",
         "--count",
         metavar="COUNT",
         type=whole_number(1, 10**15),
-        help="stop after this number of messages, or of silences with --idle",
+        help="stop after this number of messages, with -w of echoes, or with --idle of silences",
     )
     parser.add_argument(
         "-i",
@@ -77,7 +77,8 @@ def make_parser(verb: str = "ping") -> Parser:
         "--deadline",
         metavar="SECONDS",
         type=seconds,
-        help="stop after this time, even if an echo is outstanding",
+        help="stop after this time, even if an echo is outstanding; with -c, send until COUNT echoes have come back, "
+        "and exit with 1 if they have not by then",
     )
     parser.add_argument(
         "-W",
@@ -87,6 +88,12 @@ def make_parser(verb: str = "ping") -> Parser:
         default=DEFAULT_TIMEOUT,
         help="time allowed for an echo; after it the message counts as lost, and a new connection is opened "
         "(default: %(default)g)",
+    )
+    parser.add_argument(
+        "-O",
+        dest="outstanding",
+        action="store_true",
+        help="while an echo is outstanding, print at each interval that there is no answer yet",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the first line and the summary")
     parser.add_argument(
@@ -116,27 +123,33 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             if given:
                 raise UntestableError(f"{name} cannot be combined with --idle")
     target = target_of(options)
-    deadline = time.monotonic() + options.deadline if options.deadline else NEVER
     server = Server(target, options.size, options.connect_timeout, options.timeout)
     report = Report(options, screen, Names(target.host, options.numeric))
     work: Series | IdleSearch
     if options.idle is None:
         interval = _INTERVAL if options.interval is None else options.interval
-        work = Series(server, report, interval, options.count, options.reconnect)
+        count, wanted = (options.count, None) if options.deadline is None else (None, options.count)
+        work = Series(server, report, interval, count, wanted, options.reconnect)
     else:
         work = IdleSearch(server, report, options.idle, options.count)
-    with closing(server), _status_at_sigquit(screen, work):
+    deadline = NEVER if options.deadline is None else time.monotonic() + options.deadline
+    with closing(server), _Signals(screen, work) as signals:
         try:
-            server.open(deadline)
+            work.open(deadline)
+            name = report.names.title(server.address) if server.address else str(target)
+            report.frame(f"PING {name} {counted(options.size, 'byte')} of data.")
+            signals.interrupt_at(deadline)
+            work.run()
+        except KeyboardInterrupt:
+            if not server.asked:
+                raise
         except ConnectError as error:
             report.summary(work.kind, _fields(target, options.size, work, error))
             raise
-        with suppress(KeyboardInterrupt), _interrupted_at(deadline):
-            report.frame(f"PING {report.names.title(server.address)} {counted(options.size, 'byte')} of data.")
-            work.run()
+        signals.ignore()
         work.stop()
-    report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
-    report.summary(work.kind, _fields(target, options.size, work, None))
+        report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
+        report.summary(work.kind, _fields(target, options.size, work, None))
     return work.exit_code
 
 
@@ -145,28 +158,39 @@ def _fields(target: Target, size: int, work: Series | IdleSearch, error: ClientE
     return fields | {"error": error.fields()} if error else fields
 
 
-@contextmanager
-def _interrupted_at(when: float) -> Iterator[None]:
-    """Raise KeyboardInterrupt at the time `when`, of monotonic(): the -w of ping(8) uses a signal as well."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
+class _Signals:
+    """What signals do in a block: SIGTERM and the end of a time interrupt it as SIGINT does, by KeyboardInterrupt, and
+    SIGQUIT, which Ctrl-\\ sends, prints the intermediate result of `work` on standard error."""
+
+    def __init__(self, screen: Screen, work: Series | IdleSearch) -> None:
+        self._screen, self._work = screen, work
+        self._ignored = False
+
+    def __enter__(self) -> Self:
+        handlers = {signal.SIGTERM: self._interrupt, signal.SIGALRM: self._interrupt, signal.SIGQUIT: self._report}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ignore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def interrupt_at(self, when: float) -> None:
+        """Interrupt at the time `when`, of monotonic(): the -w of ping(8) uses a signal as well."""
         if when != NEVER:
             signal.setitimer(signal.ITIMER_REAL, max(when - time.monotonic(), _AT_ONCE))
-        yield
-    finally:
+
+    def ignore(self) -> None:
+        """Ignore SIGTERM and the end of the time from now on: timeout(1) sends SIGTERM to the process and again to its
+        group, and the second must not prevent the summary."""
+        self._ignored = True
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._ignored:
+            self._ignored = True
+            raise KeyboardInterrupt
 
-@contextmanager
-def _status_at_sigquit(screen: Screen, work: Series | IdleSearch) -> Iterator[None]:
-    """Print the intermediate result on standard error at each SIGQUIT, which Ctrl-\\ sends."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        screen.message(f"\r{work.short_line()}")
-
-    before = signal.signal(signal.SIGQUIT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGQUIT, before)
+    def _report(self, number: int, frame: FrameType | None) -> None:
+        self._screen.message(f"\r{self._work.short_line()}")

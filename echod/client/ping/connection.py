@@ -12,9 +12,10 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
 
 from echod.client.compare import PERIOD, Pattern, compare
-from echod.client.connect import NEVER, Observer, open_connection
+from echod.client.connect import NEVER, Observer, connect_to_any, resolve
 from echod.client.errors import (
     BrokenConnectionError,
     ClosedError,
@@ -35,14 +36,19 @@ class Server:
     """The echo server at `target`, over a connection that is made when it is needed.
 
     Each message of `size` bytes comes from another place of a pattern than the previous one, so that a stale or
-    repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `address`
-    is the one connected to, and `connecting` how many nanoseconds that took, including addresses that failed before.
+    repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `asked`
+    is whether the name was resolved, so that connecting has begun; `address` is the one connected to, and `connecting`
+    how many nanoseconds that took, including addresses that failed before.  While an echo is outstanding, `on_waiting`
+    is called every `reminder` seconds, with the time since sending.
     """
 
     def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
+        self.asked = False
         self.address = ""
         self.connecting = 0
         self.size = size
+        self.reminder = NEVER
+        self.on_waiting: Callable[[float], None] = lambda seconds: None
         self._target = target
         self._connect_timeout, self._timeout = connect_timeout, timeout
         self._pattern = Pattern(size)
@@ -53,7 +59,9 @@ class Server:
     def open(self, deadline: float = NEVER) -> None:
         """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
         observer = Observer()
-        connected = open_connection(self._target, self._connect_timeout, observer, deadline)
+        addresses = resolve(self._target, observer, deadline)
+        self.asked = True
+        connected = connect_to_any(addresses, self._target, self._connect_timeout, observer, deadline)
         self._connection = Connection(connected)
         self.address = observer.attempts[-1].address
         self.connecting = round(observer.attempts[-1].total * 1e9)
@@ -75,7 +83,7 @@ class Server:
         message = self._pattern.part(self._offset, self.size)
         self._offset += self._step
         try:
-            return self._connection.echo(message, self._timeout)
+            return self._connection.echo(message, self._timeout, self.reminder, self.on_waiting)
         except EchoError:
             self.close()
             raise
@@ -117,22 +125,32 @@ class Connection:
         """Close the connection."""
         self._connection.close()
 
-    def echo(self, message: bytes, timeout: float) -> int:
+    def echo(
+        self,
+        message: bytes,
+        timeout: float,
+        reminder: float = NEVER,
+        on_waiting: Callable[[float], None] = lambda seconds: None,
+    ) -> int:
         """Send `message` and compare what comes back; return the nanoseconds until the last byte.
 
+        Until then `on_waiting` is called every `reminder` seconds, with the time since sending.
         Raises an EchoError when the echo is wrong, is not complete within `timeout` seconds, or the connection ends.
         After that the connection must not be used, since its stream may still hold parts of the echo.
         """
         began = time.perf_counter_ns()
-        deadline = began + round(timeout * 1e9)
+        waited = reminder
         sent = self._send(message, 0, 0)
         received = 0
         while received < len(message):
             wanted = select.POLLIN | (select.POLLOUT if sent < len(message) else 0)
-            events = self._wait(wanted, deadline)
-            if not events:
+            events = self._wait(wanted, began + min(timeout, waited) * 1e9)
+            if not events and waited < timeout:
+                on_waiting(waited)
+                waited += reminder
+            elif not events:
                 raise OverdueError(timeout, len(message), received)
-            if events & ~select.POLLOUT:
+            elif events & ~select.POLLOUT:
                 received += self._receive(message, received, sent)
             elif events & select.POLLOUT:
                 sent += self._send(message, sent, received)
@@ -162,7 +180,7 @@ class Connection:
         """How many TCP segments have arrived, including those without data; None if the kernel does not count them."""
         return segments_received(self._connection)
 
-    def _wait(self, wanted: int, until: int) -> int:
+    def _wait(self, wanted: int, until: float) -> int:
         """The events on the socket, or 0 at the time `until`."""
         self._poll.modify(self._connection, wanted)
         left = max(until - time.perf_counter_ns(), 0)

@@ -39,7 +39,7 @@ and it only remains to see an echo after a slightly shorter silence."""
 
 
 class IdleSearch:
-    """Tries a silence of `longest` seconds on the connection to `server`, which is open; if the connection does not
+    """Tries a silence of `longest` seconds on the connection to `server`; if the connection does not
     survive it, tries shorter ones until its lifetime is known, or `limit` silences are over (None: no limit)."""
 
     kind = "ping_idle"
@@ -51,6 +51,10 @@ class IdleSearch:
         self._lost: float | None = None
         self._quiet = True
         self._error: EchoError | ConnectError | None = None
+
+    def open(self, deadline: float) -> None:
+        """Make the first connection by `deadline`, of time.monotonic(); raises ConnectError."""
+        self._server.open(deadline)
 
     def run(self) -> None:
         """Search; KeyboardInterrupt may end it at any time."""

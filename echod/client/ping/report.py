@@ -28,10 +28,14 @@ class Names:
 
 
 class Report:
-    """Prints as `options` require: `json` objects, only the summary if `quiet`, `timestamps` before lines."""
+    """Prints as `options` require: `json` objects, only the summary if `quiet`, `timestamps` before lines.
+
+    `reminds` is whether to report an `outstanding` echo at each interval.
+    """
 
     def __init__(self, options: argparse.Namespace, screen: Screen, names: Names) -> None:
         self.names = names
+        self.reminds: bool = options.outstanding and not options.quiet
         self._json: bool = options.json
         self._quiet: bool = options.quiet
         self._timestamps: bool = options.timestamps

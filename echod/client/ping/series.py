@@ -18,9 +18,13 @@ from echod.client.ping.report import Report
 from echod.client.ping.statistics import Outage, Statistics, milliseconds
 from echod.client.text import counted
 
+_REMINDER = 1.0
+"""Seconds between two lines of -O if there is no interval."""
+
 
 class Series:
-    """Sends to `server`, whose connection is open, `count` messages (None: without end), `interval` seconds apart.
+    """Sends to `server` one message after another, `interval` seconds apart, until `count` were sent or `wanted` came
+    back (None: without end).
 
     The interval is counted from sending one message to sending the next, which waits for the previous echo or its loss.
     After a loss, or with `reconnect` each time, a new connection is made for the next message.
@@ -28,20 +32,38 @@ class Series:
 
     kind = "ping_summary"
 
-    def __init__(self, server: Server, report: Report, interval: float, count: int | None, reconnect: bool) -> None:
+    def __init__(
+        self, server: Server, report: Report, interval: float, count: int | None, wanted: int | None, reconnect: bool
+    ) -> None:
         self._server, self._report = server, report
-        self._interval, self._count, self._reconnect = round(interval * 1e9), count, reconnect
+        self._interval, self._reconnect = round(interval * 1e9), reconnect
+        self._count, self._wanted = count, wanted
         self._statistics = Statistics()
+        self._sequence = 0
+        self._refusal: ConnectError | None = None
+        if report.reminds:
+            server.reminder, server.on_waiting = interval or _REMINDER, self._on_waiting
+
+    def open(self, deadline: float) -> None:
+        """Make the first connection by `deadline`, of time.monotonic(); if an address was asked, a failure is the loss
+        of the first message, otherwise raises ConnectError."""
+        self._statistics.on_sending(time.perf_counter_ns())
+        try:
+            self._server.open(deadline)
+        except ConnectError as error:
+            if not error.asked:
+                raise
+            self._refusal = error
 
     def run(self) -> None:
         """Send all messages; KeyboardInterrupt may end it at any time, and `stop` then completes the counts."""
-        sequence = 0
-        while sequence != self._count:
-            sequence += 1
+        while not self._is_complete():
+            self._sequence += 1
             began = time.perf_counter_ns()
-            self._ping(sequence, began)
-            until = began + self._interval if sequence != self._count else began
-            self._watch(sequence, until)
+            if self._sequence > 1:  # the first message was due when the first connection was
+                self._statistics.on_sending(began)
+            self._ping()
+            self._watch(began if self._is_complete() else began + self._interval)
 
     def stop(self) -> None:
         """End the series, and with it an echo that is outstanding and an outage that lasts."""
@@ -49,8 +71,15 @@ class Series:
 
     @property
     def exit_code(self) -> int:
-        """0 if every message came back identical, and nothing else arrived; otherwise 1."""
-        return 0 if self._statistics.flawless else EchoError.exit_code
+        """0 if every message came back identical, and nothing else arrived; otherwise 1.
+
+        If some number of echoes was wanted, messages may have been lost before, as with ping(8).
+        """
+        if self._wanted is None:
+            good = self._statistics.flawless
+        else:
+            good = self._statistics.received >= self._wanted and not self._statistics.corrupted
+        return 0 if good else EchoError.exit_code
 
     def lines(self) -> list[str]:
         """The summary as text."""
@@ -64,29 +93,38 @@ class Series:
         """The summary in the form that `--json` prints."""
         return {"address": self._server.address or None} | self._statistics.fields() | {"error": None}
 
-    def _ping(self, sequence: int, began: int) -> None:
-        self._statistics.on_sending(began)
+    def _is_complete(self) -> bool:
+        return self._sequence == self._count or self._statistics.received == self._wanted
+
+    def _ping(self) -> None:
+        refusal, self._refusal = self._refusal, None
         try:
+            if refusal:
+                raise refusal
             took = self._server.echo()
         except ConnectError as error:
             self._statistics.on_loss(error)
-            self._print(f"no connection for seq={sequence}: {error.reasons}", sequence, None, error)
+            self._print(f"no connection for seq={self._sequence}: {error.reasons}", None, error)
         except EchoError as error:
             self._statistics.on_loss(error)
             wrong = isinstance(error, (MismatchError, SurplusError))
-            line = f"{'wrong' if wrong else 'no'} echo for seq={sequence}: {error.in_brief}"
-            self._print(line, sequence, None, error)
+            line = f"{'wrong' if wrong else 'no'} echo for seq={self._sequence}: {error.in_brief}"
+            self._print(line, None, error)
         else:
             outage = self._statistics.on_echo(took, self._server.connecting if self._reconnect else None)
             if outage:
                 self._print_outage(outage)
             size = counted(self._server.size, "byte")
-            line = f"{size} from {self._report.names.line(self._server.address)}: seq={sequence}"
+            line = f"{size} from {self._report.names.line(self._server.address)}: seq={self._sequence}"
             if self._reconnect:
                 line += f" connect={milliseconds(self._server.connecting)} ms"
-            self._print(f"{line} time={milliseconds(took)} ms", sequence, took, None)
+            self._print(f"{line} time={milliseconds(took)} ms", took, None)
 
-    def _watch(self, sequence: int, until: int) -> None:
+    def _on_waiting(self, seconds: float) -> None:
+        fields = {"seq": self._sequence, "address": self._server.address, "seconds": seconds}
+        self._report.bad(f"no answer yet for seq={self._sequence}", "ping_waiting", fields)
+
+    def _watch(self, until: int) -> None:
         """Wait, and report what arrives meanwhile."""
         try:
             if self._reconnect:
@@ -94,8 +132,8 @@ class Series:
             self._server.watch(until)
         except EchoError as error:
             self._statistics.on_fault(error, time.perf_counter_ns())
-            fields = {"after": sequence, "address": self._server.address, "error": error.fields()}
-            self._report.bad(f"after seq={sequence}: {error.in_brief}", "ping_fault", fields)
+            fields = {"after": self._sequence, "address": self._server.address, "error": error.fields()}
+            self._report.bad(f"after seq={self._sequence}: {error.in_brief}", "ping_fault", fields)
             self._server.watch(until)
 
     def _finish(self) -> None:
@@ -104,9 +142,9 @@ class Series:
             self._server.watch(0)
         self._server.close()
 
-    def _print(self, line: str, sequence: int, took: int | None, error: EchoError | ConnectError | None) -> None:
+    def _print(self, line: str, took: int | None, error: EchoError | ConnectError | None) -> None:
         fields: dict[str, object] = {
-            "seq": sequence,
+            "seq": self._sequence,
             "ok": error is None,
             "address": None if isinstance(error, ConnectError) else self._server.address,
             "seconds": None if took is None else took / 1e9,

@@ -304,25 +304,100 @@ def test_length_of_an_outage_that_has_not_ended(capfdbinary: Capture) -> None:
 
 
 def test_nobody_listens(capfdbinary: Capture, closed_port: int) -> None:
-    """If the first connection fails, there is one sentence, with --json also an object, and the exit code is 2."""
-    sentence = f"echoc: cannot connect to 127.0.0.1:{closed_port}: Connection refused\n".encode()
-    assert ping(closed_port) == 2
+    """A refused first connection is a loss like any other, and the exit code is 1."""
+    assert ping(closed_port, "-c", 2) == 1
+    printed = capfdbinary.readouterr()
+    assert (masked(printed.out, closed_port).splitlines(), printed.err) == (
+        [
+            "PING 127.0.0.1:PORT 56 bytes of data.",
+            "no connection for seq=1: Connection refused",
+            "no connection for seq=2: Connection refused",
+            "",
+            "--- 127.0.0.1 ping statistics ---",
+            "2 messages transmitted, 0 received, +2 errors, 100% loss, time Nms",
+            "an outage of N s (2 messages lost) had not ended",
+        ],
+        b"",
+    )
+    assert ping(closed_port, "-c", 1, "--json") == 1
+    echo, summary = validated(capfdbinary.readouterr().out)
+    assert (echo["address"], echo["error"]["kind"], summary["address"], summary["error"]) == (
+        None,
+        "connect",
+        None,
+        None,
+    )
+
+
+def test_nobody_can_be_asked(capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the name does not resolve at the start, there is one sentence, with --json also an object, and the exit code
+    is 2."""
+
+    def getaddrinfo(*arguments: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sentence = b"echoc: cannot connect to echo.example:7: Name or service not known\n"
+    assert ping(7, host="echo.example") == 2
     assert capfdbinary.readouterr() == (b"", sentence)
-    assert ping(closed_port, "--json") == 2
+    assert ping(7, "--json", host="echo.example") == 2
     printed = capfdbinary.readouterr()
     (summary,) = validated(printed.out)
     assert (summary["kind"], summary["ok"], summary["address"]) == ("ping_summary", False, None)
     assert (summary["error"]["kind"], printed.err) == ("connect", sentence)
 
 
-def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture, clock: Clock) -> None:
-    """-w limits all addresses of a name together, and leaves time for each."""
-    clock.on_look = lambda: clock.leap(0.001)
+def test_name_that_is_gone(capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no longer resolves is a loss."""
+    look_up = socket.getaddrinfo
+
+    def once(*arguments: object, **words: object) -> list[object]:
+        monkeypatch.setattr(socket, "getaddrinfo", never)
+        return look_up("127.0.0.1", *arguments[1:], **words)  # type: ignore[arg-type,return-value]
+
+    def never(*arguments: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with serving(answering(bytes)) as port:
+        monkeypatch.setattr(socket, "getaddrinfo", once)
+        assert ping(port, "-c", 2, "--reconnect", host="echo.example") == 1
+    assert b"\nno connection for seq=2: Name or service not known\n" in capfdbinary.readouterr().out
+
+
+def test_deadline_while_connecting(ipv6: None, capfdbinary: Capture) -> None:
+    """-w ends the first connection as it ends everything else, and the message is lost."""
     with deaf() as port, deaf(socket.AF_INET6, port):
-        assert ping(port, "-w", "0.1", "--connect-timeout", 3600, host="localhost") == 2
-    assert capfdbinary.readouterr().err.decode() == (
-        f"echoc: cannot connect to localhost:{port}: 127.0.0.1:{port}: timed out, [::1]:{port}: timed out\n"
-    )
+        assert ping(port, "-w", "0.1", "--connect-timeout", 3600, host="localhost") == 1
+    assert b"\n1 message transmitted, 0 received, " in capfdbinary.readouterr().out
+
+
+@pytest.mark.parametrize(("replies", "code"), [(2, 0), (3, 1)])
+def test_echoes_wanted(replies: int, code: int, capfdbinary: Capture) -> None:
+    """With -c and -w, a ping sends until COUNT echoes have come back: 0 if they have, otherwise 1, as with ping(8)."""
+    with serving_in_turn(answering(half), followed_by(answering(bytes, bytes), mute)) as port:
+        assert ping(port, "-c", replies, "-w", 0.5) == code
+    assert b" transmitted, 2 received, " in capfdbinary.readouterr().out
+
+
+def test_wrong_echo_among_the_wanted() -> None:
+    """A wrong echo is never in order, also if all that were wanted have come back."""
+    with serving_in_turn(answering(flipped), faithful()) as port:
+        assert ping(port, "-c", 1, "-w", DEADLINE) == 1
+
+
+def test_no_answer_yet(capfdbinary: Capture) -> None:
+    """-O says at each interval that an echo is outstanding."""
+    with serving(mute) as port:
+        assert main(["ping", "127.0.0.1", str(port), "-c", "1", "-O", "-i", "0.04", "-W", "0.1"]) == 1
+    assert capfdbinary.readouterr().out.decode().splitlines()[1:4] == [
+        "no answer yet for seq=1",
+        "no answer yet for seq=1",
+        "no echo for seq=1: timed out after 0.1 s",
+    ]
+    with serving(mute) as port:
+        assert ping(port, "-c", 1, "-O", "-W", 0.015, "--json") == 1
+    waiting, *_ = validated(capfdbinary.readouterr().out)
+    assert (waiting["kind"], waiting["seq"], waiting["seconds"]) == ("ping_waiting", 1, 0.01)
 
 
 def test_time_of_connecting_to_the_second_address(ipv6: None, capfdbinary: Capture) -> None:

@@ -92,7 +92,7 @@ class Scripted(Server):
 
 def searched(server: Server, longest: float) -> IdleSearch:
     """A search that has ended, and has printed JSON."""
-    options = argparse.Namespace(json=True, quiet=False, timestamps=False)
+    options = argparse.Namespace(json=True, quiet=False, timestamps=False, outstanding=False)
     search = IdleSearch(server, Report(options, Screen(), Names("127.0.0.1", False)), longest, None)
     search.run()
     return search
