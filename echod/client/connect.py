@@ -9,6 +9,7 @@ import socket
 import time
 
 from echod.client.errors import ConnectError, UntestableError, reason
+from echod.client.output import Screen
 from echod.client.target import UNIX, Target, is_address
 from echod.client.text import endpoint, printable
 from echod.client.transport import SockAddr, begin_connecting, connected_to_itself, failure_of
@@ -73,6 +74,29 @@ class Observer:
 
     def on_waiting(self, what: str) -> None:
         """Another second has passed without a connection; `what` says what is being waited for."""
+
+
+class ShownAttempts(Observer):
+    """Shows on the status line what is being waited for, and if `is_verbose`, prints each attempt."""
+
+    def __init__(self, screen: Screen, is_verbose: bool) -> None:
+        super().__init__()
+        self._status = screen.status
+        self._note = screen.message if is_verbose else lambda text: None
+
+    def on_trying(self, address: SockAddr) -> None:
+        """Print the address."""
+        self._status.erase()
+        self._note(f"trying {endpoint(address)}")
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        """Print the result."""
+        self._status.erase()
+        self._note(str(attempt))
+
+    def on_waiting(self, what: str) -> None:
+        """Replace the status line."""
+        self._status.show(what)
 
 
 def open_connection(target: Target, timeout: float, observer: Observer, deadline: float = NEVER) -> socket.socket:

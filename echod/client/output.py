@@ -57,6 +57,29 @@ def has_colours(descriptor: int) -> bool:
     return os.isatty(descriptor) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
+class StatusLine:
+    """A line on standard error that is overwritten, if that is a terminal and the line `is_wanted`."""
+
+    def __init__(self) -> None:
+        self.is_wanted = os.isatty(2)
+        self._length = 0
+
+    def show(self, text: str) -> None:
+        """Replace the line with `text`, cut to the width of the terminal."""
+        if self.is_wanted:
+            with suppress(OSError):
+                text = text[: (os.get_terminal_size(2).columns or 80) - 1]
+                os.write(2, f"\r{text:<{self._length}}".encode())
+                self._length = len(text)
+
+    def erase(self) -> None:
+        """Clear the line."""
+        if self._length:
+            self.show("")
+            with suppress(OSError):
+                os.write(2, b"\r")
+
+
 class Screen:
     """Prints the echo on standard output and messages on standard error, on separate lines where both are terminals.
 
@@ -68,6 +91,7 @@ class Screen:
         self._terminal = os.isatty(1)
         self._both_terminals = self._terminal and os.isatty(2)
         self._line_is_open = False
+        self.status = StatusLine()
 
     def echo(self, data: bytes) -> None:
         """Print received bytes; raises as `print_bytes` does."""
@@ -76,6 +100,7 @@ class Screen:
 
     def message(self, line: str) -> None:
         """Print a line on standard error; a failure to do so is ignored, since there is no place left to report it."""
+        self.status.erase()
         if self._both_terminals:
             self.end_line()
         with suppress(OSError):

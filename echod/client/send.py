@@ -6,16 +6,16 @@ import argparse
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from echod.client.connect import Attempt, Observer, open_connection
+from echod.client.connect import Attempt, ShownAttempts, open_connection
 from echod.client.errors import ClientError, UntestableError, reason
 from echod.client.exchange import Terms, exchange
 from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, seconds, target_of
 from echod.client.output import Screen, print_json
-from echod.client.text import described, endpoint, quoted
-from echod.client.transport import SockAddr, statistics, statistics_line
+from echod.client.text import described, quoted
+from echod.client.transport import statistics, statistics_line
 
 SENTENCE = "This is the message.  It will be repeated."
 """The message of the socket tutorial in Doug Hellmann's Python Module of the Week."""
@@ -100,23 +100,6 @@ class _Result:
         }
 
 
-class _Noting(Observer):
-    """Prints, by `note`, each attempt to connect, and what is being waited for."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        super().__init__()
-        self._note = note
-
-    def on_trying(self, address: SockAddr) -> None:
-        self._note(f"trying {endpoint(address)}")
-
-    def on_attempt(self, attempt: Attempt) -> None:
-        self._note(str(attempt))
-
-    def on_waiting(self, what: str) -> None:
-        self._note(what)
-
-
 def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
     def note(line: str) -> None:
         if options.verbose:
@@ -132,7 +115,7 @@ def _send(options: argparse.Namespace, screen: Screen, result: _Result) -> None:
         if not options.json:
             screen.echo(data)
 
-    observer = _Noting(note)
+    observer = ShownAttempts(screen, options.verbose)
     result.attempts = observer.attempts
     with (
         _opened(options) as source,

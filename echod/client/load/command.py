@@ -8,10 +8,10 @@ import re
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from echod.client.compare import Pattern
-from echod.client.connect import Attempt, Observer, open_connection
+from echod.client.connect import Attempt, ShownAttempts, open_connection
 from echod.client.errors import UntestableError
 from echod.client.load.connection import Mode
 from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
@@ -123,20 +123,21 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Load, and print the result; raises ClientError if there is none."""
     _prepare(options)
     target = target_of(options)
-    plan = _plan(options, _first_connection(options))
-    line = _Line(is_wanted=os.isatty(2) and not (options.json and os.isatty(1)))
+    if options.json and os.isatty(1):
+        screen.status.is_wanted = False  # objects would continue it
+    plan = _plan(options, _first_connection(options, screen))
 
     def on_interval(began: float, ended: float, tally: Tally) -> None:
         if options.json:
             print_json("load_interval", {"began": began, **numbers(tally, tally, ended - began)})
-        line.show(progress(ended, ended - began, tally))
+        screen.status.show(progress(ended, ended - began, tally))
 
     with ProcessPool(plan, _mode(options), Pattern(PIECE), options.processes) as pool:
         try:
             with _stopped_by_signals(pool):
                 pool.run(on_interval)
         finally:
-            line.erase()
+            screen.status.erase()
     result = pool.result
     total = result.total
     if not (total.received or total.lost or total.errors or result.deaths):
@@ -182,9 +183,9 @@ def _prepare(options: argparse.Namespace) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
-def _first_connection(options: argparse.Namespace) -> Attempt:
+def _first_connection(options: argparse.Namespace, screen: Screen) -> Attempt:
     """The first successful connection, whose address all others use; raises ConnectError if there is none."""
-    observer = Observer()
+    observer = ShownAttempts(screen, is_verbose=False)
     open_connection(target_of(options), options.connect_timeout, observer).close()
     return observer.attempts[-1]
 
@@ -249,29 +250,6 @@ def _stopped_by_signals(pool: ProcessPool) -> Iterator[None]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
-
-
-class _Line:
-    """A line on standard error that is overwritten, if standard error is a terminal."""
-
-    def __init__(self, is_wanted: bool) -> None:
-        self._is_wanted = is_wanted
-        self._length = 0
-
-    def show(self, text: str) -> None:
-        """Replace the line with `text`, cut to the width of the terminal."""
-        if self._is_wanted:
-            with suppress(OSError):
-                text = text[: (os.get_terminal_size(2).columns or 80) - 1]
-                os.write(2, f"\r{text:<{self._length}}".encode())
-                self._length = len(text)
-
-    def erase(self) -> None:
-        """Clear the line."""
-        self.show("")
-        if self._is_wanted:
-            with suppress(OSError):
-                os.write(2, b"\r")
 
 
 def _size(text: str) -> int:

@@ -13,12 +13,23 @@ from pathlib import Path
 import pytest
 
 from echod.client import connect, transport
-from echod.client.connect import Attempt, Observer, connect_to_any, open_connection, resolve
+from echod.client.connect import Attempt, Observer, ShownAttempts, connect_to_any, open_connection, resolve
 from echod.client.errors import ConnectError
+from echod.client.output import Screen
 from echod.client.target import Target
 from echod.client.text import endpoint
 from echod.client.transport import Origin, SockAddr
-from tests.unit.client.peers import DEADLINE, deaf, faithful, serving, serving_unix, stuck_resolver
+from tests.unit.client.peers import (
+    DEADLINE,
+    deaf,
+    faithful,
+    seen,
+    serving,
+    serving_unix,
+    standing_in,
+    stuck_resolver,
+    terminal,
+)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
@@ -164,6 +175,19 @@ def test_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         open_connection(Target("127.0.0.1", port), 0.05, noting)
     address = f"127.0.0.1:{port}"
     assert noting.notes[:2] == [f"trying {address}", f"connecting to {address}"]
+
+
+def test_waiting_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal it is shown what is being tried, and erased when that is over."""
+    monkeypatch.setattr(connect, "_REPORT", 0.01)
+    with terminal() as (screen, program), standing_in(2, program):
+        observer = ShownAttempts(Screen(), is_verbose=False)
+        with deaf() as port, pytest.raises(ConnectError):
+            open_connection(Target("127.0.0.1", port), 0.1, observer)
+        shown = f"\rconnecting to 127.0.0.1:{port}".encode()
+        text = seen(screen, len(shown))
+    assert text.startswith(shown)
+    assert text.endswith(b"\r" + (len(shown) - 1) * b" " + b"\r")
 
 
 def test_resolving_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """echod.client.output, on real descriptors."""
 
+import fcntl
 import os
+import struct
+import termios
 import threading
 
 import pytest
@@ -142,3 +145,21 @@ def test_nobody_to_tell() -> None:
     with standing_in(2, full):
         Screen().message("note")
     os.close(full)
+
+
+def test_status_line() -> None:
+    """The status line is replaced, without a rest of a longer one, cut to the terminal, and erased before a message."""
+    with terminal() as (screen, program), standing_in(2, program):
+        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+        output = Screen()
+        output.status.show("connecting to a long name")
+        output.status.show("connected")
+        output.message("done")
+        text = seen(screen, 57)
+    assert text == b"\rconnecting to a lon\rconnected          \r         \rdone\r\n"
+
+
+def test_no_status_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Without a terminal there is no status line."""
+    Screen().status.show("connecting")
+    assert capfdbinary.readouterr().err == b""
