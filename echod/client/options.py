@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 10.0
 """The default of every time-out, in seconds."""
 
+_TIMES = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
+_TIME_FORMS = "give seconds, or a unit as in 100ms, 2s, 5m and 1h"
 _DAY = 24 * 60 * 60
+_LARGEST = 16 * 1024 * 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +45,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add HOST, PORT, and the options of every verb."""
     parser.add_argument("host", metavar="HOST", nargs="?", help=f"{HOST_FORMS} (default: $ECHOC_HOST, or localhost)")
     parser.add_argument("port", metavar="PORT", nargs="?", help=f"1 to 65535 (default: $ECHOC_PORT, or {PORT})")
-    common = parser.add_argument_group("options of every verb")
+    common = parser.add_argument_group(
+        "options of every verb", "SECONDS may have a unit, as in 50us, 100ms, 2s, 5m and 1h, and so may BYTES: 64K, 1M."
+    )
     family = common.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=socket.AF_INET, help="connect over IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=socket.AF_INET6, help="connect over IPv6 only")
@@ -86,19 +92,28 @@ def origin_of(options: argparse.Namespace) -> Origin:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds, more than 0 and at most a day."""
-    value = _number(text)
+    """A number of seconds, or a number with one of the units us, ms, s, m and h; more than 0 and at most a day."""
+    value = _duration(text)
     if 0 < value <= _DAY:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; give seconds, more than 0 and at most {_DAY}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; {_TIME_FORMS}, more than 0 and at most 24h")
 
 
 def seconds_or_zero(text: str) -> float:
-    """A number of seconds, from 0 to a day."""
-    value = _number(text)
+    """As `seconds`, and also 0."""
+    value = _duration(text)
     if 0 <= value <= _DAY:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; give seconds, from 0 to {_DAY}")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a valid time; {_TIME_FORMS}, from 0 to 24h")
+
+
+def size(text: str) -> int:
+    """A number of bytes from 1 to 16M, or a number with one of the units K, KiB, M and MiB (powers of 1024)."""
+    number = text.rstrip("KkMmIiBb")
+    factor = _SIZES.get(text[len(number) :].upper(), 0)
+    if number.isascii() and number.isdecimal() and len(number) <= 8 and 1 <= int(number) * factor <= _LARGEST:
+        return int(number) * factor
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size; give bytes, from 1 to 16M, as in 64 or 64K")
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -133,8 +148,10 @@ def _dscp(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a code point; give 0 to 63, or a name such as EF, AF41 or CS1")
 
 
-def _number(text: str) -> float:
+def _duration(text: str) -> float:
+    """Seconds; -1 if `text` is not a time."""
+    number = text.rstrip("hmsu")
     try:
-        return float(text)
-    except ValueError:
+        return float(number) * _TIMES[text[len(number) :]]
+    except (ValueError, KeyError):
         return -1.0

@@ -531,7 +531,7 @@ def test_progress() -> None:
     [
         (["--size", "17M"], "argument --size: '17M' is not a size; give bytes, from 1 to 16M, as in 64 or 64K"),
         (["--rate", "nan"], "argument --rate: 'nan' is not a rate; give messages per second, from 0.001 to 10000000"),
-        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; give at least 0.01 seconds"),
+        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; give at least 10ms"),
         (["--processes", "3"], "--processes: 3 cannot share 2 connections; give fewer"),
         (
             ["--mode", "stream", "--rate", "1"],

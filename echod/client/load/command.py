@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from echod.client.options import (
     add_common_arguments,
     origin_of,
     seconds,
+    size,
     target_of,
     whole_number,
 )
@@ -35,8 +35,6 @@ from echod.client.text import counted
 _CONNECTIONS = 64
 _SIZE = 64
 _DURATION = 10.0
-_LARGEST = 16 * 1024 * 1024
-_UNITS = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
 
 _SHORTEST = 0.01
 """Seconds of the shortest interval: reports take time, and a load process sends them all, however busy it is."""
@@ -76,8 +74,8 @@ def make_parser(verb: str = "load") -> Parser:
     parser.add_argument(
         "--size",
         metavar="BYTES",
-        type=_size,
-        help=f"size of a message, up to 16M; K and M are powers of 1024 (default: {_SIZE}, in a stream 64K)",
+        type=size,
+        help=f"size of a message, up to 16M (default: {_SIZE}, in a stream 64K)",
     )
     parser.add_argument(
         "--duration",
@@ -252,15 +250,6 @@ def _stopped_by_signals(pool: ProcessPool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,8})([A-Za-z]*)", text)
-    if match and match[2].upper() in _UNITS:
-        value = int(match[1]) * _UNITS[match[2].upper()]
-        if 1 <= value <= _LARGEST:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a size; give bytes, from 1 to 16M, as in 64 or 64K")
-
-
 def _rate(text: str) -> float:
     try:
         value = float(text)
@@ -275,7 +264,7 @@ def _interval(text: str) -> float:
     value = seconds(text)
     if value >= _SHORTEST:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is too short; give at least {_SHORTEST:g} seconds")
+    raise argparse.ArgumentTypeError(f"{text!r} is too short; give at least {_SHORTEST * 1000:g}ms")
 
 
 def _nanoseconds(value: float) -> int:

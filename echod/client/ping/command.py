@@ -15,6 +15,7 @@ from echod.client.options import (
     add_common_arguments,
     seconds,
     seconds_or_zero,
+    size,
     target_of,
     whole_number,
 )
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _INTERVAL = 1.0
 _SIZE = 56
-_LARGEST = 16 * 1024 * 1024
 _AT_ONCE = 1e-6  # seconds; 0 would disable the timer
 
 
@@ -68,9 +68,9 @@ def make_parser(verb: str = "ping") -> Parser:
         "-s",
         "--size",
         metavar="BYTES",
-        type=whole_number(1, _LARGEST),
+        type=size,
         default=_SIZE,
-        help="size of each message (default: %(default)s)",
+        help="size of each message, up to 16M (default: %(default)s)",
     )
     parser.add_argument(
         "-w",

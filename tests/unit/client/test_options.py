@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from echod.client.errors import UntestableError
-from echod.client.options import Parser, add_common_arguments, seconds, seconds_or_zero, target_of, whole_number
+from echod.client.options import Parser, add_common_arguments, seconds, seconds_or_zero, size, target_of, whole_number
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -37,21 +37,33 @@ def test_error() -> None:
         parsed("--nonsense")
 
 
-@pytest.mark.parametrize("text", ["0.001", "86400"])
-def test_seconds(text: str) -> None:
-    """A time is a number of seconds up to a day."""
-    assert seconds(text) == seconds_or_zero(text) == float(text)
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.001", 0.001),
+        ("2", 2.0),
+        ("50us", 50e-6),
+        ("100ms", 0.1),
+        (".5s", 0.5),
+        ("1.5m", 90.0),
+        ("24h", 86400.0),
+    ],
+)
+def test_seconds(text: str, value: float) -> None:
+    """A time is a number of seconds up to a day, or has a unit."""
+    assert seconds(text) == seconds_or_zero(text) == pytest.approx(value, rel=1e-15)
 
 
-@pytest.mark.parametrize("text", ["-1", "86401", "nan", "inf", "soon", ""])
+@pytest.mark.parametrize("text", ["-1", "86401", "25h", "nan", "inf", "soon", "", "s", "1S", "1sm", "5min"])
 def test_no_seconds(text: str) -> None:
-    """Anything else is an error that names the valid range."""
+    """Anything else is an error that names the units and the valid range."""
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         seconds(text)
-    assert str(caught.value) == f"{text!r} is not a valid time; give seconds, more than 0 and at most 86400"
+    forms = f"{text!r} is not a valid time; give seconds, or a unit as in 100ms, 2s, 5m and 1h"
+    assert str(caught.value) == f"{forms}, more than 0 and at most 24h"
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         seconds_or_zero(text)
-    assert str(caught.value) == f"{text!r} is not a valid time; give seconds, from 0 to 86400"
+    assert str(caught.value) == f"{forms}, from 0 to 24h"
 
 
 def test_zero_seconds() -> None:
@@ -59,6 +71,22 @@ def test_zero_seconds() -> None:
     assert seconds_or_zero("0") == 0
     with pytest.raises(argparse.ArgumentTypeError):
         seconds("0")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("064", 64), ("64K", 65536), ("64k", 65536), ("3KiB", 3072), ("16M", 1 << 24)]
+)
+def test_size(text: str, value: int) -> None:
+    """A size is a number of bytes up to 16M, or has a unit of powers of 1024, in either case."""
+    assert size(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "17M", "16777217", "-1", "1.5K", "1_0", "K", "", "64KB", "1G", "64 K", "9" * 99])
+def test_no_size(text: str) -> None:
+    """Anything else is an error that names the range and a unit."""
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        size(text)
+    assert str(caught.value) == f"{text!r} is not a size; give bytes, from 1 to 16M, as in 64 or 64K"
 
 
 def test_whole_number() -> None:

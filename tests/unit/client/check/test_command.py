@@ -259,7 +259,7 @@ def test_wrong_source(capfdbinary: Capture) -> None:
     ("words", "sentence"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense (see echoc check --help)"),
-        (["-t", "0"], "argument -t/--timeout: '0' is not a valid time; give seconds, more than 0 and at most 86400"),
+        (["-t", "0"], "argument -t/--timeout: '0' is not a valid time; give seconds, or a unit as in 100ms, 2s, "),
         (["-w", "1e3"], "argument -w/--warning: '1e3' is not a range of seconds; give MAX, "),
         (["localhost", "0"], "PORT: '0' is not a port; give a number from 1 to 65535"),
         (["-p", "0"], "PORT: '0' is not a port; give a number from 1 to 65535"),

@@ -462,7 +462,7 @@ def test_large_message() -> None:
     ("words", "sentence"),
     [
         (["-c", "0"], "argument -c/--count: '0' is not a whole number from 1 to"),
-        (["-s", "0"], "argument -s/--size: '0' is not a whole number from 1 to 16777216"),
+        (["-s", "0"], "argument -s/--size: '0' is not a size; give bytes, from 1 to 16M"),
         (["-i", "often"], "argument -i/--interval: 'often' is not a valid time"),
         (["-w", "0"], "argument -w/--deadline: '0' is not a valid time"),
         (["-W", "nan"], "argument -W/--timeout: 'nan' is not a valid time"),
