@@ -69,8 +69,9 @@ class Origin:
             with _named(f"--interface {self.interface}"):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(self.interface))
         port = self.next_port()
-        if self.source is not None or port:
-            with _named(f"--source {self.source}" if self.source is not None else f"--source-port {port}"):
+        given = [f"--source {self.source}"] * (self.source is not None) + [f"--source-port {port}"] * bool(port)
+        if given:
+            with _named(" ".join(given)):
                 _bind(connection, self.source, port)
 
 
@@ -85,17 +86,19 @@ def begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket, 
     accept queue of a unix socket is full (unix(7)).  Of several ports those in use are skipped.  Raises OSError if
     there is no such socket.
     """
-    for _ in origin.ports[1:]:
+    for left in reversed(range(len(origin.ports) or 1)):
         try:
             connection, code = _begin_connecting(address, origin)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if error.errno != errno.EADDRINUSE or not left:
                 raise
         else:
-            if code != errno.EADDRNOTAVAIL:
+            if code != errno.EADDRNOTAVAIL or not origin.ports:
                 return connection, code
             connection.close()
-    return _begin_connecting(address, origin)
+    ports = f"{origin.ports[0]}-{origin.ports[-1]}" if len(origin.ports) > 1 else f"{origin.ports[0]}"
+    text = "every such port has a connection to this address, perhaps in TIME_WAIT"
+    raise OSError(errno.EADDRNOTAVAIL, f"cannot use --source-port {ports}: {text}")
 
 
 def failure_of(code: int) -> str:

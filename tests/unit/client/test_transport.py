@@ -50,8 +50,21 @@ def test_source_port_in_use() -> None:
     """A single port that is in use is an error that names the argument."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(OSError, match=f"cannot use --source-port {port}: Address already in use"):
-            begin_connecting(("127.0.0.1", 7), Origin(ports=range(port, port + 1)))
+        with pytest.raises(
+            OSError, match=f"cannot use --source 127.0.0.1 --source-port {port}: Address already in use"
+        ):
+            begin_connecting(("127.0.0.1", 7), Origin("127.0.0.1", range(port, port + 1)))
+
+
+def test_source_port_of_another_connection() -> None:
+    """A single port that has a connection to the address already is an error that says so."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        connected(listener.getsockname()[1], Origin(ports=range(20_000, 30_000))) as first,
+    ):
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot use --source-port {port}: every such port has a connection"):
+            connected(listener.getsockname()[1], Origin(ports=range(port, port + 1)))
 
 
 def test_share() -> None:
