@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,6 +32,9 @@ from tests.unit.client.schema import validated
 
 ONCE = ("-i", DEADLINE)
 """No second message is sent while a test examines the first."""
+
+OUTAGE = r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages? lost\), now from .*\n"
+"""The line at the end of an outage, with its length and the number of lost messages."""
 
 COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "ping"]
 
@@ -169,14 +173,17 @@ def test_reader_gone() -> None:
         assert process.stderr.read() == b""
 
 
-def test_on_a_terminal() -> None:
-    """On a terminal each line fits into 80 columns."""
-    with serving(faithful()) as port, terminal() as (screen, program):
-        done = subprocess.run(
-            [*COMMAND, "localhost", str(port), "-c", "2", "-i", "0"], stdin=program, stdout=program, stderr=program
-        )
-        assert done.returncode == 0
-        assert max(map(len, seen(screen, 200).splitlines())) <= 80
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_on_a_terminal(columns: int) -> None:
+    """On a terminal each line fits: the rest of a longer one is on the next, indented."""
+    with serving_in_turn(mute, faithful()) as port, terminal() as (screen, program):
+        termios.tcsetwinsize(program, (25, columns))
+        words = [*COMMAND, "localhost", str(port), "-c", "2", "-i", "0", "-W", "0.1", "-v"]
+        assert subprocess.run(words, stdin=program, stdout=program, stderr=program).returncode == 1
+        lines = seen(screen, 500).decode().splitlines()
+        assert max(map(len, lines)) <= columns
+        wrapped = "\n".join(lines).replace("\n  ", " ")
+        assert "timed out after 0.1 s: all acknowledged, nothing came back: the server is silent" in wrapped
 
 
 def test_outage() -> None:
@@ -190,7 +197,9 @@ def test_outage() -> None:
             reported = line(process)
             while reported.startswith("no connection for seq="):
                 reported = line(process)
-            outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages? lost\)\n", reported)
+            outage = re.fullmatch(
+                r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages? lost\), now from .*\n", reported
+            )
             assert outage
             assert "56 bytes from 127.0.0.1" in line(process)
             process.send_signal(signal.SIGINT)
@@ -210,7 +219,9 @@ def test_service_that_is_down_at_first() -> None:
             reported = line(process)
             while reported.startswith("no connection for seq="):
                 reported = line(process)
-            assert re.fullmatch(r"reconnected after an outage of \d+\.\d{3} s \(\d+ messages? lost\)\n", reported)
+            assert re.fullmatch(
+                r"reconnected after an outage of \d+\.\d{3} s \(\d+ messages? lost\), now from .*\n", reported
+            )
             lines = rest(process)
         assert [" from 127.0.0.1:" in each for each in lines[:2]] == [True, True]
         assert " transmitted, 2 received, " in lines[4]
@@ -241,13 +252,18 @@ def test_blackhole() -> None:
         reported = [line(process)]
         while not reported[-1].startswith("no connection"):
             reported.append(line(process))
-        assert re.fullmatch(r"no echo for seq=\d+: timed out after 0\.5 s\n", reported[-2])
+        assert re.fullmatch(
+            r"no echo for seq=\d+: timed out after 0\.5 s: .*, 56 not acknowledged: .*\n",
+            reported[-2],
+        )
         assert re.fullmatch(r"no connection for seq=\d+: timed out\n", reported[-1])
         far.lose_nothing()
         back = line(process)
         while back.startswith("no "):
             back = line(process)
-        outage = re.fullmatch(r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages lost\)\n", back)
+        outage = re.fullmatch(
+            r"reconnected after an outage of (\d+\.\d{3}) s \((\d+) messages lost\), now from .*\n", back
+        )
         assert outage
         assert float(outage[1]) >= 0.7
         assert int(outage[2]) >= 2

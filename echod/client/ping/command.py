@@ -95,6 +95,9 @@ def make_parser(verb: str = "ping") -> Parser:
         action="store_true",
         help="while an echo is outstanding, print at each interval that there is no answer yet",
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="after each echo, print what TCP knows about the connection"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the first line and the summary")
     parser.add_argument(
         "-D", dest="timestamps", action="store_true", help="print the time before each line, in seconds since 1970"
@@ -137,7 +140,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         try:
             work.open(deadline)
             name = report.names.title(server.address) if server.address else str(target)
-            report.frame(f"PING {name} {counted(options.size, 'byte')} of data.")
+            source = f" from {server.local}:" if server.local else ""
+            report.frame(f"PING {name}{source} {counted(options.size, 'byte')} of data.")
             signals.interrupt_at(deadline)
             work.run()
         except KeyboardInterrupt:

@@ -26,7 +26,8 @@ from echod.client.errors import (
     reason,
 )
 from echod.client.target import Target
-from echod.client.transport import segments_received, send_at_once
+from echod.client.text import endpoint
+from echod.client.transport import segments_received, send_at_once, silence, statistics
 
 _MILLISECOND = 1_000_000
 _CHUNK = 64 * 1024
@@ -37,14 +38,15 @@ class Server:
 
     Each message of `size` bytes comes from another place of a pattern than the previous one, so that a stale or
     repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `asked`
-    is whether the name was resolved, so that connecting has begun; `address` is the one connected to, and `connecting`
-    how many nanoseconds that took, including addresses that failed before.  While an echo is outstanding, `on_waiting`
+    is whether the name was resolved, so that connecting has begun; `address` is the one connected to, `local` the
+    other end ("" for a unix socket), and `connecting` how many nanoseconds that took, including addresses that failed
+    before.  While an echo is outstanding, `on_waiting`
     is called every `reminder` seconds, with the time since sending.
     """
 
     def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
         self.asked = False
-        self.address = ""
+        self.address = self.local = ""
         self.connecting = 0
         self.size = size
         self.reminder = NEVER
@@ -55,6 +57,7 @@ class Server:
         self._offset = 0
         self._step = size if size % PERIOD else size + 1
         self._connection: Connection | None = None
+        self._tcp: dict[str, float] | None = None
 
     def open(self, deadline: float = NEVER) -> None:
         """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
@@ -63,12 +66,13 @@ class Server:
         self.asked = True
         connected = connect_to_any(addresses, self._target, self._connect_timeout, observer, deadline)
         self._connection = Connection(connected)
-        self.address = observer.attempts[-1].address
+        self.address, self.local = observer.attempts[-1].address, self._connection.local
         self.connecting = round(observer.attempts[-1].total * 1e9)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._connection:
+            self._tcp = self._connection.tcp()
             self._connection.close()
             self._connection = None
 
@@ -102,6 +106,14 @@ class Server:
             self.close()
             raise
 
+    def ends(self) -> dict[str, object]:
+        """Both ends of the connection, or of the last one, in the form that `--json` prints."""
+        return {"address": self.address or None, "local": self.local or None}
+
+    def tcp(self) -> dict[str, float] | None:
+        """What TCP knows about the connection, or knew about the last one (transport.statistics)."""
+        return self._connection.tcp() if self._connection else self._tcp
+
     def segments(self) -> int | None:
         """How many TCP segments have arrived on this connection; None if that is unknown."""
         return self._connection.segments() if self._connection else None
@@ -110,11 +122,12 @@ class Server:
 class Connection:
     """Echoes messages over `connection`, which it owns: `close` closes it.
 
-    `echoed` is how many bytes have come back.
+    `echoed` is how many bytes have come back, `local` the address of this end ("" for a unix socket, which has none).
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.echoed = 0
+        self.local = "" if connection.family == socket.AF_UNIX else endpoint(connection.getsockname())
         self._connection = connection
         connection.setblocking(False)
         send_at_once(connection)
@@ -149,7 +162,7 @@ class Connection:
                 on_waiting(waited)
                 waited += reminder
             elif not events:
-                raise OverdueError(timeout, len(message), received)
+                raise OverdueError(timeout, len(message), received, silence(self._connection, sent, received))
             elif events & ~select.POLLOUT:
                 received += self._receive(message, received, sent)
             elif events & select.POLLOUT:
@@ -175,6 +188,10 @@ class Connection:
         if not data:
             raise ClosedError(self.echoed)
         raise SurplusError(self.echoed, data)
+
+    def tcp(self) -> dict[str, float] | None:
+        """What TCP knows about the path (transport.statistics)."""
+        return statistics(self._connection)
 
     def segments(self) -> int | None:
         """How many TCP segments have arrived, including those without data; None if the kernel does not count them."""

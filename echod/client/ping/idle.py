@@ -69,7 +69,7 @@ class IdleSearch:
             self._report.bad(
                 f"{'wrong echo' if wrong else 'no echo before the silence'}: {error.in_brief}",
                 "ping_fault",
-                {"after": self._silences, "address": self._server.address, "error": error.fields()},
+                {"after": self._silences, **self._server.ends(), "error": error.fields()},
             )
 
     def stop(self) -> None:
@@ -99,12 +99,13 @@ class IdleSearch:
     def fields(self) -> dict[str, object]:
         """The result in the form that `--json` prints."""
         return {
-            "address": self._server.address or None,
+            **self._server.ends(),
             "wanted": self._longest,
             "silences": self._silences,
             "outlived": self._survived or None,
             "lost": self._lost,
             "quiet": self._quiet,
+            "tcp": self._server.tcp(),
             "error": self._error and self._error.fields(),
         }
 
@@ -168,7 +169,7 @@ class IdleSearch:
         fields = {
             "number": self._silences,
             "ok": error is None,
-            "address": self._server.address,
+            **self._server.ends(),
             "silence": lasted,
             "segments": segments,
             "seconds": None if took is None else took / 1e9,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from contextlib import suppress
 
 from echod.client.output import Screen, print_json, print_line
+from echod.client.transport import statistics_line
+
+_INDENT = "  "
+_UNLIMITED = 1_000_000
 
 
 class Names:
@@ -28,7 +34,8 @@ class Names:
 
 
 class Report:
-    """Prints as `options` require: `json` objects, only the summary if `quiet`, `timestamps` before lines.
+    """Prints as `options` require: `json` objects, only the summary if `quiet`, details if `verbose`, and `timestamps`
+    before lines.
 
     `reminds` is whether to report an `outstanding` echo at each interval.
     """
@@ -39,6 +46,7 @@ class Report:
         self._json: bool = options.json
         self._quiet: bool = options.quiet
         self._timestamps: bool = options.timestamps
+        self._verbose: bool = options.verbose
         self._screen = screen
 
     def good(self, line: str, kind: str, fields: dict[str, object]) -> None:
@@ -61,11 +69,16 @@ class Report:
         if not (self._quiet or self._json):
             self._print(line)
 
+    def detail(self, local: str, tcp: dict[str, float] | None) -> None:
+        """Print what TCP knows, if that is wanted; it is also in an object."""
+        if self._verbose and tcp:
+            self.remark(f"from {local}: {statistics_line(tcp)}")
+
     def frame(self, *lines: str) -> None:
         """Print lines before or after the results, as text only."""
         if not self._json:
             for line in lines:
-                print_line(line)
+                self._print_folded(line)
 
     def summary(self, kind: str, fields: dict[str, object]) -> None:
         """Print the object after the results, as JSON only."""
@@ -73,4 +86,19 @@ class Report:
             print_json(kind, fields)
 
     def _print(self, line: str) -> None:
-        print_line(f"[{time.time():.6f}] {line}" if self._timestamps else line)
+        self._print_folded(f"[{time.time():.6f}] {line}" if self._timestamps else line)
+
+    def _print_folded(self, line: str) -> None:
+        """Print a line; on a terminal that is narrower, at most what fits, and the rest below it and indented."""
+        width = _width()
+        while len(line) > width and (end := line.rfind(" ", len(_INDENT), width + 1)) > 0:
+            print_line(line[:end])
+            line = _INDENT + line[end + 1 :]
+        print_line(line)
+
+
+def _width() -> int:
+    """The number of columns of the terminal on standard output; without a terminal there is no limit."""
+    with suppress(OSError):
+        return os.get_terminal_size(1).columns or _UNLIMITED
+    return _UNLIMITED

@@ -15,7 +15,7 @@ from echod.client.errors import (
 )
 from echod.client.ping.connection import Server
 from echod.client.ping.report import Report
-from echod.client.ping.statistics import Outage, Statistics, milliseconds
+from echod.client.ping.statistics import Outage, Statistics, milliseconds, tcp_line
 from echod.client.text import counted
 
 _REMINDER = 1.0
@@ -83,7 +83,8 @@ class Series:
 
     def lines(self) -> list[str]:
         """The summary as text."""
-        return self._statistics.lines()
+        tcp = self._server.tcp()
+        return self._statistics.lines() + ([tcp_line(tcp)] if tcp else [])
 
     def short_line(self) -> str:
         """The intermediate result as text."""
@@ -91,7 +92,7 @@ class Series:
 
     def fields(self) -> dict[str, object]:
         """The summary in the form that `--json` prints."""
-        return {"address": self._server.address or None} | self._statistics.fields() | {"error": None}
+        return self._server.ends() | self._statistics.fields() | {"tcp": self._server.tcp(), "error": None}
 
     def _is_complete(self) -> bool:
         return self._sequence == self._count or self._statistics.received == self._wanted
@@ -119,9 +120,10 @@ class Series:
             if self._reconnect:
                 line += f" connect={milliseconds(self._server.connecting)} ms"
             self._print(f"{line} time={milliseconds(took)} ms", took, None)
+            self._report.detail(self._server.local, self._server.tcp())
 
     def _on_waiting(self, seconds: float) -> None:
-        fields = {"seq": self._sequence, "address": self._server.address, "seconds": seconds}
+        fields = {"seq": self._sequence, **self._server.ends(), "seconds": seconds}
         self._report.bad(f"no answer yet for seq={self._sequence}", "ping_waiting", fields)
 
     def _watch(self, until: int) -> None:
@@ -132,7 +134,7 @@ class Series:
             self._server.watch(until)
         except EchoError as error:
             self._statistics.on_fault(error, time.perf_counter_ns())
-            fields = {"after": self._sequence, "address": self._server.address, "error": error.fields()}
+            fields = {"after": self._sequence, **self._server.ends(), "error": error.fields()}
             self._report.bad(f"after seq={self._sequence}: {error.in_brief}", "ping_fault", fields)
             self._server.watch(until)
 
@@ -143,15 +145,18 @@ class Series:
         self._server.close()
 
     def _print(self, line: str, took: int | None, error: EchoError | ConnectError | None) -> None:
+        connected = not isinstance(error, ConnectError)
         fields: dict[str, object] = {
             "seq": self._sequence,
             "ok": error is None,
-            "address": None if isinstance(error, ConnectError) else self._server.address,
+            **(self._server.ends() if connected else {"address": None, "local": None}),
             "seconds": None if took is None else took / 1e9,
             "connect_seconds": self._server.connecting / 1e9 if self._reconnect and took is not None else None,
+            "tcp": self._server.tcp() if connected else None,
             "error": error and error.fields(),
         }
         (self._report.bad if error else self._report.good)(line, "ping", fields)
 
     def _print_outage(self, outage: Outage) -> None:
-        self._report.bad(f"reconnected after {outage}", "ping_outage", outage.fields())
+        source = f", now from {self._server.local}" if self._server.local else ""
+        self._report.bad(f"reconnected after {outage}{source}", "ping_outage", outage.fields() | self._server.ends())

@@ -186,6 +186,14 @@ def milliseconds(nanoseconds: int) -> str:
     return f"{value:.0f}"
 
 
+def tcp_line(fields: dict[str, float]) -> str:
+    """What TCP knows about the path (transport.statistics), in short."""
+    return (
+        f"tcp rtt/rttvar = {_joined(fields['rtt'] * 1e9, fields['rttvar'] * 1e9)}, {fields['retransmits']:.0f} "
+        f"retransmits, {fields['lost']:.0f} lost, mss {fields['mss']:.0f}, pmtu {fields['pmtu']:.0f}"
+    )
+
+
 def _spread(times: Histogram) -> str:
     return "min/avg/max/mdev = " + _joined(times.least, times.mean, times.greatest, times.deviation)
 

@@ -38,8 +38,10 @@ def ping(port: int, *words: object, host: str = "127.0.0.1") -> int:
 
 
 def masked(text: bytes, port: int) -> str:
-    """The output, with N for figures that vary and PORT for the port."""
+    """The output, with N for figures that vary, PORT for the port and LOCAL for this end of a connection."""
     words = text.decode().replace(f":{port}", ":PORT")
+    words = re.sub(r"from (127\.0\.0\.1|\[::1\]):\d+", "from LOCAL", words)
+    words = re.sub(r"\d+ retransmits, \d+ lost, mss \d+, pmtu \d+", "N retransmits, N lost, mss N, pmtu N", words)
     return re.sub(r"\d+\.\d+(?= s)|\d+(\.\d+)?(?= ms)|\d+(?=ms)|(\d+\.\d{3}/)+\d+\.\d{3}|(?<=\[)\d+\.\d{6}", "N", words)
 
 
@@ -68,7 +70,7 @@ def test_words(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         assert ping(port, "-c", 2, host="localhost") == 0
     assert masked(capfdbinary.readouterr().out, port) == (
-        "PING localhost (127.0.0.1:PORT) 56 bytes of data.\n"
+        "PING localhost (127.0.0.1:PORT) from LOCAL: 56 bytes of data.\n"
         "56 bytes from localhost (127.0.0.1:PORT): seq=1 time=N ms\n"
         "56 bytes from localhost (127.0.0.1:PORT): seq=2 time=N ms\n"
         "\n"
@@ -76,6 +78,7 @@ def test_words(capfdbinary: Capture) -> None:
         "2 messages transmitted, 2 received, 0% loss, time Nms\n"
         "rtt min/avg/max/mdev = N ms\n"
         "rtt p50/p99 = N ms\n"
+        "tcp rtt/rttvar = N ms, N retransmits, N lost, mss N, pmtu N\n"
     )
 
 
@@ -84,7 +87,8 @@ def test_options(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         assert ping(port, "-c", 1, "-n", "-D", "-s", 100, host="localhost") == 0
     assert masked(capfdbinary.readouterr().out, port).startswith(
-        "PING localhost (127.0.0.1:PORT) 100 bytes of data.\n[N] 100 bytes from 127.0.0.1:PORT: seq=1 time=N ms\n\n"
+        "PING localhost (127.0.0.1:PORT) from LOCAL: 100 bytes of data.\n"
+        "[N] 100 bytes from 127.0.0.1:PORT: seq=1 time=N ms\n\n"
     )
 
 
@@ -93,7 +97,7 @@ def test_one_byte(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         assert ping(port, "-c", 1, "-s", 1) == 0
     first, echo, _, _, counts, *_ = masked(capfdbinary.readouterr().out, port).splitlines()
-    assert first == "PING 127.0.0.1 (127.0.0.1:PORT) 1 byte of data."
+    assert first == "PING 127.0.0.1 (127.0.0.1:PORT) from LOCAL: 1 byte of data."
     assert echo == "1 byte from 127.0.0.1:PORT: seq=1 time=N ms"
     assert counts == "1 message transmitted, 1 received, 0% loss, time Nms"
 
@@ -103,7 +107,11 @@ def test_quiet(capfdbinary: Capture) -> None:
     with serving_in_turn(mute, faithful()) as port:
         assert ping(port, "-c", 2, "-q", *LATE) == 1
     lines = masked(capfdbinary.readouterr().out, port).splitlines()
-    assert lines[:3] == ["PING 127.0.0.1 (127.0.0.1:PORT) 56 bytes of data.", "", "--- 127.0.0.1 ping statistics ---"]
+    assert lines[:3] == [
+        "PING 127.0.0.1 (127.0.0.1:PORT) from LOCAL: 56 bytes of data.",
+        "",
+        "--- 127.0.0.1 ping statistics ---",
+    ]
 
 
 def test_unix_socket(tmp_path: Path, capfdbinary: Capture) -> None:
@@ -138,11 +146,12 @@ def test_reconnect(capfdbinary: Capture) -> None:
         "rtt min/avg/max/mdev = N ms",
         "rtt p50/p99 = N ms",
         "connect min/avg/max/mdev = N ms",
+        "tcp rtt/rttvar = N ms, N retransmits, N lost, mss N, pmtu N",
     ]
 
 
-LOST = "reconnected after an outage of N s (1 message lost)"
-UNHARMED = "reconnected after an outage of N s (0 messages lost)"
+LOST = "reconnected after an outage of N s (1 message lost), now from LOCAL"
+UNHARMED = "reconnected after an outage of N s (0 messages lost), now from LOCAL"
 
 
 @pytest.mark.parametrize(
@@ -292,7 +301,7 @@ def test_nobody_listens_any_more(capfdbinary: Capture) -> None:
     lines = masked(capfdbinary.readouterr().out, port).splitlines()
     assert lines[3:5] == [f"no connection for seq={number}: Connection refused" for number in (3, 4)]
     assert lines[7] == "4 messages transmitted, 1 received, +3 errors, 75% loss, time Nms"
-    assert lines[-1] == "an outage of N s (3 messages lost) had not ended"
+    assert lines[10] == "an outage of N s (3 messages lost) had not ended"
 
 
 def test_length_of_an_outage_that_has_not_ended(capfdbinary: Capture) -> None:
@@ -392,7 +401,7 @@ def test_no_answer_yet(capfdbinary: Capture) -> None:
     assert capfdbinary.readouterr().out.decode().splitlines()[1:4] == [
         "no answer yet for seq=1",
         "no answer yet for seq=1",
-        "no echo for seq=1: timed out after 0.1 s",
+        "no echo for seq=1: timed out after 0.1 s: all acknowledged, nothing came back: the server is silent",
     ]
     with serving(mute) as port:
         assert ping(port, "-c", 1, "-O", "-W", 0.015, "--json") == 1
@@ -407,6 +416,31 @@ def test_time_of_connecting_to_the_second_address(ipv6: None, capfdbinary: Captu
     echo, _ = validated(capfdbinary.readouterr().out)
     assert echo["address"] == f"[::1]:{port}"
     assert echo["connect_seconds"] >= 0.25  # after which the second one is tried as well
+
+
+def test_verbose(capfdbinary: Capture) -> None:
+    """-v prints after each echo what TCP knows about the connection."""
+    with serving(faithful()) as port:
+        assert ping(port, "-c", 1, "-v") == 0
+    line = masked(capfdbinary.readouterr().out, port).splitlines()[2]
+    assert re.fullmatch(r"from LOCAL: rtt N ms, rttvar N ms, retransmits \d+, lost \d+, mss \d+, .*", line)
+
+
+def test_json_of_both_ends(capfdbinary: Capture, tmp_path: Path) -> None:
+    """Every object has the local address, to be matched with a packet capture; a unix socket has none."""
+    peers: list[str] = []
+
+    def note(connection: socket.socket, over: threading.Event) -> None:
+        peers.append("{}:{}".format(*connection.getpeername()))
+
+    with serving_in_turn(followed_by(note, answering(doubled)), followed_by(note, faithful())) as port:
+        assert ping(port, "-c", 2, "--json") == 1
+    objects = validated(capfdbinary.readouterr().out)
+    assert [each["local"] for each in objects] == [peers[0], peers[0], peers[1], peers[1], peers[1]]
+    assert [each["tcp"]["pmtu"] > 0 for each in objects if "tcp" in each] == [True, True, True]
+    with serving_unix(faithful(), f"{tmp_path}/s"):
+        assert main(["ping", f"unix:{tmp_path}/s", "-c", "1", "--json"]) == 0
+    assert [(each["local"], each["tcp"]) for each in validated(capfdbinary.readouterr().out)] == [(None, None)] * 2
 
 
 def test_json(capfdbinary: Capture) -> None:

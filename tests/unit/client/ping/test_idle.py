@@ -39,8 +39,9 @@ def idle(port: int, seconds: float, *words: str) -> int:
 
 
 def masked(text: bytes, port: int) -> list[str]:
-    """The lines that were printed, with N for the figures that vary and PORT for the port."""
-    return re.sub(r"\d+\.\d+(?= m?s\b)|(?<=time=)\d+", "N", text.decode().replace(f":{port}", ":PORT")).splitlines()
+    """The lines that were printed, with N for the figures that vary, PORT for the port and LOCAL for this end."""
+    words = re.sub(r"from 127\.0\.0\.1:\d+", "from LOCAL", text.decode().replace(f":{port}", ":PORT"))
+    return re.sub(r"\d+\.\d+(?= m?s\b)|(?<=time=)\d+", "N", words).splitlines()
 
 
 def test_outlived(capfdbinary: Capture) -> None:
@@ -48,7 +49,7 @@ def test_outlived(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         assert idle(port, 0.1) == 0
     assert masked(capfdbinary.readouterr().out, port) == [
-        "PING 127.0.0.1 (127.0.0.1:PORT) 56 bytes of data.",
+        "PING 127.0.0.1 (127.0.0.1:PORT) from LOCAL: 56 bytes of data.",
         "silence=1 lasted=N s: still connected, time=N ms",
         "",
         "--- 127.0.0.1 ping statistics ---",
@@ -92,7 +93,7 @@ class Scripted(Server):
 
 def searched(server: Server, longest: float) -> IdleSearch:
     """A search that has ended, and has printed JSON."""
-    options = argparse.Namespace(json=True, quiet=False, timestamps=False, outstanding=False)
+    options = argparse.Namespace(json=True, quiet=False, timestamps=False, outstanding=False, verbose=False)
     search = IdleSearch(server, Report(options, Screen(), Names("127.0.0.1", False)), longest, None)
     search.run()
     return search
