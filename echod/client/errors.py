@@ -64,7 +64,7 @@ class MismatchError(EchoError):
 
     def __init__(self, offset: int, sent: bytes, came: bytes) -> None:
         self.offset, self.sent, self.came = offset, sent[:WINDOW], came[:WINDOW]
-        guess = self._guess = _guess(self.sent, self.came)
+        guess = self._guess = _guess(offset, self.sent, self.came)
         super().__init__(
             f"the echo is wrong at byte {offset} (counted from 0): "
             f"sent 0x{sent[0]:02x}, received 0x{came[0]:02x}; from there on sent {quoted(self.sent)}, "
@@ -90,18 +90,20 @@ class SurplusError(EchoError):
     def __init__(self, offset: int, came: bytes) -> None:
         self.offset, self.came = offset, came
         super().__init__(
-            f"the server returned more than was sent: at least {counted(len(came), 'byte')} too many, "
+            f"the server sent {counted(len(came), 'byte')} before anything was sent: {_beginning(came, WINDOW)}"
+            if offset == 0
+            else f"the server returned more than was sent: at least {counted(len(came), 'byte')} too many, "
             f"from byte {offset} on (counted from 0): {quoted(came[:WINDOW])}"
         )
 
     @property
     def in_brief(self) -> str:
         """How many bytes, the offset, and the first of them."""
-        more = "..." if len(self.came) > _SURPLUS_SHOWN else ""
-        return (
-            f"at least {counted(len(self.came), 'byte')} too many, from byte {self.offset} on: "
-            f"{quoted(self.came[:_SURPLUS_SHOWN])}{more}"
+        count = counted(len(self.came), "byte")
+        what = (
+            f"at least {count} too many, from byte {self.offset} on" if self.offset else f"{count} before any was sent"
         )
+        return f"{what}: {_beginning(self.came, _SURPLUS_SHOWN)}"
 
     def fields(self) -> dict[str, object]:
         """The bytes in hexadecimal."""
@@ -202,7 +204,11 @@ def _came_back(sent: int, received: int, cause: str = "") -> str:
     return f"{received} of {counted(sent, 'byte')} sent came back, {missing}" + (cause and f"; {cause}")
 
 
-def _guess(sent: bytes, came: bytes) -> str:
+def _beginning(data: bytes, count: int) -> str:
+    return quoted(data[:count]) + ("..." if len(data) > count else "")
+
+
+def _guess(offset: int, sent: bytes, came: bytes) -> str:
     """What happened to the stream at the first wrong byte, if the bytes after it show that; otherwise "".
 
     A changed byte is tried first: in a run of equal bytes it would also match an inserted one.
@@ -214,7 +220,20 @@ def _guess(sent: bytes, came: bytes) -> str:
             return f"it looks as if {counted(shift, 'byte')} had been dropped there"
         if _agree(sent, came[shift:]):
             return f"it looks as if {counted(shift, 'byte')} had been inserted there"
+    if offset == 0 and _is_greeting(sent, came):
+        return "it looks like the greeting of a server that speaks first"
     return ""
+
+
+def _is_greeting(sent: bytes, came: bytes) -> bool:
+    """Whether `came` begins with a line of text, as the greetings of SSH, SMTP and FTP do, and not with what was sent.
+
+    The greeting and the first bytes usually cross on their way, so no system call says which was sent first.  Case is
+    ignored: what a server has changed to upper case is not a greeting.
+    """
+    line = came.partition(b"\n")[0].removesuffix(b"\r")
+    is_text = len(line) >= _ENOUGH - 1 and line.isascii() and line.decode().isprintable()
+    return is_text and all(one != other for one, other in zip(sent.lower(), line[:_ENOUGH].lower(), strict=False))
 
 
 def _agree(one: bytes, other: bytes) -> bool:

@@ -17,7 +17,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 from echod.client.compare import compare
 from echod.client.errors import (
@@ -151,6 +151,8 @@ class _Exchange:
         self._send(waited=False)
 
     def _send(self, waited: bool) -> None:
+        if self._sent == 0 and self._has_greeting():
+            self._receive()
         try:
             count = self._connection.send(self._pending)
         except BlockingIOError:
@@ -169,6 +171,12 @@ class _Exchange:
         self._pending = self._pending[count:]
         if not self._pending and self._input is None:
             self._finish_sending()
+
+    def _has_greeting(self) -> bool:
+        """Whether bytes have arrived; before the first send they cannot be an echo."""
+        with suppress(OSError):  # nothing yet; or a reset, which the send will report
+            return bool(self._connection.recv(1, socket.MSG_PEEK))
+        return False
 
     def _finish_sending(self) -> None:
         self._done_sending = True

@@ -36,6 +36,14 @@ SENT = b"This is the message.  It will be repeated."
             'the server returned more than was sent: at least 1 byte too many, from byte 1 on (counted from 0): "!"',
         ),
         (
+            SurplusError(0, b"SSH-2.0-OpenSSH_9.2\r\n"),
+            'the server sent 21 bytes before anything was sent: "SSH-2.0-OpenSSH_9.2\\r\\n"',
+        ),
+        (
+            SurplusError(0, b"x" * 33),
+            'the server sent 33 bytes before anything was sent: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"...',
+        ),
+        (
             ShortfallError(42, 20),
             (
                 "the server closed the connection too early: 20 of 42 bytes sent came back, "
@@ -111,7 +119,7 @@ def test_untestable_exit_code() -> None:
         (SENT, SENT[9:], "; it looks as if 9 bytes had been dropped there"),
         (SENT, b"TThis", "; it looks as if 1 byte had been inserted there"),
         (SENT, b"==" + SENT, "; it looks as if 2 bytes had been inserted there"),
-        (SENT, b"SSH-2.0-OpenSSH_9.2p1", ""),
+        (SENT, b"SSH-2.0-OpenSSH_9.2p1", "; it looks like the greeting of a server that speaks first"),
         (SENT, b"X", ""),
         (b"ed.", b"d.", ""),
     ],
@@ -119,6 +127,24 @@ def test_untestable_exit_code() -> None:
 def test_guess(sent: bytes, came: bytes, guess: str) -> None:
     """The bytes after the first wrong one show whether it was changed, dropped or inserted, or there is no guess."""
     assert str(MismatchError(0, sent, came)).rpartition('"')[2] == guess
+
+
+@pytest.mark.parametrize(
+    ("offset", "sent", "came", "is_greeting"),
+    [
+        (0, SENT, b"SSH-2.0-OpenSSH_9.2p1\r\n", True),
+        (0, b"\x01" * 32, b"+OK\r\n", True),
+        (0, SENT, b"220 mail.example ESMTP and more of", True),
+        (1, SENT, b"SSH-2.0-OpenSSH_9.2p1\r\n", False),
+        (0, b"hello", b"HELLO", False),
+        (0, SENT, b"\x00\x01\x02\x03 text\n", False),
+        (0, SENT, b"ab\n", False),
+    ],
+)
+def test_greeting(offset: int, sent: bytes, came: bytes, is_greeting: bool) -> None:
+    """A line of text instead of the first byte looks like a greeting, unless it is what was sent in another case."""
+    error = MismatchError(offset, sent, came)
+    assert str(error).endswith("; it looks like the greeting of a server that speaks first") == is_greeting
 
 
 def test_reason_without_number() -> None:
@@ -137,7 +163,7 @@ def test_in_brief() -> None:
     assert (
         SurplusError(56, b"421 Idle too long").in_brief == 'at least 17 bytes too many, from byte 56 on: "421 Idle"...'
     )
-    assert SurplusError(0, b"\x1b").in_brief == 'at least 1 byte too many, from byte 0 on: "\\x1b"'
+    assert SurplusError(0, b"\x1b").in_brief == '1 byte before any was sent: "\\x1b"'
     assert ClosedError(56).in_brief == str(ClosedError(56))
 
 

@@ -230,14 +230,25 @@ def test_extra_bytes(talk: Talk) -> None:
 
 
 def test_greeting() -> None:
-    """Bytes received before anything was sent are surplus, also while the input is still silent."""
+    """Bytes received while the input is still silent were sent before anything."""
     reading, writing = os.pipe()
     try:
-        with pytest.raises(SurplusError, match='at least 11 bytes too many, from byte 0 on .*: "220 ready'):
+        with pytest.raises(SurplusError, match='the server sent 11 bytes before anything was sent: "220 ready'):
             talk_to(greeting, reading)
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_greeting_has_arrived() -> None:
+    """So were bytes that had arrived before the first byte was sent; then nothing is sent."""
+    sent: list[memoryview] = []
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(b"220 ready\r\n")
+        with pytest.raises(SurplusError, match="before anything was sent"):
+            exchange(near, MESSAGE, Terms(DEADLINE), sent.append, lambda data: None)
+    assert not sent
 
 
 def test_closed_while_input_is_open() -> None:
