@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from echod.client.errors import ClientError, UntestableError, reason
+from echod.client.errors import ClientError, NameLookupError, UntestableError, UsageError, reason
 from echod.client.output import Screen, fill_standard_descriptors
 
 TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
@@ -47,14 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], screen: Screen) -> int:
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else ""
-    options = make_parser(verb).parse_args(arguments)
-    if not verb and options.host in VERBS:
-        raise UntestableError(
-            f"{options.host!r} must be the first argument: echoc {options.host} HOST; to reach a host of that name: "
-            f"echoc send {options.host}"
-        )
-    code: int = _module(verb).run(options, screen)
+    try:
+        options = make_parser(verb).parse_args(arguments)
+        if not verb and options.host in VERBS:
+            raise UsageError(
+                f"{options.host!r} must be the first argument: echoc {options.host} HOST; to reach a host of that "
+                f"name: echoc send {options.host}"
+            )
+        code: int = _module(verb).run(options, screen)
+    except (UsageError, NameLookupError) as error:
+        if not verb and arguments and (nearest := _nearest_verb(arguments[0])):
+            raise UsageError(f"{arguments[0]!r} is not a verb (the nearest is {nearest}); as a host: {error}") from None
+        raise
     return code
+
+
+def _nearest_verb(word: str) -> str:
+    """The verb for which `word` may be a typing error, or "".
+
+    Only a word that does not work as a host is taken for one, so a host named pong remains reachable, and if it is
+    down, the error does not speak of verbs.
+    """
+    from difflib import get_close_matches  # slow to import
+
+    return next(iter(get_close_matches(word, VERBS, n=1)), "")
 
 
 def make_parser(verb: str = "") -> Parser:

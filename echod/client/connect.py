@@ -8,7 +8,7 @@ import select
 import socket
 import time
 
-from echod.client.errors import ConnectError, UntestableError, reason
+from echod.client.errors import ConnectError, NameLookupError, UntestableError, reason
 from echod.client.output import Screen
 from echod.client.target import UNIX, Target, is_address
 from echod.client.text import endpoint, printable
@@ -109,7 +109,7 @@ def resolve(target: Target, observer: Observer, deadline: float = NEVER) -> list
 
     "localhost" is 127.0.0.1 and ::1 without a query (RFC 6761, section 6.3), because a system without /etc/hosts does
     not know the name.  Any other name takes as long as the system's resolver is configured to wait, but not longer than
-    until `deadline` (of time.monotonic()).  Raises ConnectError if the name has no address or takes longer,
+    until `deadline` (of time.monotonic()).  Raises NameLookupError if the name has no address or takes longer,
     UntestableError if the resolver cannot be started.
     """
     if target.host.startswith(UNIX):
@@ -127,7 +127,7 @@ def resolve(target: Target, observer: Observer, deadline: float = NEVER) -> list
         except UnicodeError:
             failure = "not a valid host name"
     if not found:
-        raise ConnectError(str(target), [("", failure)], asked=False)
+        raise NameLookupError(str(target), failure)
     return _interleaved(found)
 
 

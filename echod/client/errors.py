@@ -35,6 +35,10 @@ class UntestableError(ClientError):
     kind = "untestable"
 
 
+class UsageError(UntestableError):
+    """The command line, or an environment variable, is wrong."""
+
+
 class ConnectError(UntestableError):
     """No address of `target` accepted a connection.
 
@@ -49,6 +53,13 @@ class ConnectError(UntestableError):
         self.reasons = ", ".join(dict.fromkeys(why for _, why in failures))
         reasons = [f"{address}: {why}" if address not in ("", target) else why for address, why in failures]
         super().__init__(f"cannot connect to {target}: {', '.join(dict.fromkeys(reasons))}")
+
+
+class NameLookupError(ConnectError):
+    """The name of `target` has no address, or the resolver does not know."""
+
+    def __init__(self, target: str, why: str) -> None:
+        super().__init__(target, [("", why)], asked=False)
 
 
 class EchoError(ClientError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from echod import __version__
-from echod.client.errors import UntestableError
+from echod.client.errors import UsageError
 from echod.client.output import print_bytes
 from echod.client.target import HOST_FORMS, PORT, Target, parse_target
 from echod.client.transport import Origin
@@ -34,8 +34,24 @@ class Parser(argparse.ArgumentParser):
         self._optionals.title = "options"
 
     def error(self, message: str) -> NoReturn:
-        """Raises UntestableError, which leads to exit code 2."""
-        raise UntestableError(f"{message} (see {self.prog} --help)")
+        """Raises UsageError, which leads to exit code 2."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Lets options stand between HOST and PORT.
+
+        argparse takes PORT as left out when an option follows HOST; only its later versions do not (3.13.0 does).  Its
+        parse_intermixed_args was rejected: it formats the usage first, and the imports for that take longer than the
+        rest of the start.
+        """
+        options, rest = super().parse_known_args(args, namespace)
+        if rest[:1] == ["--"]:
+            del rest[0]
+        if rest and options.port is None and not rest[0].startswith("-"):
+            options.port = rest.pop(0)
+        return options, rest
 
     def _print_message(self, message: str, file: object = None) -> None:
         print_bytes(message.encode())
@@ -44,7 +60,9 @@ class Parser(argparse.ArgumentParser):
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add HOST, PORT, and the options of every verb."""
     parser.add_argument("host", metavar="HOST", nargs="?", help=f"{HOST_FORMS} (default: $ECHOC_HOST, or localhost)")
-    parser.add_argument("port", metavar="PORT", nargs="?", help=f"1 to 65535 (default: $ECHOC_PORT, or {PORT})")
+    parser.add_argument(
+        "port", metavar="PORT", nargs="?", help=f"1 to 65535, or a service name (default: $ECHOC_PORT, or {PORT})"
+    )
     common = parser.add_argument_group(
         "options of every verb", "SECONDS may have a unit, as in 50us, 100ms, 2s, 5m and 1h, and so may BYTES: 64K, 1M."
     )
@@ -77,12 +95,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_argument(
         "--json", action="store_true", help="print results as JSON, one object per line, instead of text"
     )
-    common.add_argument("--version", action="version", version=f"echoc {__version__}")
+    common.add_argument("-V", "--version", action="version", version=f"echoc {__version__}")
     parser.set_defaults(family=socket.AF_UNSPEC)
 
 
 def target_of(options: argparse.Namespace) -> Target:
-    """The target given by the shared arguments; raises UntestableError."""
+    """The target given by the shared arguments; raises UsageError."""
     return parse_target(options.host, options.port, family=options.family, origin=origin_of(options))
 
 

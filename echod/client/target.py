@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
-from echod.client.errors import UntestableError
+from echod.client.errors import UsageError
 from echod.client.text import endpoint, printable
 from echod.client.transport import ANYWHERE, Origin
 
@@ -45,9 +46,9 @@ def parse_target(
 ) -> Target:
     """The target that `host` and `port` name; the defaults are ECHOC_HOST, ECHOC_PORT, and localhost:10000.
 
-    A port in `host` takes precedence over ECHOC_PORT; together with `port` it is an error.  ECHOC_PORT=tcp://... is
-    ignored, since Kubernetes sets it for a service named echoc.  Raises UntestableError, which names the argument or
-    the variable.
+    A port is a number, or the name of a TCP service.  A port in `host` takes precedence over ECHOC_PORT; together with
+    `port` it is an error.  ECHOC_PORT=tcp://... is ignored, since Kubernetes sets it for a service named echoc.  Raises
+    UsageError, which names the argument or the variable.
     """
     if host is None:
         name, own_port = _split(environment.get("ECHOC_HOST") or "localhost", "ECHOC_HOST")
@@ -55,15 +56,15 @@ def parse_target(
         name, own_port = _split(host, "HOST")
     if name.startswith(UNIX):
         if port is not None:
-            raise UntestableError(f"{name!r} is a unix socket and has no port; leave out {port!r}")
+            raise UsageError(f"{name!r} is a unix socket and has no port; leave out {port!r}")
         if given := origin.arguments() or ["-4 and -6"] * (family != socket.AF_UNSPEC):
-            raise UntestableError(f"{name!r} is a unix socket: leave out {given[0]}")
+            raise UsageError(f"{name!r} is a unix socket: leave out {given[0]}")
         return Target(name, 0)
     if origin.source is not None:  # "" comes from an unset variable in a script
         family = _family_of(origin.source, family)
     if own_port is not None and port is not None:
         where = "ECHOC_HOST" if host is None else repr(host)
-        raise UntestableError(f"the port is given twice, {own_port} in {where} and {port!r}; give it once")
+        raise UsageError(f"the port is given twice, {own_port} in {where} and {port!r}; give it once")
     if own_port is not None:
         number = own_port
     elif port is not None:
@@ -79,12 +80,12 @@ def _split(text: str, where: str) -> tuple[str, int | None]:
     """A host, and its port if `text` has one."""
     if text.startswith(UNIX):
         if text in (UNIX, UNIX + "@"):
-            raise UntestableError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
+            raise UsageError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
         return text, None
     if text.startswith("["):
         name, bracket, rest = text[1:].partition("]")
         if not bracket or not _is_ipv6(name) or (rest and not rest.startswith(":")):
-            raise UntestableError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
+            raise UsageError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
         return name, _port(rest[1:], where) if rest else None
     if text.count(":") == 1:
         name, _, rest = text.partition(":")
@@ -93,14 +94,17 @@ def _split(text: str, where: str) -> tuple[str, int | None]:
         name, port = text, None
     # A number is a port without its host; getaddrinfo(3) would take 7 for 0.0.0.7, and contact a stranger.
     if not name or name.isdecimal() or (":" in name and not _is_ipv6(name)):
-        raise UntestableError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
+        raise UsageError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
     return name, port
 
 
 def _port(text: str, where: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535:
         return int(text)
-    raise UntestableError(f"{where}: {text!r} is not a port; give a number from 1 to 65535")
+    if text.isascii() and not text.isdecimal():
+        with suppress(OSError):
+            return socket.getservbyname(text, "tcp")
+    raise UsageError(f"{where}: {text!r} is not a port; give a number from 1 to 65535, or a name in /etc/services")
 
 
 def is_address(text: str) -> bool:
@@ -123,7 +127,7 @@ def _is_address(family: socket.AddressFamily, text: str) -> bool:
 def _family_of(source: str, family: socket.AddressFamily) -> socket.AddressFamily:
     own = socket.AF_INET6 if _is_ipv6(source) else socket.AF_INET
     if own == socket.AF_INET and not _is_address(own, source):
-        raise UntestableError(f"--source: {source!r} is not an address; give an IPv4 or IPv6 address of this machine")
+        raise UsageError(f"--source: {source!r} is not an address; give an IPv4 or IPv6 address of this machine")
     if family not in (socket.AF_UNSPEC, own):
-        raise UntestableError(f"--source: {source!r} is not of the family that -4 or -6 requires")
+        raise UsageError(f"--source: {source!r} is not of the family that -4 or -6 requires")
     return own

@@ -11,10 +11,9 @@ import argparse
 import os
 import time
 
-from echod import __version__
 from echod.client.check.threshold import FORMS, Threshold
 from echod.client.connect import Observer, connect_to_any, resolve
-from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, reason
+from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, UsageError, reason
 from echod.client.exchange import Terms, exchange
 from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, origin_of, seconds
 from echod.client.output import Screen, print_json, print_line
@@ -91,7 +90,6 @@ def make_parser(verb: str = "check") -> Parser:
         help="after the first line, print each address tried, and the connection's family, type, protocol and two "
         "addresses",
     )
-    parser.add_argument("-V", action="version", version=f"echoc {__version__}", help="the same as --version")
     add_common_arguments(parser)
     return parser
 
@@ -217,7 +215,7 @@ def _target(options: argparse.Namespace) -> Target:
         ("PORT", options.port, options.service),
     ):
         if argument is not None and option is not None:
-            raise UntestableError(f"{what} is given twice, {argument!r} and {option!r}; give it once")
+            raise UsageError(f"{what} is given twice, {argument!r} and {option!r}; give it once")
     return parse_target(
         options.hostname if options.host is None else options.host,
         options.service if options.port is None else options.port,

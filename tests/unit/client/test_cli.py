@@ -41,6 +41,36 @@ def test_verb_that_is_not_first(capfdbinary: Capture) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "error"),
+    [
+        (["pnig", "localhost"], "PORT: 'localhost' is not a port; give a number from 1 to 65535, or a name in "),
+        (["pong", "-c", "3", "localhost"], "unrecognized arguments: -c "),
+        (["pnig"], "cannot connect to pnig:10000: Name or service not known\n"),
+    ],
+)
+def test_mistyped_verb(argv: list[str], error: str, capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first word that does not work as a host is reported with the nearest verb."""
+
+    def no_name(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_name)
+    assert main(argv) == 2
+    out, err = capfdbinary.readouterr()
+    assert out == b""
+    assert err.startswith(f"echoc: {argv[0]!r} is not a verb (the nearest is ping); as a host: {error}".encode())
+    assert err.count(b"\n") == 1
+
+
+def test_host_named_like_a_verb(capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
+    """If a host of such a name exists, its error does not speak of verbs."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", closed_port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    assert main(["pong", str(closed_port)]) == 2
+    assert capfdbinary.readouterr().err.startswith(f"echoc: cannot connect to pong:{closed_port}: ".encode())
+
+
+@pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["a", "7", "c"], "unrecognized arguments: c"),
@@ -68,11 +98,12 @@ def test_usage_of_a_verb(capfdbinary: Capture) -> None:
     assert capfdbinary.readouterr().err == b"echoc: unrecognized arguments: --nonsense (see echoc send --help)\n"
 
 
-def test_version(capfdbinary: Capture) -> None:
-    """--version prints the version."""
+@pytest.mark.parametrize("argv", [["-V"], ["--version"], *([verb, "-V"] for verb in VERBS)])
+def test_version(argv: list[str], capfdbinary: Capture) -> None:
+    """-V and --version print the version, with every verb and without one."""
     with pytest.raises(SystemExit) as caught:
-        main(["--version"])
-    assert caught.value.code == 0
+        main(argv)
+    assert caught.value.code == (3 if argv[0] == "check" else 0)
     assert capfdbinary.readouterr() == (f"echoc {__version__}\n".encode(), b"")
 
 

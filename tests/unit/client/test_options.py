@@ -31,6 +31,26 @@ def test_family(flag: str, family: socket.AddressFamily) -> None:
     assert target_of(parsed("echo.example", "7", flag)).family == family
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["h 7 -4 --json", "-4 --json h 7", "h -4 7 --json", "-4 h --json 7", "h -4 --json 7", "--json h -4 -- 7"],
+)
+def test_intermixed(line: str) -> None:
+    """Options may stand before, between and after HOST and PORT, and a -- before either."""
+    options = parsed(*line.split())
+    assert (options.host, options.port, options.family, options.json) == ("h", "7", socket.AF_INET, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("h -4 7 8", "8"), ("h --nonsense 7", "--nonsense 7"), ("h -4 7 --nonsense", "--nonsense"), ("h 7 -4 8", "8")],
+)
+def test_too_many(line: str, words: str) -> None:
+    """A word that is neither HOST nor PORT is an error wherever it stands."""
+    with pytest.raises(UntestableError, match=rf"^unrecognized arguments: {words} \("):
+        parsed(*line.split())
+
+
 def test_error() -> None:
     """An invalid command line is reported in one sentence, without the usage, that refers to the verb's --help."""
     with pytest.raises(UntestableError, match=r"^unrecognized arguments: --nonsense \(see echoc ping --help\)$"):

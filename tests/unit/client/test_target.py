@@ -66,20 +66,45 @@ def test_environment(environment: dict[str, str], words: tuple[str | None, str |
         ("[::1]7", None, {}, f"HOST: '[::1]7' is not a host; give {HOST_FORMS}"),
         ("[name]:7", None, {}, f"HOST: '[name]:7' is not a host; give {HOST_FORMS}"),
         ("a:7:8", None, {}, f"HOST: 'a:7:8' is not a host; give {HOST_FORMS}"),
-        ("a:", None, {}, "HOST: '' is not a port; give a number from 1 to 65535"),
-        ("a:http", None, {}, "HOST: 'http' is not a port; give a number from 1 to 65535"),
-        ("[::1]:0", None, {}, "HOST: '0' is not a port; give a number from 1 to 65535"),
-        ("a", "0", {}, "PORT: '0' is not a port; give a number from 1 to 65535"),
-        ("a", "65536", {}, "PORT: '65536' is not a port; give a number from 1 to 65535"),
-        ("a", "echo", {}, "PORT: 'echo' is not a port; give a number from 1 to 65535"),
-        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; give a number from 1 to 65535"),
-        ("a", "9" * 5000, {}, f"PORT: '{'9' * 5000}' is not a port; give a number from 1 to 65535"),
+        ("a:", None, {}, "HOST: '' is not a port; give a number from 1 to 65535, or a name in /etc/services"),
+        (
+            "a:no-service",
+            None,
+            {},
+            "HOST: 'no-service' is not a port; give a number from 1 to 65535, or a name in /etc/services",
+        ),
+        ("[::1]:0", None, {}, "HOST: '0' is not a port; give a number from 1 to 65535, or a name in /etc/services"),
+        ("a", "0", {}, "PORT: '0' is not a port; give a number from 1 to 65535, or a name in /etc/services"),
+        ("a", "65536", {}, "PORT: '65536' is not a port; give a number from 1 to 65535, or a name in /etc/services"),
+        (
+            "a",
+            "no-service",
+            {},
+            "PORT: 'no-service' is not a port; give a number from 1 to 65535, or a name in /etc/services",
+        ),
+        ("a", "\uff17", {}, "PORT: '\uff17' is not a port; give a number from 1 to 65535, or a name in /etc/services"),
+        (
+            "a",
+            "9" * 5000,
+            {},
+            f"PORT: '{'9' * 5000}' is not a port; give a number from 1 to 65535, or a name in /etc/services",
+        ),
         ("a:7", "8", {}, "the port is given twice, 7 in 'a:7' and '8'; give it once"),
         (None, "8", {"ECHOC_HOST": "a:7"}, "the port is given twice, 7 in ECHOC_HOST and '8'; give it once"),
         ("unix:/run/echo", "7", {}, "'unix:/run/echo' is a unix socket and has no port; leave out '7'"),
         (None, None, {"ECHOC_HOST": ":7"}, f"ECHOC_HOST: ':7' is not a host; give {HOST_FORMS}"),
-        (None, None, {"ECHOC_HOST": "a:b"}, "ECHOC_HOST: 'b' is not a port; give a number from 1 to 65535"),
-        (None, None, {"ECHOC_PORT": "x"}, "ECHOC_PORT: 'x' is not a port; give a number from 1 to 65535"),
+        (
+            None,
+            None,
+            {"ECHOC_HOST": "a:b"},
+            "ECHOC_HOST: 'b' is not a port; give a number from 1 to 65535, or a name in /etc/services",
+        ),
+        (
+            None,
+            None,
+            {"ECHOC_PORT": "x"},
+            "ECHOC_PORT: 'x' is not a port; give a number from 1 to 65535, or a name in /etc/services",
+        ),
     ],
 )
 def test_wrong(host: str | None, port: str | None, environment: dict[str, str], sentence: str) -> None:
@@ -87,6 +112,15 @@ def test_wrong(host: str | None, port: str | None, environment: dict[str, str], 
     with pytest.raises(UntestableError) as caught:
         parse_target(host, port, environment=environment)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "environment"),
+    [("a", "ssh", {}), ("a:ssh", None, {}), ("[::1]:ssh", None, {}), ("a", None, {"ECHOC_PORT": "ssh"})],
+)
+def test_service_name(host: str, port: str | None, environment: dict[str, str]) -> None:
+    """A port may be the name of a TCP service, everywhere."""
+    assert parse_target(host, port, environment=environment).port == 22
 
 
 @pytest.mark.parametrize(("source", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::7", socket.AF_INET6)])
