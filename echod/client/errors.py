@@ -8,6 +8,8 @@ WINDOW = 32
 _SURPLUS_SHOWN = 8
 """Number of surplus bytes shown in the brief form: enough to recognise a protocol whose server speaks first."""
 
+_GREETING = "it looks like the greeting of a server that speaks first"
+
 _ENOUGH = 4
 """Number of following bytes that must agree before a guess is reported."""
 
@@ -84,7 +86,9 @@ class MismatchError(EchoError):
 
     @property
     def in_brief(self) -> str:
-        """The offset, the byte sent, the byte received, and the guess."""
+        """The offset, the bytes sent and received, and the guess; or the greeting of a server that speaks first."""
+        if self._guess == _GREETING:
+            return f"{self._guess}: {_beginning(self.came, _SURPLUS_SHOWN)}"
         text = f"byte {self.offset}: sent 0x{self.sent[0]:02x}, received 0x{self.came[0]:02x}"
         return f"{text}; {self._guess}" if self._guess else text
 
@@ -112,7 +116,9 @@ class SurplusError(EchoError):
         """How many bytes, the offset, and the first of them."""
         count = counted(len(self.came), "byte")
         what = (
-            f"at least {count} too many, from byte {self.offset} on" if self.offset else f"{count} before any was sent"
+            f"at least {count} too many, from byte {self.offset} on"
+            if self.offset
+            else f"the server sent {count} before anything was sent"
         )
         return f"{what}: {_beginning(self.came, _SURPLUS_SHOWN)}"
 
@@ -232,7 +238,7 @@ def _guess(offset: int, sent: bytes, came: bytes) -> str:
         if _agree(sent, came[shift:]):
             return f"it looks as if {counted(shift, 'byte')} had been inserted there"
     if offset == 0 and _is_greeting(sent, came):
-        return "it looks like the greeting of a server that speaks first"
+        return _GREETING
     return ""
 
 

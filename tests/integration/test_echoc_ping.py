@@ -9,7 +9,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from tests.unit.client.peers import (
     receive_exactly,
     seen,
     serving,
+    serving_all,
     serving_at,
     serving_in_turn,
     terminal,
@@ -289,6 +290,28 @@ def test_loss_that_tcp_repairs() -> None:
         *_, summary = validated("\n".join(rest(process)).encode())
     assert (process.returncode, summary["loss"], summary["errors"]) == (0, 0, 0)
     assert summary["rtt"]["max"] >= 0.2
+
+
+def test_mtu_black_hole() -> None:
+    """--sweep finds the largest message through a path that drops packets of more than 1,200 bytes: 1,148 bytes, since
+    the headers of IPv4 and TCP have 20 bytes each, and the time stamps 12 (RFC 7323)."""
+
+    def echo_until_over(connection: socket.socket, over: threading.Event) -> None:
+        connection.settimeout(0.01)  # the end of a connection whose message is lost does not arrive either
+        while not over.is_set():
+            with suppress(TimeoutError):
+                connection.sendall(connection.recv(65536))
+
+    with joined_networks() as (near, far), ExitStack() as stack:
+        with inside(far.pid):
+            port = stack.enter_context(serving_all(echo_until_over, far.address))
+        far.lose_longer_than(1200)
+        with pinging(far.address, port, "--sweep", "1000:1300", "-W", 0.5, place=near) as process:
+            *_, result, loss = rest(process)
+    assert (process.returncode, result) == (1, "largest size that passes: 1148 bytes (mss 1448, pmtu 1500)")
+    assert loss == (
+        "1149 bytes: timed out after 0.5 s: sent 1149 bytes, 1149 not acknowledged: the path (or its MTU) drops them"
+    )
 
 
 def test_slow_network() -> None:

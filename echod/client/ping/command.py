@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 from echod.client.connect import NEVER
 from echod.client.errors import ClientError, ConnectError, UntestableError
@@ -24,6 +24,7 @@ from echod.client.ping.connection import Server
 from echod.client.ping.idle import IdleSearch
 from echod.client.ping.report import Names, Report
 from echod.client.ping.series import Series
+from echod.client.ping.sweep import SizeSearch
 from echod.client.target import Target
 from echod.client.text import counted
 
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Self
 
+Work = Series | IdleSearch | SizeSearch
+"""What a ping does after the first connection."""
+
 _INTERVAL = 1.0
 _SIZE = 56
+_SWEEP_TIMEOUT = 2.0  # about half of the sizes tried are lost, and each is retransmitted three times within this time
 _AT_ONCE = 1e-6  # seconds; 0 would disable the timer
 
 
@@ -46,8 +51,9 @@ def make_parser(verb: str = "ping") -> Parser:
         "loss, which a refused connection is as well, the next message is sent over a new connection.  The next echo "
         "ends the outage, whose printed length may be too long by up to one interval.",
         epilog="""Exit codes: 0 all messages came back identical, or with -c and -w at least COUNT of them, or the
-        connection survived the silence; 1 a message was lost or wrong, or the connection ended; 2 there is no result:
-        usage, a name that does not resolve, no connection for the first silence, or its interruption.""",
+        connection survived the silence, or the largest size passed; 1 a message was lost or wrong, or the connection
+        ended; 2 there is no result: usage, a name that does not resolve, or an interruption before the first result of
+        --idle or --sweep, which also need a first connection.""",
     )
     parser.add_argument(
         "-c",
@@ -69,8 +75,7 @@ def make_parser(verb: str = "ping") -> Parser:
         "--size",
         metavar="BYTES",
         type=size,
-        default=_SIZE,
-        help="size of each message, up to 16M (default: %(default)s)",
+        help=f"size of each message, up to 16M (default: {_SIZE})",
     )
     parser.add_argument(
         "-w",
@@ -85,9 +90,8 @@ def make_parser(verb: str = "ping") -> Parser:
         "--timeout",
         metavar="SECONDS",
         type=seconds,
-        default=DEFAULT_TIMEOUT,
         help="time allowed for an echo; after it the message counts as lost, and a new connection is opened "
-        "(default: %(default)g)",
+        f"(default: {DEFAULT_TIMEOUT:g}, with --sweep {_SWEEP_TIMEOUT:g})",
     )
     parser.add_argument(
         "-O",
@@ -115,50 +119,81 @@ def make_parser(verb: str = "ping") -> Parser:
         "from the server breaks the silence, and is reported: by default echod sends the first after 7200 s, and "
         "closes an idle connection after 10800 s",
     )
+    parser.add_argument(
+        "--sweep",
+        metavar="FROM:TO",
+        type=_sizes,
+        help="find the largest size of a message that passes, from FROM, which must pass, to TO, by halving: a path "
+        "may drop packets above a size without an error (path-MTU black hole).  TCP divides a message into segments "
+        "of at most the MSS, so above the MSS every size meets the same limit",
+    )
     add_common_arguments(parser)
     return parser
 
 
+def _sizes(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    with suppress(argparse.ArgumentTypeError):
+        least, most = size(first), size(last)
+        if least < most:
+            return least, most
+    raise argparse.ArgumentTypeError(f"{text!r} is not a range of sizes; give FROM:TO, up to 16M, as in 1000:9K")
+
+
 def run(options: argparse.Namespace, screen: Screen) -> int:
     """Ping, and return the exit code; raises ClientError if the first connection fails."""
-    if options.idle is not None:
-        for given, name in ((options.interval is not None, "-i"), (options.reconnect, "--reconnect")):
-            if given:
-                raise UntestableError(f"{name} cannot be combined with --idle")
     target = target_of(options)
-    server = Server(target, options.size, options.connect_timeout, options.timeout)
+    size, what = options.size or _SIZE, counted(options.size or _SIZE, "byte")
+    if options.sweep:
+        size, what = options.sweep[1], "{} to {} bytes".format(*options.sweep)
+    timeout = options.timeout or (_SWEEP_TIMEOUT if options.sweep else DEFAULT_TIMEOUT)
+    server = Server(target, size, options.connect_timeout, timeout)
     report = Report(options, screen, Names(target.host, options.numeric))
-    work: Series | IdleSearch
-    if options.idle is None:
-        interval = _INTERVAL if options.interval is None else options.interval
-        count, wanted = (options.count, None) if options.deadline is None else (None, options.count)
-        work = Series(server, report, interval, count, wanted, options.reconnect)
-    else:
-        work = IdleSearch(server, report, options.idle, options.count)
+    work = _work(options, server, report)
     deadline = NEVER if options.deadline is None else time.monotonic() + options.deadline
     with closing(server), _Signals(screen, work) as signals:
         try:
             work.open(deadline)
             name = report.names.title(server.address) if server.address else str(target)
             source = f" from {server.local}:" if server.local else ""
-            report.frame(f"PING {name}{source} {counted(options.size, 'byte')} of data.")
+            report.frame(f"PING {name}{source} {what} of data.")
             signals.interrupt_at(deadline)
             work.run()
         except KeyboardInterrupt:
             if not server.asked:
                 raise
         except ConnectError as error:
-            report.summary(work.kind, _fields(target, options.size, work, error))
+            report.summary(work.kind, _fields(target, work, error))
             raise
         signals.ignore()
         work.stop()
         report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
-        report.summary(work.kind, _fields(target, options.size, work, None))
+        report.summary(work.kind, _fields(target, work, None))
     return work.exit_code
 
 
-def _fields(target: Target, size: int, work: Series | IdleSearch, error: ClientError | None) -> dict[str, object]:
-    fields = {"ok": error is None and not work.exit_code, "target": str(target), "size": size} | work.fields()
+def _work(options: argparse.Namespace, server: Server, report: Report) -> Work:
+    """What the options ask for; raises UntestableError if they cannot be combined."""
+    given = {"-i": options.interval is not None, "--reconnect": options.reconnect}
+    if options.sweep:
+        _reject(given | {"-c": options.count, "-s": options.size, "--idle": options.idle}, "--sweep")
+        return SizeSearch(server, report, *options.sweep)
+    if options.idle:
+        _reject(given, "--idle")
+        return IdleSearch(server, report, options.idle, options.count)
+    interval = _INTERVAL if options.interval is None else options.interval
+    count, wanted = (options.count, None) if options.deadline is None else (None, options.count)
+    return Series(server, report, interval, count, wanted, options.reconnect)
+
+
+def _reject(given: dict[str, object], by: str) -> None:
+    for name, is_given in given.items():
+        if is_given:
+            raise UntestableError(f"{name} cannot be combined with {by}")
+
+
+def _fields(target: Target, work: Work, error: ClientError | None) -> dict[str, object]:
+    fields = {"ok": error is None and not work.exit_code, "target": str(target)} | work.fields()
     return fields | {"error": error.fields()} if error else fields
 
 
@@ -166,7 +201,7 @@ class _Signals:
     """What signals do in a block: SIGTERM and the end of a time interrupt it as SIGINT does, by KeyboardInterrupt, and
     SIGQUIT, which Ctrl-\\ sends, prints the intermediate result of `work` on standard error."""
 
-    def __init__(self, screen: Screen, work: Series | IdleSearch) -> None:
+    def __init__(self, screen: Screen, work: Work) -> None:
         self._screen, self._work = screen, work
         self._ignored = False
 

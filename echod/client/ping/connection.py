@@ -20,6 +20,7 @@ from echod.client.errors import (
     BrokenConnectionError,
     ClosedError,
     EchoError,
+    LostError,
     OverdueError,
     ShortfallError,
     SurplusError,
@@ -29,6 +30,9 @@ from echod.client.target import Target
 from echod.client.text import endpoint
 from echod.client.transport import segments_received, send_at_once, silence, statistics
 
+GONE = (LostError, OverdueError)
+"""The errors of a connection that delivers nothing more.  After any other error it still exists."""
+
 _MILLISECOND = 1_000_000
 _CHUNK = 64 * 1024
 
@@ -36,12 +40,12 @@ _CHUNK = 64 * 1024
 class Server:
     """The echo server at `target`, over a connection that is made when it is needed.
 
-    Each message of `size` bytes comes from another place of a pattern than the previous one, so that a stale or
-    repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each echo.  `asked`
-    is whether the name was resolved, so that connecting has begun; `address` is the one connected to, `local` the
-    other end ("" for a unix socket), and `connecting` how many nanoseconds that took, including addresses that failed
-    before.  While an echo is outstanding, `on_waiting`
-    is called every `reminder` seconds, with the time since sending.
+    Each message of `size` bytes, which may be reduced, comes from another place of a pattern than the previous one, so
+    that a stale or repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each
+    echo.  `asked` is whether the name was resolved, so that connecting has begun; `address` is the one connected to,
+    `local` the other end ("" for a unix socket), and `connecting` how many nanoseconds that took, including addresses
+    that failed before.  While an echo is outstanding, `on_waiting` is called every `reminder` seconds, with the time
+    since sending.
     """
 
     def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
@@ -151,6 +155,12 @@ class Connection:
         Raises an EchoError when the echo is wrong, is not complete within `timeout` seconds, or the connection ends.
         After that the connection must not be used, since its stream may still hold parts of the echo.
         """
+        if (
+            not self.echoed
+            and self._wait(select.POLLIN, 0) == select.POLLIN
+            and (data := self._connection.recv(_CHUNK))
+        ):
+            raise SurplusError(0, data)  # the server speaks first
         began = time.perf_counter_ns()
         waited = reminder
         sent = self._send(message, 0, 0)

@@ -18,7 +18,7 @@ from echod.client.errors import (
     SurplusError,
     UntestableError,
 )
-from echod.client.ping.connection import Server
+from echod.client.ping.connection import GONE, Server
 from echod.client.ping.report import Report
 from echod.client.ping.statistics import milliseconds
 from echod.client.text import counted
@@ -29,9 +29,6 @@ the latter..."""
 
 _NARROWEST = 0.05
 """...or by this many seconds, below which a busy machine would only measure its own delays."""
-
-_GONE = (LostError, OverdueError)
-"""The errors of a connection that did not survive a silence.  After any other error it still exists."""
 
 _JUST_BEFORE = 1 - _PRECISION / 2
 """The fraction of a silence to try next if the end of the connection was seen in it: the connection lived until then,
@@ -99,6 +96,7 @@ class IdleSearch:
     def fields(self) -> dict[str, object]:
         """The result in the form that `--json` prints."""
         return {
+            "size": self._server.size,
             **self._server.ends(),
             "wanted": self._longest,
             "silences": self._silences,
@@ -130,7 +128,7 @@ class IdleSearch:
         segments: int | None = None
         try:
             self._server.watch(began + round(wanted * 1e9))
-        except _GONE as ended:
+        except GONE as ended:
             error = ended
         lasted = (time.perf_counter_ns() - began) / 1e9
         seen = error is not None
@@ -139,7 +137,7 @@ class IdleSearch:
             segments = None if before is None or after is None else after - before
             try:
                 took = self._server.echo()
-            except _GONE as lost:
+            except GONE as lost:
                 error = lost
         self._silences += 1
         if segments:

@@ -92,7 +92,8 @@ class Series:
 
     def fields(self) -> dict[str, object]:
         """The summary in the form that `--json` prints."""
-        return self._server.ends() | self._statistics.fields() | {"tcp": self._server.tcp(), "error": None}
+        fields = {"size": self._server.size} | self._server.ends() | self._statistics.fields()
+        return fields | {"tcp": self._server.tcp(), "error": None}
 
     def _is_complete(self) -> bool:
         return self._sequence == self._count or self._statistics.received == self._wanted

@@ -111,7 +111,7 @@ def serving_at(listener: socket.socket, *behaviours: Behaviour) -> Iterator[None
 
 
 @contextmanager
-def serving_all(behaviour: Behaviour) -> Iterator[int]:
+def serving_all(behaviour: Behaviour, address: str = "127.0.0.1") -> Iterator[int]:
     """A TCP server for any number of simultaneous clients, each in its own thread; yields its port."""
     over = threading.Event()
     threads: list[threading.Thread] = []
@@ -127,7 +127,7 @@ def serving_all(behaviour: Behaviour) -> Iterator[int]:
                 threads.append(threading.Thread(target=treat, args=(listener.accept()[0],), name="peer"))
                 threads[-1].start()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((address, 0)) as listener:
         acceptor = threading.Thread(target=accept, name="acceptor")
         acceptor.start()
         try:

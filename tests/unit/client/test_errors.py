@@ -163,7 +163,10 @@ def test_in_brief() -> None:
     assert (
         SurplusError(56, b"421 Idle too long").in_brief == 'at least 17 bytes too many, from byte 56 on: "421 Idle"...'
     )
-    assert SurplusError(0, b"\x1b").in_brief == '1 byte before any was sent: "\\x1b"'
+    assert SurplusError(0, b"\x1b").in_brief == 'the server sent 1 byte before anything was sent: "\\x1b"'
+    assert MismatchError(0, SENT, b"SSH-2.0-OpenSSH_9.2p1").in_brief == (
+        'it looks like the greeting of a server that speaks first: "SSH-2.0-"...'
+    )
     assert ClosedError(56).in_brief == str(ClosedError(56))
 
 

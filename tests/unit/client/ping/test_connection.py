@@ -1,5 +1,6 @@
 """echod.client.ping.connection, over a real connection."""
 
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,17 @@ import pytest
 from echod.client.errors import MismatchError, OverdueError, ShortfallError, SurplusError
 from echod.client.ping.connection import Connection
 from tests.unit.client.clock import Clock
-from tests.unit.client.peers import DEADLINE, Behaviour, answering, faithful, followed_by, mute, paired, serving
+from tests.unit.client.peers import (
+    DEADLINE,
+    Behaviour,
+    answering,
+    faithful,
+    followed_by,
+    greeting,
+    mute,
+    paired,
+    serving,
+)
 
 
 @contextmanager
@@ -36,6 +47,14 @@ def test_echo() -> None:
         assert probe.echo(b"message", 10) > 0
         probe.watch(time.perf_counter_ns() + 1_000_000)
         assert probe.echoed == 7
+
+
+def test_server_that_speaks_first() -> None:
+    """What has arrived before the first message is not its echo."""
+    with probing(greeting) as (probe, connection):
+        assert select.select([connection], [], [], DEADLINE)[0]
+        with pytest.raises(SurplusError, match='^the server sent 11 bytes before anything was sent: "220 ready'):
+            probe.echo(b"message", DEADLINE)
 
 
 def test_part_of_an_echo(clock: Clock) -> None:
