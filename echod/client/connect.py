@@ -8,7 +8,7 @@ import select
 import socket
 import time
 
-from echod.client.errors import ConnectError, NameLookupError, UntestableError, reason
+from echod.client.errors import NO_SERVER, ConnectError, NameLookupError, UntestableError, reason
 from echod.client.output import Screen
 from echod.client.target import UNIX, Target, is_address
 from echod.client.text import endpoint, printable
@@ -238,7 +238,7 @@ class _Race:
     def _on_connected(self, attempt: Attempt) -> None:
         assert attempt.connection
         if connected_to_itself(attempt.connection):
-            self._end(attempt, "no server listens there")
+            self._end(attempt, NO_SERVER)
             return
         self.winner, attempt.connection = attempt.connection, None
         for other in [each for each in self._running if each is not attempt]:

@@ -1,5 +1,8 @@
 """Everything that can fail, as exceptions: each is one sentence for a person and carries echoc's exit code."""
 
+import errno
+import os
+
 from echod.client.text import counted, quoted
 
 WINDOW = 32
@@ -12,6 +15,10 @@ _GREETING = "it looks like the greeting of a server that speaks first"
 
 _ENOUGH = 4
 """Number of following bytes that must agree before a guess is reported."""
+
+
+NO_SERVER = "no server listens there"
+"""The reason for leaving a connection whose two ends are the same socket."""
 
 
 class ClientError(Exception):
@@ -46,12 +53,14 @@ class ConnectError(UntestableError):
 
     `failures` are the addresses with their reasons, `reasons` the reasons alone.  `asked` is whether any address was
     asked at all: a name without an address, or a socket that this machine cannot open, says nothing about the service.
+    `refused` is whether one refused: a machine without IPv6 has another reason for the addresses of that family.
     """
 
     kind = "connect"
 
     def __init__(self, target: str, failures: list[tuple[str, str]], asked: bool) -> None:
         self.failures, self.asked = failures, asked
+        self.refused = any(why in (os.strerror(errno.ECONNREFUSED), NO_SERVER) for _, why in failures)
         self.reasons = ", ".join(dict.fromkeys(why for _, why in failures))
         reasons = [f"{address}: {why}" if address not in ("", target) else why for address, why in failures]
         super().__init__(f"cannot connect to {target}: {', '.join(dict.fromkeys(reasons))}")

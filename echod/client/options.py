@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 10.0
 """The default of every time-out, in seconds."""
 
-_TIMES = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+TIME_UNITS = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""The units of a time, in seconds."""
+
 _SIZES = {"": 1, "K": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MIB": 1 << 20}
 _TIME_FORMS = "give seconds, or a unit as in 100ms, 2s, 5m and 1h"
 _DAY = 24 * 60 * 60
@@ -170,6 +172,6 @@ def _duration(text: str) -> float:
     """Seconds; -1 if `text` is not a time."""
     number = text.rstrip("hmsu")
     try:
-        return float(number) * _TIMES[text[len(number) :]]
+        return float(number) * TIME_UNITS[text[len(number) :]]
     except (ValueError, KeyError):
         return -1.0

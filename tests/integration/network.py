@@ -96,6 +96,14 @@ def joined_networks() -> Iterator[tuple[Network, Network]]:
         yield one, other
 
 
+def swallow(sender: Network, receiver: Network, longest: int) -> None:
+    """From now on an IPv4 packet to `receiver` of more than `longest` bytes is lost, and no ICMP message says so."""
+    sender.run("ip link set dev cable gso_max_segs 1")  # otherwise several segments pass the cable as one packet
+    receiver.run("nft add table ip hole")
+    receiver.run("nft add chain ip hole in { type filter hook prerouting priority 0 ; }")
+    receiver.run(f"nft add rule ip hole in meta length > {longest} drop")
+
+
 @contextlib.contextmanager
 def held_network() -> Iterator[int]:
     """A process that only keeps a namespace; it ends when its input does."""

@@ -1,10 +1,12 @@
 """`echoc check` as a process, as monitoring and container runtimes start it."""
 
 import re
+import socket
 import subprocess
 import sys
 
-from tests.unit.client.peers import altering, faithful, serving
+from tests.integration.network import inside, joined_networks, swallow
+from tests.unit.client.peers import altering, faithful, serving, serving_at, silent
 
 COMMAND = [sys.executable, "-c", "import sys; from echod.client.cli import main; sys.exit(main())", "check"]
 
@@ -51,3 +53,23 @@ def test_without_standard_output() -> None:
     with serving(faithful()) as port:
         done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "127.0.0.1", str(port)])
     assert done.returncode == 0
+
+
+def test_path_that_drops_large_packets() -> None:
+    """--size finds a black hole of the path MTU, which the default does not, and the line says what happened."""
+    with joined_networks() as (near, far):
+        with inside(far.pid):
+            listener = socket.create_server((far.address, 0))
+        swallow(near, far, 1200)
+        port = listener.getsockname()[1]
+        with listener, serving_at(listener, faithful(), faithful(), silent), inside(near.pid):
+            small, fitting, large = (
+                subprocess.run([*COMMAND, far.address, str(port), *words, "-t", "1"], capture_output=True, text=True)
+                for words in ([], ["--size", "1100"], ["--size", "4K"])
+            )
+    assert (small.returncode, fitting.returncode, large.returncode) == (0, 0, 2)
+    assert re.fullmatch(
+        rf"ECHO CRITICAL - 192\.0\.2\.2:{port} \(local 192\.0\.2\.1:\d+\): the echo was not complete in time: "
+        r"sent 4096 bytes, 4096 not acknowledged: the path \(or its MTU\) drops them \(--timeout 1\)\n",
+        large.stdout,
+    )

@@ -1,24 +1,35 @@
 """The arguments of `echoc check`, its probe, its line on standard output and its exit code.
 
 After the Monitoring Plugins Development Guidelines: the first line on standard output is the result, an exit code from
-0 to 3 repeats it, and what follows a "|" is for graphs.  As in check_tcp, a name that cannot be resolved is UNKNOWN,
-and every failure of an address is CRITICAL.
+0 to 3 repeats it, and what follows a "|" is for graphs.  As in check_tcp, a name that cannot be resolved is CRITICAL,
+and so is every failure of an address, unless -r gives refusals another status.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import time
 
 from echod.client.check.threshold import FORMS, Threshold
 from echod.client.connect import Observer, connect_to_any, resolve
-from echod.client.errors import ClientError, ConnectError, EchoError, LateError, UntestableError, UsageError, reason
+from echod.client.errors import (
+    ClientError,
+    ConnectError,
+    EchoError,
+    LateError,
+    NameLookupError,
+    UntestableError,
+    UsageError,
+    reason,
+)
 from echod.client.exchange import Terms, exchange
-from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, origin_of, seconds
+from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, origin_of, seconds, size
 from echod.client.output import Screen, print_json, print_line
 from echod.client.target import Target, parse_target
-from echod.client.text import described, printable
+from echod.client.text import counted, described, endpoint, printable
+from echod.client.transport import statistics, statistics_line
 
 TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
 if TYPE_CHECKING:
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _STATUSES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
+_REFUSALS = {"ok": OK, "warn": WARNING, "crit": CRITICAL}
 _SIZE = 64
 
 
@@ -53,12 +65,12 @@ def make_parser(verb: str = "check") -> Parser:
     """The parser of `echoc check`."""
     parser = _Parser(
         verb,
-        description=f"Send {_SIZE} random bytes to an echo service and report in one line whether they came back, as a "
+        description="Send random bytes to an echo service and report in one line whether they came back, as a "
         "plugin of Nagios or Icinga, or a container's exec probe.",
-        epilog=f"""RANGE, in seconds, is {FORMS}.  Exit codes: 0 OK; 1 WARNING and 2 CRITICAL, by -w and -c; also 2
-        when there is no connection, or the echo is wrong or incomplete; 3 UNKNOWN: usage, a name that cannot be
-        resolved, or a fault of this machine; also 3 for --help and --version, which check nothing.  An exec probe
-        treats every code but 0 as a failure, including 1 for WARNING, so do not use -w there.""",
+        epilog=f"""RANGE is {FORMS}.  Exit codes: 0 OK; 1 WARNING and 2 CRITICAL, by -w and -c; also 2 when the name
+        cannot be resolved, there is no connection, or the echo is wrong or incomplete; 3 UNKNOWN: usage, or a fault of
+        this machine; also 3 for --help and --version, which check nothing.  An exec probe treats every code but 0 as a
+        failure, including 1 for WARNING, so do not use -w there.""",
     )
     parser.add_argument("-H", "--hostname", metavar="HOST", help="the same as HOST")
     parser.add_argument("-p", "--port", dest="service", metavar="PORT", help="the same as PORT")
@@ -79,6 +91,22 @@ def make_parser(verb: str = "check") -> Parser:
         help="time allowed for everything: resolving, connecting to all addresses, the echo (default: %(default)g)",
     )
     parser.add_argument(
+        "-r",
+        "--refuse",
+        choices=tuple(_REFUSALS),
+        default="crit",
+        help="status when the connection is refused: ok, to check that nothing listens, warn or crit "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "-s",
+        "--size",
+        metavar="BYTES",
+        type=size,
+        default=_SIZE,
+        help="number of bytes to send, up to 16M; 4K finds a path that drops large packets (default: %(default)d)",
+    )
+    parser.add_argument(
         "--no-half-close",
         action="store_true",
         help="keep the sending direction open, for servers and proxies that stop answering after a half-close",
@@ -88,7 +116,7 @@ def make_parser(verb: str = "check") -> Parser:
         "--verbose",
         action="store_true",
         help="after the first line, print each address tried, and the connection's family, type, protocol and two "
-        "addresses",
+        "addresses, and what TCP knows about the path",
     )
     add_common_arguments(parser)
     return parser
@@ -127,6 +155,8 @@ class _Probe:
         self._target: Target | None = None
         self._observer = Observer()
         self._connection: dict[str, object] | None = None
+        self._tcp: dict[str, float] | None = None
+        self._local = ""
         self._began = self._ended = 0.0
 
     def run(self) -> None:
@@ -138,8 +168,13 @@ class _Probe:
         timeout = options.connect_timeout
         with connect_to_any(addresses, target, timeout, self._observer, self._deadline) as connection:
             self._connection = described(connection)
+            if connection.family != socket.AF_UNIX:
+                self._local = endpoint(connection.getsockname())
             terms = Terms(options.timeout, self._deadline, half_close=not options.no_half_close)
-            exchange(connection, os.urandom(_SIZE), terms, lambda data: None, self._on_received)
+            try:
+                exchange(connection, os.urandom(options.size), terms, lambda data: None, self._on_received)
+            finally:
+                self._tcp = statistics(connection)
 
     def _on_received(self, data: bytes) -> None:
         self._ended = time.monotonic()
@@ -147,8 +182,8 @@ class _Probe:
     def verdict(self) -> tuple[int, str]:
         """The status, and the text that explains it."""
         if self.error:
-            return _status_of(self.error), self._error_text(self.error)
-        text = f"{_SIZE} bytes back from {self._peer()} in {self._seconds() * 1000:.3f} ms"
+            return self._status_of(self.error), self._error_text(self.error)
+        text = f"{counted(self._options.size, 'byte')} back from {self._peer()} in {self._seconds() * 1000:.3f} ms"
         for status, letter, threshold in (
             (CRITICAL, "c", self._options.critical),
             (WARNING, "w", self._options.warning),
@@ -163,10 +198,17 @@ class _Probe:
             return ""
         # Performance data allows no exponent.
         most = f"{self._options.timeout:.6f}".rstrip("0").rstrip(".")
-        return (
-            f"time={self._seconds():.6f}s;{self._options.warning or ''};{self._options.critical or ''};0;{most} "
-            f"connect={self._observer.attempts[-1].total:.6f}s;;;0;{most} size={_SIZE}B;;;0"
+        warning, critical = (
+            given.in_seconds if given else "" for given in (self._options.warning, self._options.critical)
         )
+        data = [
+            f"time={self._seconds():.6f}s;{warning};{critical};0;{most}",
+            f"connect={self._observer.attempts[-1].total:.6f}s;;;0;{most}",
+            f"size={self._options.size}B;;;0",
+        ]
+        if self._tcp:
+            data += [f"rtt={self._tcp['rtt']:.6f}s;;;0", f"retransmits={self._tcp['retransmits']};;;0"]
+        return " ".join(data)
 
     def print_details(self) -> None:
         """Print the lines that -v adds."""
@@ -174,6 +216,8 @@ class _Probe:
             print_line(_clean(str(attempt)))
         for name, value in (self._connection or {}).items():
             print_line(_clean(f"{name.capitalize():8}: {value}"))
+        if self._tcp:
+            print_line(f"{'TCP':8}: {statistics_line(self._tcp)}")
 
     def fields(self, status: int, text: str) -> dict[str, object]:
         """The result in the form that `--json` prints."""
@@ -183,7 +227,8 @@ class _Probe:
             "target": self._target and str(self._target),
             "attempts": [attempt.fields() for attempt in self._observer.attempts],
             "connection": self._connection,
-            "size": _SIZE,
+            "tcp": self._tcp,
+            "size": self._options.size,
             "seconds": None if self.error else self._seconds(),
             "warning": self._options.warning and str(self._options.warning),
             "critical": self._options.critical and str(self._options.critical),
@@ -202,11 +247,21 @@ class _Probe:
         return f"{self._peer()}: {error}{late}"
 
     def _peer(self) -> str:
-        """The target, and the address connected to if that differs."""
+        """The target, the address connected to if that differs, and the local address."""
         address = self._observer.attempts[-1].address
+        local = [f"local {self._local}"] if self._local else []
         if self._target is None or address == str(self._target):
-            return address
-        return f"{self._target.host} ({address})"
+            name, details = address, local
+        else:
+            name, details = self._target.host, [address, *local]
+        return f"{name} ({', '.join(details)})" if details else name
+
+    def _status_of(self, error: ClientError) -> int:
+        """CRITICAL if the service has failed, UNKNOWN if this machine has; of a refusal, what -r says."""
+        if isinstance(error, ConnectError) and error.refused:
+            return _REFUSALS[self._options.refuse]
+        failed = error.asked if isinstance(error, ConnectError) else isinstance(error, EchoError)
+        return CRITICAL if failed or isinstance(error, NameLookupError) else UNKNOWN
 
 
 def _target(options: argparse.Namespace) -> Target:
@@ -224,17 +279,11 @@ def _target(options: argparse.Namespace) -> Target:
     )
 
 
-def _status_of(error: ClientError) -> int:
-    """CRITICAL if the service has failed, UNKNOWN if it was not even asked."""
-    failed = error.asked if isinstance(error, ConnectError) else isinstance(error, EchoError)
-    return CRITICAL if failed else UNKNOWN
-
-
 def _threshold(text: str) -> Threshold:
     try:
         return Threshold(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a range of seconds; give {FORMS}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of times; give {FORMS}") from None
 
 
 def _line(status: int, text: str, performance: str = "") -> str:

@@ -3,19 +3,27 @@
 After the Monitoring Plugins Development Guidelines, "Threshold and ranges".
 """
 
-FORMS = "MAX, MIN:, MIN:MAX or ~:MAX, or one of these after an @, which alerts inside the range instead"
+from echod.client.options import TIME_UNITS
+
+FORMS = (
+    "MAX, MIN:, MIN:MAX or ~:MAX, in seconds or with a unit, or one of these after an @, which alerts inside the range "
+    "instead"
+)
 
 _INFINITY = float("inf")
 
 
 class Threshold:
-    """A range, which includes both ends; as text it is what was given, for the performance data."""
+    """A range, which includes both ends; as text it is what was given, and `in_seconds` the same for the performance
+    data."""
 
     def __init__(self, text: str) -> None:
         """Raises ValueError when `text` is not a range."""
         self._text = text
         self._inside = text.startswith("@")
-        start, _, end = text.removeprefix("@").rpartition(":")
+        start, colon, end = text.removeprefix("@").rpartition(":")
+        start, end = _without_unit(start), _without_unit(end)
+        self.in_seconds = f"{'@' if self._inside else ''}{start}{colon}{end}"
         if not (start or end):
             raise ValueError(text)
         self._least = -_INFINITY if start == "~" else _number(start or "0")
@@ -34,6 +42,16 @@ class Threshold:
 
     def __str__(self) -> str:
         return self._text
+
+
+def _without_unit(text: str) -> str:
+    """A bound in seconds, in digits: performance data allows no other form, neither 100ms nor 1e3."""
+    number = text.rstrip("hmsu")
+    if number == text:
+        return text
+    if text[len(number) :] not in TIME_UNITS:
+        raise ValueError(text)
+    return f"{_number(number) * TIME_UNITS[text[len(number) :]]:.6f}".rstrip("0").rstrip(".")
 
 
 def _number(text: str) -> float:

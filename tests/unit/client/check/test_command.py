@@ -1,5 +1,6 @@
 """echod.client.check.command, in this process."""
 
+import _thread
 import errno
 import re
 import resource
@@ -35,7 +36,9 @@ from tests.unit.client.schema import validated
 
 Capture = pytest.CaptureFixture[bytes]
 
-DATA = r"time=\d+\.\d{6}s;;;0;10 connect=\d+\.\d{6}s;;;0;10 size=64B;;;0"
+TCP_DATA = r"rtt=\d+\.\d{6}s;;;0 retransmits=\d+;;;0"
+DATA = r"time=\d+\.\d{6}s;;;0;10 connect=\d+\.\d{6}s;;;0;10 size=64B;;;0 " + TCP_DATA
+LOCAL = r"local 127\.0\.0\.1:\d+"
 FLIPPED = (
     r"the echo is wrong at byte 9 \(counted from 0\): sent 0x[0-9a-f]{2}, received 0x[0-9a-f]{2}; from there on sent "
     r'"[^|\n]*", received "[^|\n]*"'
@@ -73,7 +76,7 @@ def test_ok(capfdbinary: Capture) -> None:
     with serving(faithful()) as port:
         code, line = check(capfdbinary, "localhost", port)
     assert code == 0
-    words = rf"ECHO OK - 64 bytes back from localhost \(127\.0\.0\.1:{port}\) in \d+\.\d{{3}} ms"
+    words = rf"ECHO OK - 64 bytes back from localhost \(127\.0\.0\.1:{port}, {LOCAL}\) in \d+\.\d{{3}} ms"
     assert re.fullmatch(rf"{words} \| {DATA}", line)
 
 
@@ -84,6 +87,7 @@ def test_ok(capfdbinary: Capture) -> None:
         (["-w", "0"], 1, "WARNING", ", outside the range of -w 0", "0;"),
         (["-w", "0", "-c", "@0:60"], 2, "CRITICAL", ", inside the range of -c @0:60", "0;@0:60"),
         (["--warning", "60:", "--critical", "60"], 1, "WARNING", ", outside the range of -w 60:", "60:;60"),
+        (["-w", "1m:", "-c", "@500ms:1h"], 1, "WARNING", ", outside the range of -w 1m:", "60:;@0.5:3600"),
     ],
 )
 def test_thresholds(
@@ -94,8 +98,8 @@ def test_thresholds(
         done = check(capfdbinary, "127.0.0.1", port, "-t", "62.5", *words)
     assert done[0] == code
     assert re.fullmatch(
-        rf"ECHO {status} - 64 bytes back from 127\.0\.0\.1:{port} in \d+\.\d{{3}} ms{re.escape(range_)} \| "
-        rf"time=\d+\.\d{{6}}s;{re.escape(thresholds)};0;62\.5 connect=\d+\.\d{{6}}s;;;0;62\.5 size=64B;;;0",
+        rf"ECHO {status} - 64 bytes back from 127\.0\.0\.1:{port} \({LOCAL}\) in \d+\.\d{{3}} ms{re.escape(range_)} \| "
+        rf"time=\d+\.\d{{6}}s;{re.escape(thresholds)};0;62\.5 connect=\d+\.\d{{6}}s;;;0;62\.5 size=64B;;;0 {TCP_DATA}",
         done[1],
     )
 
@@ -136,7 +140,7 @@ def test_faulty_server(behaviour: Behaviour, sentence: str, capfdbinary: Capture
     with serving(behaviour) as port:
         code, line = check(capfdbinary, "127.0.0.1", port)
     assert code == 2
-    assert re.fullmatch(rf"ECHO CRITICAL - 127\.0\.0\.1:{port}: {sentence}", line)
+    assert re.fullmatch(rf"ECHO CRITICAL - 127\.0\.0\.1:{port} \({LOCAL}\): {sentence}", line)
     assert "|" not in line
 
 
@@ -165,7 +169,7 @@ def test_late_server(
     with serving(behaviour) as port:
         code, line = check(capfdbinary, "127.0.0.1", port, "-t", "0.5")
     assert code == 2
-    assert re.fullmatch(rf"ECHO CRITICAL - 127\.0\.0\.1:{port}: {sentence} \(--timeout 0\.5\)", line)
+    assert re.fullmatch(rf"ECHO CRITICAL - 127\.0\.0\.1:{port} \({LOCAL}\): {sentence} \(--timeout 0\.5\)", line)
 
 
 def test_slow_server(capfdbinary: Capture) -> None:
@@ -204,11 +208,35 @@ def test_server_that_does_not_accept(capfdbinary: Capture, clock: Clock) -> None
         )
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [([], 2), (["-r", "crit"], 2), (["-r", "warn"], 1), (["--refuse", "ok"], 0)]
+)
+def test_refused(words: list[str], code: int, capfdbinary: Capture, closed_port: int) -> None:
+    """-r sets the status of a refusal, as in check_tcp."""
+    sentence = f"cannot connect to 127.0.0.1:{closed_port}: Connection refused"
+    status = ("OK", "WARNING", "CRITICAL")[code]
+    assert check(capfdbinary, "127.0.0.1", closed_port, *words) == (code, f"ECHO {status} - {sentence}")
+
+
+def test_not_refused(capfdbinary: Capture, tmp_path: Path) -> None:
+    """-r does not change any other failure."""
+    assert check(capfdbinary, f"unix:{tmp_path}/none", "-r", "ok")[0] == 2
+
+
+def test_size(capfdbinary: Capture) -> None:
+    """--size is the number of bytes sent."""
+    with serving(faithful()) as port:
+        code, line = check(capfdbinary, "127.0.0.1", port, "--size", "64K")
+    assert code == 0
+    assert line.startswith("ECHO OK - 65536 bytes back from ")
+    assert " size=65536B;;;0 " in line
+
+
 def test_name_without_an_address(capfdbinary: Capture) -> None:
-    """A name that cannot be resolved is UNKNOWN, as in check_tcp, since it says nothing about the service."""
-    assert check(capfdbinary, "a..b", "7") == (
-        3,
-        "ECHO UNKNOWN - cannot connect to a..b:7: not a valid host name",
+    """A name that cannot be resolved is CRITICAL, as in check_tcp: the service cannot be reached by it."""
+    assert check(capfdbinary, "a..b", "7", "-r", "ok") == (
+        2,
+        "ECHO CRITICAL - cannot connect to a..b:7: not a valid host name",
     )
 
 
@@ -216,9 +244,22 @@ def test_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capfdbin
     """-t limits resolving as well, which cannot be interrupted."""
     with stuck_resolver(monkeypatch):
         assert check(capfdbinary, "echo.example", "7", "-t", "0.1") == (
-            3,
-            "ECHO UNKNOWN - cannot connect to echo.example:7: the name was not resolved in time",
+            2,
+            "ECHO CRITICAL - cannot connect to echo.example:7: the name was not resolved in time",
         )
+
+
+def test_resolver_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, capfdbinary: Capture) -> None:
+    """A limit on this machine's tasks is UNKNOWN."""
+
+    def start(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    assert check(capfdbinary, "echo.example", "7") == (
+        3,
+        "ECHO UNKNOWN - cannot start a thread to resolve the name; check the limit on tasks",
+    )
 
 
 def test_own_trouble(capfdbinary: Capture) -> None:
@@ -260,7 +301,7 @@ def test_wrong_source(capfdbinary: Capture) -> None:
     [
         (["--nonsense"], "unrecognized arguments: --nonsense (see echoc check --help)"),
         (["-t", "0"], "argument -t/--timeout: '0' is not a valid time; give seconds, or a unit as in 100ms, 2s, "),
-        (["-w", "1e3"], "argument -w/--warning: '1e3' is not a range of seconds; give MAX, "),
+        (["-w", "1e3"], "argument -w/--warning: '1e3' is not a range of times; give MAX, "),
         (["localhost", "0"], "PORT: '0' is not a port; give a number from 1 to 65535"),
         (["-p", "0"], "PORT: '0' is not a port; give a number from 1 to 65535"),
         (["-H", "one", "two"], "HOST is given twice, 'two' and 'one'; give it once"),
@@ -306,7 +347,9 @@ def test_verbose(capfdbinary: Capture) -> None:
     assert re.fullmatch(rf"127\.0\.0\.1:{port}: connected after \d+\.\d{{3}} ms", attempt)
     assert lines[:3] == ["Family  : AF_INET", "Type    : SOCK_STREAM", "Protocol: IPPROTO_TCP"]
     assert lines[3].startswith("Local   : 127.0.0.1:")
-    assert lines[4:] == [f"Remote  : 127.0.0.1:{port}"]
+    assert lines[4] == f"Remote  : 127.0.0.1:{port}"
+    assert lines[5].startswith("TCP     : rtt ")
+    assert not lines[6:]
 
 
 @pytest.mark.parametrize(("word", "text"), [("-h", "usage: echoc check "), ("-V", f"echoc {__version__}\n")])
@@ -332,6 +375,16 @@ def test_json(capfdbinary: Capture) -> None:
     )
     assert reported["message"].endswith("ms, inside the range of -w @0:60")
     assert reported["seconds"] > reported["attempts"][0]["seconds"] > 0
+    assert reported["tcp"]["mss"] > 0
+
+
+def test_json_of_a_wrong_echo(capfdbinary: Capture) -> None:
+    """A failure after connecting has the connection, with its local address, and what TCP knows."""
+    with serving(returning(20)) as port:
+        assert main(["check", "127.0.0.1", str(port), "--json"]) == 2
+    [reported] = validated(capfdbinary.readouterr().out)
+    assert reported["connection"]["local"] in reported["message"]
+    assert reported["tcp"]["mss"] > 0
 
 
 @pytest.mark.parametrize(

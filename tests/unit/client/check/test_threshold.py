@@ -32,13 +32,23 @@ def test_text(text: str) -> None:
     assert str(Threshold(text)) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10", "10"), ("@0:60", "@0:60"), ("~:100ms", "~:0.1"), ("50us:", "0.00005:"), ("@1m:1h", "@60:3600")],
+)
+def test_in_seconds(text: str, seconds: str) -> None:
+    """For performance data a threshold has no units."""
+    assert Threshold(text).in_seconds == seconds
+
+
 def test_side() -> None:
     """A range with an @ alerts inside, any other outside."""
     assert (Threshold("10").side, Threshold("@10").side) == ("outside", "inside")
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "@", "@:", "20:10", "1e3", "nan", "inf", "1_0", "1:2:3", "-", "1,5", "5 ", "~"]
+    "text",
+    ["", ":", "@", "@:", "20:10", "1e3", "nan", "inf", "1_0", "1:2:3", "-", "1,5", "5 ", "~", "5x", "ms", "~ms:5"],
 )
 def test_no_range(text: str) -> None:
     """A text that performance data could not repeat, or that no value could meet, is not a range."""
