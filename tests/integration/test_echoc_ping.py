@@ -187,6 +187,18 @@ def test_on_a_terminal(columns: int) -> None:
         assert "timed out after 0.1 s: all acknowledged, nothing came back: the server is silent" in wrapped
 
 
+def test_connecting_on_a_terminal() -> None:
+    """After a second without a connection a terminal shows what is being tried, and Ctrl-C leaves nothing of it."""
+    with deaf() as port, terminal() as (screen, program):
+        words = [*COMMAND, "127.0.0.1", str(port)]
+        with subprocess.Popen(words, stdin=program, stdout=program, stderr=program) as process:
+            shown = f"\rconnecting to 127.0.0.1:{port}".encode()
+            assert seen(screen, len(shown)).startswith(shown)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 1
+        assert b"\r" + b" " * (len(shown) - 1) + b"\r\r\n--- 127.0.0.1 ping" in seen(screen, 100)
+
+
 def test_outage() -> None:
     """When a server dies and returns, each attempt in between is a loss, and the outage is reported."""
     with serving_in_turn(answering(bytes)) as port, pinging("127.0.0.1", port, "-i", 0.2, "-c", 100) as process:

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import closing, suppress
 
-from echod.client.connect import NEVER
+from echod.client.connect import NEVER, ShownAttempts
 from echod.client.errors import ClientError, ConnectError, UntestableError
 from echod.client.options import (
     DEFAULT_TIMEOUT,
@@ -100,7 +100,10 @@ def make_parser(verb: str = "ping") -> Parser:
         help="while an echo is outstanding, print at each interval that there is no answer yet",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="after each echo, print what TCP knows about the connection"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print each address tried, and after each echo what TCP knows about the connection",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the first line and the summary")
     parser.add_argument(
@@ -147,7 +150,10 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.sweep:
         size, what = options.sweep[1], "{} to {} bytes".format(*options.sweep)
     timeout = options.timeout or (_SWEEP_TIMEOUT if options.sweep else DEFAULT_TIMEOUT)
-    server = Server(target, size, options.connect_timeout, timeout)
+    is_verbose = options.verbose and not options.quiet
+    server = Server(
+        target, size, options.connect_timeout, timeout, lambda: ShownAttempts(screen, is_verbose=is_verbose)
+    )
     report = Report(options, screen, Names(target.host, options.numeric))
     work = _work(options, server, report)
     deadline = NEVER if options.deadline is None else time.monotonic() + options.deadline
@@ -166,6 +172,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             report.summary(work.kind, _fields(target, work, error))
             raise
         signals.ignore()
+        screen.status.erase()
         work.stop()
         report.frame("", f"--- {target.host} ping statistics ---", *work.lines())
         report.summary(work.kind, _fields(target, work, None))

@@ -45,17 +45,24 @@ class Server:
     echo.  `asked` is whether the name was resolved, so that connecting has begun; `address` is the one connected to,
     `local` the other end ("" for a unix socket), and `connecting` how many nanoseconds that took, including addresses
     that failed before.  While an echo is outstanding, `on_waiting` is called every `reminder` seconds, with the time
-    since sending.
+    since sending.  `observe` makes an observer of each connect.
     """
 
-    def __init__(self, target: Target, size: int, connect_timeout: float, timeout: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        size: int,
+        connect_timeout: float,
+        timeout: float,
+        observe: Callable[[], Observer] = Observer,
+    ) -> None:
         self.asked = False
         self.address = self.local = ""
         self.connecting = 0
         self.size = size
         self.reminder = NEVER
         self.on_waiting: Callable[[float], None] = lambda seconds: None
-        self._target = target
+        self._target, self._observe = target, observe
         self._connect_timeout, self._timeout = connect_timeout, timeout
         self._pattern = Pattern(size)
         self._offset = 0
@@ -65,7 +72,7 @@ class Server:
 
     def open(self, deadline: float = NEVER) -> None:
         """Resolve the name and connect by `deadline`, of time.monotonic(); raises ConnectError."""
-        observer = Observer()
+        observer = self._observe()
         addresses = resolve(self._target, observer, deadline)
         self.asked = True
         connected = connect_to_any(addresses, self._target, self._connect_timeout, observer, deadline)
