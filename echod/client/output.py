@@ -69,8 +69,8 @@ class StatusLine:
         if self.is_wanted:
             with suppress(OSError):
                 text = text[: (os.get_terminal_size(2).columns or 80) - 1]
-                os.write(2, f"\r{text:<{self._length}}".encode())
-                self._length = len(text)
+                before, self._length = self._length, len(text)  # first: Ctrl-C may interrupt the rest
+                os.write(2, f"\r{text:<{before}}".encode())
 
     def erase(self) -> None:
         """Clear the line."""
