@@ -32,6 +32,13 @@ SENT = b"This is the message.  It will be repeated."
             ),
         ),
         (
+            MismatchError(0, SENT, b"SSH-2.0-OpenSSH_9.2p1\r\n"),
+            (
+                'the server returned "SSH-2.0-OpenSSH_9.2p1\\r\\n" instead of the echo; '
+                "it looks like the greeting of a server that speaks first"
+            ),
+        ),
+        (
             SurplusError(1, b"!"),
             'the server returned more than was sent: at least 1 byte too many, from byte 1 on (counted from 0): "!"',
         ),
@@ -119,7 +126,6 @@ def test_untestable_exit_code() -> None:
         (SENT, SENT[9:], "; it looks as if 9 bytes had been dropped there"),
         (SENT, b"TThis", "; it looks as if 1 byte had been inserted there"),
         (SENT, b"==" + SENT, "; it looks as if 2 bytes had been inserted there"),
-        (SENT, b"SSH-2.0-OpenSSH_9.2p1", "; it looks like the greeting of a server that speaks first"),
         (SENT, b"X", ""),
         (b"ed.", b"d.", ""),
     ],
@@ -137,6 +143,7 @@ def test_guess(sent: bytes, came: bytes, guess: str) -> None:
         (0, SENT, b"220 mail.example ESMTP and more of", True),
         (1, SENT, b"SSH-2.0-OpenSSH_9.2p1\r\n", False),
         (0, b"hello", b"HELLO", False),
+        (0, b"\x00SH-" + bytes(20), b"SSH-2.0-OpenSSH_9.2p1\r\n", True),
         (0, SENT, b"\x00\x01\x02\x03 text\n", False),
         (0, SENT, b"ab\n", False),
     ],
