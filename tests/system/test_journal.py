@@ -37,7 +37,8 @@ def test_one_json_object_an_entry(restarted: Service) -> None:
 
 def test_jq_reads_what_echod_says(restarted: Service) -> None:
     """Every line of `journalctl -t echod -o cat` is JSON, so jq can read it."""
-    command = "journalctl -t echod -o cat | jq -r .event"
+    others = "journalctl -t echod -o verbose --no-pager --grep '^[^{]'"
+    command = f"journalctl -t echod -o cat | jq -r .event || {{ {others}; false; }}"
     names = restarted.machine.output("bash", "-o", "pipefail", "-c", command).splitlines()
     assert {"starting", "ready", "stopped"} <= set(names)
 
