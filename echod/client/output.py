@@ -68,8 +68,9 @@ class StatusLine:
         """Replace the line with `text`, cut to the width of the terminal."""
         if self.is_wanted:
             with suppress(OSError):
-                text = text[: (os.get_terminal_size(2).columns or 80) - 1]
-                before, self._length = self._length, len(text)  # first: Ctrl-C may interrupt the rest
+                # Two columns are left for the "^C" that the terminal adds, which the next text must cover.
+                text = text[: (os.get_terminal_size(2).columns or 80) - 1 - len("^C")]
+                before, self._length = self._length, len(text) + len("^C")  # first: Ctrl-C may interrupt the rest
                 os.write(2, f"\r{text:<{before}}".encode())
 
     def erase(self) -> None:
@@ -78,6 +79,7 @@ class StatusLine:
             self.show("")
             with suppress(OSError):
                 os.write(2, b"\r")
+            self._length = 0
 
 
 class Screen:

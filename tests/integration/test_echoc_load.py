@@ -1,5 +1,6 @@
 """`echoc load` as a process, against faithful, slow and faulty servers."""
 
+import fcntl
 import itertools
 import os
 import re
@@ -9,8 +10,10 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ from tests.unit.client.peers import (
     DEADLINE,
     RESET,
     Behaviour,
+    deaf,
     endless,
     faithful,
     greeting,
@@ -140,6 +144,8 @@ p99             \d+\.\d{3} ms
 p99\.9           \d+\.\d{3} ms
 max             \d+\.\d{3} ms
 lost            0 messages
+outstanding     0 messages
+unsent          0 messages
 errors          0
 
    latency     messages
@@ -148,10 +154,11 @@ errors          0
 
 
 def test_text() -> None:
-    """The text has names, values and units, and the chart, within 80 columns."""
+    """The text has names, values and units, and the chart, within 80 columns; a log gets a line for each interval."""
     with serving_all(faithful()) as port:
         done = load(port)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert re.fullmatch(rb"0\.1 s, \d+ messages/s, .*\n", done.stderr)
     assert re.fullmatch(TEXT, done.stdout), done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -211,7 +218,7 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
 @pytest.mark.parametrize("arguments", [[], ["--mode", "churn"]], ids=["message", "churn"])
 @pytest.mark.parametrize("fault", [closing, silent])
 def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[str]) -> None:
-    """Whatever the server does, each due message came back or is lost, also between two connections."""
+    """Whatever the server does, each due message came back, is lost, or was not sent, also between connections."""
     after = 0 if arguments else 3
     clients = itertools.count()
 
@@ -222,7 +229,7 @@ def test_open_loop_accounts_for_every_message(fault: Behaviour, arguments: list[
     patience = "1" if fault is silent else str(DEADLINE)
     with serving_all(behave) as port:
         total = result(load(port, "--json", "--duration", "0.1", "--rate", "400", "--timeout", patience, *arguments))
-    assert total["messages"] + total["lost"] == 40
+    assert total["messages"] + total["lost"] + total["unsent"] == 40
     assert min(total["messages"], total["lost"]) > 0
 
 
@@ -338,13 +345,16 @@ def test_no_port_is_left() -> None:
 
 
 def test_nobody_listens() -> None:
-    """If no connection is possible, the load prints one sentence and exits with 2."""
+    """If no connection is possible, the load prints one sentence, also in its result, and exits with 2."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         done = load(port)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == f"echoc: cannot connect to 127.0.0.1:{port}: Connection refused\n".encode()
+        as_json = load(port, "--json")
+    sentence = f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", f"echoc: {sentence}\n".encode())
+    assert (as_json.returncode, as_json.stderr) == (2, done.stderr)
+    assert (result(as_json)["ok"], result(as_json)["error"]["message"]) == (False, sentence)
 
 
 @pytest.mark.parametrize(
@@ -376,10 +386,12 @@ def test_identical(arguments: list[str]) -> None:
     ids=["shared", "too much"],
 )
 def test_rate(rate: int, arguments: list[str]) -> None:
-    """All due messages are sent, however they are shared, and also if they cannot be sent in time."""
+    """All due messages are sent, however they are shared, or counted as unsent if there were too many."""
     with serving_all(faithful()) as port:
         total = result(load(port, "--json", "--rate", str(rate), *arguments))
-    assert (total["ok"], total["messages"], total["rate"]) == (True, rate // 20, rate)
+    assert (total["messages"] + total["unsent"], total["rate"]) == (rate // 20, rate)
+    assert (total["lost"], total["outstanding"], total["ok"]) == (0, 0, not total["unsent"])
+    assert rate > 1000 or not total["unsent"]
 
 
 def test_unix_socket(tmp_path: Path) -> None:
@@ -448,15 +460,60 @@ def test_ended_early(number: signal.Signals) -> None:
     assert total["seconds"] < 60
 
 
-def test_ended_at_once() -> None:
-    """A second Ctrl-C does not wait for outstanding echoes: the load prints nothing and exits with 130."""
-    with serving_all(faulty(silent)) as port, loading(port) as process:
-        process.send_signal(signal.SIGINT)
-        # The interval that Ctrl-C has cut short shows that it was handled.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_wait_ended_early(number: signal.Signals) -> None:
+    """The second signal ends the wait for a mute server, with a result that counts the echoes as outstanding."""
+    with serving_all(faulty(silent)) as port, loading(port, "--drain", "60") as process:
+        process.send_signal(number)
+        # The interval that the signal has cut short shows that it was handled.
         wait_for(process, lambda interval: interval["seconds"] < 0.0499)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, output, errors) == (130, b"", b"")
+    total = validated(output)[-1]
+    assert (process.returncode, total["ok"], total["outstanding"], total["lost"]) == (1, False, 2, 0)
+    assert total["errors"] == []
+    assert errors.endswith(b"not everything came back as it was sent: 2 outstanding\n")
+
+
+@pytest.mark.parametrize("drain", ["0", "50ms"])
+def test_bounded_wait(drain: str) -> None:
+    """The wait for outstanding echoes lasts no longer than --drain."""
+    with serving_all(faulty(silent)) as port:
+        total = result(load(port, "--json", "--drain", drain, "--rate", "200"))
+    # The mute server got one message more than it returned, and later ones.
+    assert (total["messages"], total["outstanding"], total["unsent"], total["ok"]) == (6, 4, 0, False)
+
+
+def test_no_wait_for_the_close() -> None:
+    """A server that has returned everything, and not yet closed its side, is not an error without a wait."""
+    with serving_all(endless) as port:
+        done = load(port, "--json", "--drain", "0", "--mode", "message", "--rate", "40")
+    assert (done.returncode, result(done)["messages"], result(done)["errors"]) == (0, 2, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_connecting(number: signal.Signals) -> None:
+    """A signal before there is a connection ends the load with a sentence, also in its result, and with 2."""
+    with deaf() as port, terminal() as (screen, program):
+        words = [*COMMAND, "127.0.0.1", str(port), "--json"]
+        with subprocess.Popen(words, stdin=program, stdout=subprocess.PIPE, stderr=program) as process:
+            seen(screen, 1)  # what is being tried, after a second
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=DEADLINE)
+    (total,) = validated(output)
+    assert (process.returncode, total["ok"]) == (2, False)
+    assert total["error"]["message"] == "interrupted before there was a connection, so nothing was tested"
+
+
+def test_intermediate_result() -> None:
+    """Ctrl-\\ prints what is known so far on standard error, and the load continues."""
+    with serving_all(faithful()) as port, loading(port, until=lambda interval: interval["messages"]) as process:
+        process.send_signal(signal.SIGQUIT)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        total, errors = interrupted(process)
+    assert re.fullmatch(rb"\r\d+\.\d s, \d+ messages?, \d+/s, p50 [\d.]+ [mu]?s, max [\d.]+ [mu]?s\n", line)
+    assert (process.returncode, total["ok"], errors) == (0, True, b"")
 
 
 def children(pid: int) -> list[int]:
@@ -526,6 +583,29 @@ def test_progress() -> None:
     assert (lines[-2].strip(b" "), lines[-1]) == (b"", b"")
 
 
+@pytest.mark.parametrize("columns", [60, 120])
+def test_waiting_line(columns: int) -> None:
+    """On a terminal the line says what the load waits for, no text is wider, and the end leaves none of it."""
+    with serving_all(faulty(silent)) as port, terminal() as (screen, program):
+        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        words = [*COMMAND, "127.0.0.1", str(port), "--duration", "0.05", "--connections", "2", "--drain", "60"]
+        with subprocess.Popen(words, stdin=program, stdout=subprocess.DEVNULL, stderr=program) as process:
+            try:
+                shown = b""
+                while b"waiting for 2 echoes, Ctrl-C to stop waiting" not in shown:
+                    shown += seen(screen, 1)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(DEADLINE) == 1
+            finally:
+                process.kill()
+        while select.select([screen], [], [], 0)[0]:
+            shown += os.read(screen, 1000)
+    status, erased, result = shown.partition(b"\r" + b" " * 10)
+    assert all(len(line) < columns for line in status.split(b"\r"))
+    assert erased
+    assert result.lstrip(b" ").startswith(b"\rechoc: for example, ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -555,7 +635,7 @@ def test_descriptors() -> None:
 
     with Daemon() as daemon:
         done = load(daemon.port, "--connections", "150", preexec_fn=limit)
-        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.returncode == 0
         done = load(daemon.port, "--connections", "1000", preexec_fn=limit)
     assert done.returncode == 2
     assert done.stderr == (

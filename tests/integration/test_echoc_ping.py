@@ -196,7 +196,7 @@ def test_connecting_on_a_terminal() -> None:
             assert seen(screen, len(shown)).startswith(shown)
             process.send_signal(signal.SIGINT)
             assert process.wait(DEADLINE) == 1
-        assert b"\r" + b" " * (len(shown) - 1) + b"\r\r\n--- 127.0.0.1 ping" in seen(screen, 100)
+        assert b"\r" + b" " * (len(shown) + 1) + b"\r\r\n--- 127.0.0.1 ping" in seen(screen, 100)
 
 
 def test_outage() -> None:

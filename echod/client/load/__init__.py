@@ -1,6 +1,7 @@
 """`echoc load`: many connections at once, every byte compared, and rates, latencies and errors reported.
 
-    command.py      the arguments, and the run from the first connection to the result
+    command.py      the run, from the first connection to the result
+    arguments.py    the arguments
     pool.py         the processes of a load, and their results
     generator.py    one of these processes: its connections, the messages that are due, its reports
     modes.py        what a connection does in each mode

@@ -18,7 +18,7 @@ from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
 from echod.client.load.transfer import Transfer
 from echod.client.text import endpoint
-from echod.client.transport import begin_connecting, connected_to_itself, failure_of, send_at_once
+from echod.client.transport import begin_connecting, connected_to_itself, failure_of, send_at_once, silence
 
 _BACK_OFF = 100_000_000
 """Nanoseconds before a connection that failed is opened again: a server that is down is asked ten times a second."""
@@ -40,7 +40,7 @@ CLOSED, CONNECTING, OPEN, HALF_CLOSED, BACKING_OFF, FINISHED = (
     "finished",
 )
 
-# The order it has from the process: to connect only, to send, to complete what is outstanding.
+# The order it has from the process: to connect only, to send, to wait for what is outstanding.
 WAIT, RUN, FINISH = "wait", "run", "finish"
 
 
@@ -70,7 +70,7 @@ class Connection(Transfer):
     # For modes to override.
 
     def on_open(self, now: int) -> None:
-        """The connection is open; called with `order` RUN or FINISH, or by `begin`."""
+        """The connection is open; called while the load lasts."""
 
     def on_completed(self, now: int) -> None:
         """The server closed the connection after our half-close, and everything had come back."""
@@ -79,15 +79,18 @@ class Connection(Transfer):
         """The back-off after a failure is over."""
         self.open(now)
 
+    def outstanding(self) -> int:
+        """How many messages were begun on this connection and have not come back.
+
+        A message that the end of the load has cut short is not one of them once all that was sent of it is back.
+        """
+        return 0
+
     def on_loss(self) -> None:
-        """The connection is lost, or could not be made: count the messages lost by that."""
+        """The connection is lost, or could not be made, and with it what is outstanding."""
 
     def on_finished(self) -> None:
-        """There will be no other connection: count the messages that were never sent."""
-
-    def wants_more(self) -> bool:
-        """Whether another connection will be needed after this one, now or later."""
-        return self.order != FINISH
+        """There will be no other connection: count the messages that were due and never sent."""
 
     # Called by the process.
 
@@ -111,11 +114,14 @@ class Connection(Transfer):
         """In an open loop: `due` messages are due by now, including all earlier ones."""
 
     def finish(self, now: int) -> None:
-        """Begin nothing new, and finish as soon as everything has come back."""
+        """Send nothing more, not even the rest of a message, and finish as soon as what was sent has come back."""
         self.order = FINISH
-        if self.state == OPEN and self._received == self._goal:
-            self.half_close(now)
-        elif self.state in (CLOSED, BACKING_OFF) and not self.wants_more():
+        if self.state == OPEN:
+            if self._watched != READ:
+                self._watch(READ)
+            if self._received == self._sent:
+                self.half_close(now)
+        elif self.state != HALF_CLOSED:
             self._finish()
 
     def check_timeouts(self, now: int) -> None:
@@ -125,18 +131,21 @@ class Connection(Transfer):
             if now - self._since >= times.connect_timeout:
                 self._refuse("timed out")
         elif self.state in (OPEN, HALF_CLOSED) and self._is_outstanding() and now - self._progress >= times.timeout:
-            self._fail(SilenceError(times.timeout / 1e9, self._sent, self._received))
+            self._fail(SilenceError(times.timeout / 1e9, self._sent, self._received, self._silence()))
 
-    def give_up(self) -> None:
-        """Finish at once."""
+    def give_up(self, is_late: bool) -> None:
+        """Finish at once; if it `is_late`, a server that has returned everything should have closed its side by now."""
         if self.state == FINISHED:
             return
         if self.state in (OPEN, HALF_CLOSED):
+            outstanding = self.outstanding()
             # Not a silence, which `check_timeouts` counts.
-            self._count(LateError(self._sent, self._received), "")
-        lost = self.state in (CONNECTING, OPEN, HALF_CLOSED)
-        self._drop()
-        if lost:
+            error = LateError(self._sent, self._received, self._silence())
+            if outstanding:
+                self._tally.outstanding += outstanding
+                self._tally.examples.setdefault(error.kind, str(error))
+            elif is_late:
+                self._count(error, "")
             self.on_loss()
         self._finish()
 
@@ -160,7 +169,7 @@ class Connection(Transfer):
         """Continue with what the mode does next."""
         self._drop()
         self.on_completed(clock())
-        if self.state == CLOSED and not self.wants_more():
+        if self.state == CLOSED and self.order == FINISH:
             self._finish()
 
     def _is_half_closed(self) -> bool:
@@ -216,13 +225,18 @@ class Connection(Transfer):
 
     def _fail(self, error: ClientError, why: str = "") -> None:
         self._count(error, why)
+        self._tally.lost += self.outstanding()
         self._drop()
         self.on_loss()
-        if self.wants_more():
+        if self.order == FINISH:
+            self._finish()
+        else:
             self._enter(BACKING_OFF)
             self._loop.call_at(clock() + _BACK_OFF, self._on_back_off_over)
-        else:
-            self._finish()
+
+    def _silence(self) -> str:
+        assert self._socket is not None
+        return silence(self._socket, self._sent, self._received)
 
     def _count(self, error: ClientError, why: str) -> None:
         self._tally.count_error(error.kind, why, str(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 from echod.client.compare import Pattern
 from echod.client.load.connection import Mode, StateCounts
@@ -16,18 +17,23 @@ from echod.client.load.loop import READ, Loop, clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
 
-READY, INTERVAL, RESULT = b"R", b"I", b"E"
+READY, INTERVAL, WAITING, RESULT = b"R", b"I", b"W", b"E"
 """The first byte of a report: every connection was tried; the tally of an interval, the last of which ends with the
-load; the tally of what came back after that."""
+load; how many echoes and how many connections are waited for (8 bytes each); the tally of what came back after the
+load."""
 
-GO, STOP = b"G", b"S"
-"""The first byte of an order: begin at this time (8 bytes, nanoseconds of the monotonic clock); begin nothing new.
+GO, STOP, GIVE_UP = b"G", b"S", b"X"
+"""The first byte of an order: begin at this time (8 bytes, nanoseconds of the monotonic clock); send nothing more; wait
+no longer.
 
 End of file, when the parent has died or needs nothing more, is the order to exit at once."""
 
 _CONNECTING = 512
 """The most connections that a process opens at the same time: more would overflow the server's accept queue, and wait
 a second for the retransmission (RFC 6298)."""
+
+_WAITING_EVERY = 100_000_000
+"""Nanoseconds between two reports of what is waited for."""
 
 _CHECKS = 10
 """How many times the connections are checked during one time-out."""
@@ -82,8 +88,9 @@ class Generator:
             os._exit(0)
         if order.startswith(GO):
             self._schedule(int.from_bytes(order.removeprefix(GO), "big"))
-        elif self._running:
-            self._stop(clock())
+        else:
+            # When all descriptors of this turn are served: some may be ready for the rest of a message.
+            self._loop.call_at(clock(), self._stop if order.startswith(STOP) else self._give_up)
 
     def _schedule(self, begin: int) -> None:
         self._plan.begin = begin
@@ -140,12 +147,12 @@ class Generator:
     def _stop(self, now: int) -> None:
         if not self._running:
             return
-        if self._plan.rate is not None:
-            self._announce_due(now)
+        times = self._plan.times
+        if self._plan.rate is not None and now >= self._plan.begin + times.duration:
+            self._announce_due(now)  # what was due in the last moment is sent in the last moment
         self._running = False
         self._tally.busy = max(now - self._plan.begin - (self._loop.idle - self._idle), 0)
         # Without a processor for a while, it may have missed the ends of several intervals; this report covers them.
-        times = self._plan.times
         over = min(now - self._plan.begin, times.duration)
         self._interval = max(self._interval, -(-over // times.interval) - 1)
         if report := self._report():
@@ -153,12 +160,20 @@ class Generator:
             self._tally.clear()
         for connection in self._connections:
             connection.finish(now)
-        # By then `_check_timeouts` has found every server that was silent all the time.
-        self._loop.call_at(now + times.timeout + 2 * self._check_every, self._give_up)
+        self._loop.call_at(now + times.drain, lambda now: self._give_up(now, is_late=times.drain > 0))
+        self._loop.call_at(now + _WAITING_EVERY, self._report_waiting)
 
-    def _give_up(self, now: int) -> None:
+    def _report_waiting(self, now: int) -> None:
+        echoes = sum(connection.outstanding() for connection in self._connections)
+        connections = len(self._connections) - self._counts.finished
+        with suppress(BlockingIOError):
+            self._orders.send(WAITING + echoes.to_bytes(8, "big") + connections.to_bytes(8, "big"))
+        self._loop.call_at(now + _WAITING_EVERY, self._report_waiting)
+
+    def _give_up(self, now: int, is_late: bool = False) -> None:
+        self._stop(now)  # unless it has ended by itself
         for connection in self._connections:
-            connection.give_up()
+            connection.give_up(is_late)
 
     def _report(self) -> bytes:
         """Report the tally since the last report; returns the report if the socket has no room for it."""

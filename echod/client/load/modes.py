@@ -7,7 +7,7 @@ from then: every message due during the stall has waited, as a real client would
 
 from __future__ import annotations
 
-from echod.client.load.connection import CLOSED, FINISH, OPEN, RUN, Connection
+from echod.client.load.connection import CLOSED, CONNECTING, FINISH, HALF_CLOSED, OPEN, RUN, Connection
 from echod.client.load.loop import WRITE
 from echod.client.load.transfer import PIECE
 
@@ -21,24 +21,22 @@ class ClosedLoop(Connection):
 
     def on_open(self, now: int) -> None:
         """Send the first message."""
-        if self.order == FINISH:
-            self.half_close(now)
-        else:
-            self._next(now)
+        self._next(now)
 
     def on_progress(self, now: int) -> None:
         """Send the next message when this one is complete."""
         if self._received == self._goal:
             self._tally.messages += 1
             self._tally.latency.record(now - self._began)
-            if self.order == FINISH:
-                self.half_close(now)
-            else:
+            if self.order != FINISH:
                 self._next(now)
+                return
+        if self.order == FINISH and self._received == self._sent:
+            self.half_close(now)
 
-    def on_loss(self) -> None:
-        """The outstanding message is lost."""
-        self._tally.lost += self._received < self._goal
+    def outstanding(self) -> int:
+        """At most one message."""
+        return int(self._received < (self._sent if self.order == FINISH else self._goal))
 
     def _next(self, now: int) -> None:
         self._began = now
@@ -60,13 +58,9 @@ class Scheduled(Connection):
         """When a message of this connection was due; its messages are numbered from 0."""
         return self._plan.due(self._number + message * self._plan.connections)
 
-    def wants_more(self) -> bool:
-        """Until no more messages will be due, and all that were due have begun."""
-        return self.order != FINISH or self._begun < self._due
-
     def on_finished(self) -> None:
-        """Messages that were due and never begun are lost too."""
-        self._tally.lost += self._due - self._begun
+        """Messages that were due and not sent completely are neither lost nor outstanding."""
+        self._tally.unsent += self._due - self._begun
         self._begun = self._due
 
 
@@ -91,8 +85,6 @@ class OpenLoop(Scheduled):
         self._goal = (self._due - self._begun) * self._plan.size
         if self._goal:
             self.send()
-        elif self.order == FINISH:
-            self.half_close(now)
 
     def on_progress(self, now: int) -> None:
         """Count the messages that are now complete."""
@@ -101,7 +93,7 @@ class OpenLoop(Scheduled):
             self._tally.latency.record(now - self.due_at(message))
         self._tally.messages += complete - self._complete
         self._complete = complete
-        if self.order == FINISH and self._received == self._goal:
+        if self.order == FINISH and self._received == self._sent:
             self.half_close(now)
 
     def on_completed(self, now: int) -> None:
@@ -109,11 +101,15 @@ class OpenLoop(Scheduled):
         self._begun += self._complete
         self._complete = 0
 
+    def outstanding(self) -> int:
+        """Messages that were begun and are not complete."""
+        if self.order == FINISH and self._received == self._sent:
+            return 0
+        return -(-self._sent // self._plan.size) - self._complete
+
     def on_loss(self) -> None:
-        """Messages begun and not complete are lost; the others are sent on the next connection."""
-        begun = -(-self._sent // self._plan.size)
-        self._tally.lost += begun - self._complete
-        self._begun += begun
+        """The messages that were not begun are sent on the next connection."""
+        self._begun += self._complete + self.outstanding()
         self._complete = 0
 
 
@@ -129,12 +125,9 @@ class Stream(Connection):
 
     def on_open(self, now: int) -> None:
         """Send without end."""
-        if self.order == FINISH:
-            self.half_close(now)
-        else:
-            self._goal = _ENDLESS
-            self._piece = min(self._plan.size, PIECE)
-            self.send()
+        self._goal = _ENDLESS
+        self._piece = min(self._plan.size, PIECE)
+        self.send()
 
     def send(self) -> None:
         """Send a piece, and mark its last byte if no mark is outstanding."""
@@ -143,23 +136,21 @@ class Stream(Connection):
         if not self._mark and self._sent > began:
             self._mark, self._marked = self._sent, self._progress
 
-    def finish(self, now: int) -> None:
-        """Send no more."""
-        self._goal = self._sent
-        super().finish(now)
-
     def on_progress(self, now: int) -> None:
         """Count the mark when it has come back."""
         if self._mark and self._received >= self._mark:
             self._tally.messages += 1
             self._tally.latency.record(now - self._marked)
             self._mark = 0
-        if self.order == FINISH and self._received == self._goal:
+        if self.order == FINISH and self._received == self._sent:
             self.half_close(now)
 
+    def outstanding(self) -> int:
+        """The mark; outstanding bytes are the difference of those sent and received."""
+        return int(self._mark > 0)
+
     def on_loss(self) -> None:
-        """The mark is lost; lost bytes are the difference of those sent and received."""
-        self._tally.lost += self._mark > 0
+        """The mark is lost."""
         self._mark = 0
 
 
@@ -190,22 +181,33 @@ class Churn(Scheduled):
 
     def on_progress(self, now: int) -> None:
         """Half-close when the message has come back."""
-        if self._received == self._goal:
+        if self._received == self._goal or (self.order == FINISH and self._received == self._sent):
             self.half_close(now)
 
     def on_completed(self, now: int) -> None:
         """Count the message, and continue with the next."""
+        if self._received < self._goal:
+            self._withdraw()
+            return
         self._tally.messages += 1
         self._tally.latency.record(now - self._from)
         self.on_backed_off(now)
 
-    def on_loss(self) -> None:
-        """The message is lost, also if no connection could be made for it."""
-        self._tally.lost += 1
+    def finish(self, now: int) -> None:
+        """Send nothing more; a message for which there is no connection yet is not sent."""
+        if self.state == CONNECTING:
+            self._withdraw()
+        super().finish(now)
+
+    def outstanding(self) -> int:
+        """The message, also if no connection could be made for it, until the server has closed its side."""
+        return int(self.state in (CONNECTING, OPEN, HALF_CLOSED))
 
     def on_backed_off(self, now: int) -> None:
         """Connect for the next message, if one is due."""
-        if self._plan.rate is None and self.order == RUN:
+        if self.order != RUN:
+            return
+        if self._plan.rate is None:
             self._from = now
             self._due += 1
         elif self._begun < self._due:
@@ -214,3 +216,9 @@ class Churn(Scheduled):
             return
         self._begun += 1
         self.open(now)
+
+    def _withdraw(self) -> None:
+        """The end of the load has cut the message short."""
+        self._begun -= 1
+        if self._plan.rate is None:
+            self._due -= 1

@@ -10,12 +10,12 @@ from echod.client.transport import Origin, SockAddr
 class Times:
     """The times of a load, in nanoseconds.
 
-    The load lasts for `duration` and is reported every `interval`.  A server may be silent for `timeout` while bytes
-    are outstanding, and may take `connect_timeout` to accept a connection.
+    The load lasts for `duration`, is reported every `interval`, and then waits for echoes for `drain`.  A server may be
+    silent for `timeout` while bytes are outstanding, and may take `connect_timeout` to accept a connection.
     """
 
-    def __init__(self, duration: int, interval: int, timeout: int, connect_timeout: int) -> None:
-        self.duration, self.interval = duration, interval
+    def __init__(self, duration: int, interval: int, timeout: int, connect_timeout: int, drain: int) -> None:
+        self.duration, self.interval, self.drain = duration, interval, drain
         self.timeout, self.connect_timeout = timeout, connect_timeout
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from echod.client.compare import Pattern
 from echod.client.errors import UntestableError, reason
 from echod.client.load.connection import Mode
-from echod.client.load.generator import GO, INTERVAL, READY, RESULT, STOP, Generator
+from echod.client.load.generator import GIVE_UP, GO, INTERVAL, READY, RESULT, STOP, WAITING, Generator
 from echod.client.load.loop import clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Result, Tally, unpacked
@@ -26,7 +26,7 @@ _LEAD = 1_000_000
 
 _LARGEST_REPORT = 1024 * 1024
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
 TYPE_CHECKING = False
@@ -47,6 +47,7 @@ class ProcessPool:
         self._plan, self._count = plan, processes
         self._begin = self._end = 0
         self._is_stopped = False
+        self._on_waiting: Callable[[int, int], None] = lambda echoes, connections: None
         self._processes: dict[int, _Process] = {}
         self._interval = Tally()
         self._intervals = 0
@@ -71,8 +72,13 @@ class ProcessPool:
         busy = min(self._total.busy / available, 1.0) if available else 0.0
         return Result(self._within, self._total, lasted / 1e9, busy, self._deaths)
 
-    def run(self, on_interval: Callable[[float, float, Tally], None]) -> None:
-        """Load until everything is over; `on_interval` gets the tally from one second of the load to another."""
+    def run(self, on_interval: Callable[[float, float, Tally], None], on_waiting: Callable[[int, int], None]) -> None:
+        """Load until everything is over.
+
+        `on_interval` gets the tally from one second of the load to another; after the load, `on_waiting` gets the
+        number of echoes and of connections that are waited for.
+        """
+        self._on_waiting = on_waiting
         poll = select.poll()
         for descriptor in self._processes:
             poll.register(descriptor, select.POLLIN)
@@ -93,17 +99,24 @@ class ProcessPool:
             self._on_intervals(on_interval)
 
     def stop(self) -> None:
-        """End the load early: begin nothing new, and wait for what is outstanding.
+        """End the load early: send nothing more, and wait for what is outstanding; after the load, end the wait.
 
-        Raises KeyboardInterrupt before the load has begun, and when called a second time.
+        Raises UntestableError if the load has not begun.
         """
-        if not self._begin or self._is_stopped:
-            raise KeyboardInterrupt
-        self._is_stopped = True
+        if not self._begin:
+            raise UntestableError("interrupted before the load began, so nothing was tested")
         now = clock()
-        if now < self._end:
+        if now < self._end and not self._is_stopped:
             self._end = max(now, self._begin)
             self._order(STOP)
+        else:
+            self._order(GIVE_UP)
+        self._is_stopped = True
+
+    @property
+    def so_far(self) -> tuple[float, Tally]:
+        """The second of the load in which the last report ended, and the total of all reports."""
+        return min(self._intervals * self._plan.times.interval, self._end - self._begin) / 1e9, self._total
 
     def close(self) -> None:
         """Kill the processes that still run."""
@@ -153,6 +166,11 @@ class ProcessPool:
             tally = unpacked(packet[5:])
             self._within.add(tally)
             self._interval.add(tally)
+        elif packet.startswith(WAITING):
+            process.waits_for = int.from_bytes(packet[1:9], "big"), int.from_bytes(packet[9:], "big")
+            waiting = [each.waits_for for each in self._processes.values() if not each.is_done]
+            self._on_waiting(sum(echoes for echoes, _ in waiting), sum(connections for _, connections in waiting))
+            return
         else:
             process.is_done = True
             tally = unpacked(packet.removeprefix(RESULT))
@@ -186,6 +204,7 @@ class _Process:
         self.pid, self.socket = pid, socket
         self.is_ready = self.is_done = False
         self.intervals = 0
+        self.waits_for = (0, 0)
 
 
 def _name(number: int) -> str:

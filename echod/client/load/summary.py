@@ -37,7 +37,10 @@ def summary(mode: str, settings: list[tuple[str, str]], result: Result, has_colo
         ("busy", f"{100 * result.busy:.1f} %"),
         *_times("", total.latency),
         *(_times("connect-", total.connecting) if mode == "churn" else []),
-        ("lost", alarming(total.lost, counted(total.lost, unit.removesuffix("s")))),
+        *(
+            (name, alarming(count, counted(count, unit.removesuffix("s"))))
+            for name, count in (("lost", total.lost), ("outstanding", total.outstanding), ("unsent", total.unsent))
+        ),
         ("errors", alarming(errors, f"{errors}")),
         *((f"error-{kind}", alarming(count, f"{count} {why}".rstrip())) for (kind, why), count in total.errors.items()),
     ]
@@ -55,16 +58,32 @@ def progress(now: float, seconds: float, tally: Tally) -> str:
     if errors := sum(tally.errors.values()):  # before the parts that a narrow terminal may cut off
         parts.append(counted(errors, "error"))
     if latency.count:
-        parts.append(f"p50 {duration(latency.percentile(50) / 1e9)}, max {duration(latency.greatest / 1e9)}")
+        parts += [f"p50 {duration(latency.percentile(50) / 1e9)}", _longest(latency)]
+    return ", ".join(parts)
+
+
+def waiting(echoes: int, connections: int) -> str:
+    """One line about what is waited for after the load."""
+    what = counted(echoes, "echo") if echoes < 2 else f"{echoes} echoes"
+    if not echoes:
+        what = f"the server to close {counted(connections, 'connection')}"
+    return f"waiting for {what}, Ctrl-C to stop waiting"
+
+
+def so_far(seconds: float, total: Tally) -> str:
+    """One line about everything that was reported in the first `seconds`."""
+    parts = [f"{seconds:.1f} s", counted(total.messages, "message"), f"{_per_second(total.messages, seconds):.0f}/s"]
+    parts += [errors_and_losses(total)] if errors_and_losses(total) else []
+    if total.latency.count:
+        parts += [f"p50 {duration(total.latency.percentile(50) / 1e9)}", _longest(total.latency)]
     return ", ".join(parts)
 
 
 def errors_and_losses(total: Tally) -> str:
-    """All errors and losses as a list in one line; "" if there are none."""
+    """All that did not come back as it was sent, or was not sent, as a list in one line; "" if that is nothing."""
     parts = [f"{count} {kind}{f' ({why})' if why else ''}" for (kind, why), count in total.errors.items()]
-    if total.lost:
-        parts.append(f"{total.lost} lost")
-    return ", ".join(parts)
+    counts = (("lost", total.lost), ("outstanding", total.outstanding), ("unsent", total.unsent))
+    return ", ".join(parts + [f"{count} {name}" for name, count in counts if count])
 
 
 def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
@@ -73,6 +92,8 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
         "seconds": seconds,
         "messages": tally.messages,
         "lost": tally.lost,
+        "outstanding": tally.outstanding,
+        "unsent": tally.unsent,
         "sent": tally.sent,
         "received": tally.received,
         "connections_made": tally.connections,
@@ -124,6 +145,10 @@ def duration(seconds: float) -> str:
         if seconds >= size * 0.9995:
             return _rounded(seconds / size, unit)
     return _rounded(seconds * 1e6, "us")
+
+
+def _longest(times: Histogram) -> str:
+    return f"max {duration(times.greatest / 1e9)}"
 
 
 def _rounded(value: float, unit: str) -> str:

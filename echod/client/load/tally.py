@@ -6,16 +6,18 @@ import marshal
 
 from echod.client.histogram import Histogram
 
-_COUNTERS = ("messages", "lost", "sent", "received", "connections", "busy")
+_COUNTERS = ("messages", "lost", "outstanding", "unsent", "sent", "received", "connections", "busy")
 
 
 class Tally:
     """The results of one process, or of all.
 
-    `messages` came back complete and identical, `lost` did not.  The kernel accepted `sent` bytes, of which `received`
-    came back.  `connections` were made, each after one of the times in `connecting`.  For `busy` nanoseconds of the
-    load a process was not waiting, so that what arrived meanwhile had to wait.  `latency` has the times of messages,
-    `errors` how often each kind of error occurred for which reason, and `examples` the first sentence of each kind.
+    `messages` came back complete and identical; `lost` did not, because their connection failed; for `outstanding` the
+    load did not wait any longer; `unsent` were due, but were not sent before the end.  The kernel accepted `sent`
+    bytes, of which `received` came back.  `connections` were made, each after one of the times in `connecting`.  For
+    `busy` nanoseconds of the load a process was not waiting, so that what arrived meanwhile had to wait.  `latency` has
+    the times of messages, `errors` how often each kind of error occurred for which reason, and `examples` the first
+    sentence of each kind.
     """
 
     def __init__(self) -> None:
@@ -23,7 +25,8 @@ class Tally:
 
     def clear(self) -> None:
         """Reset everything."""
-        self.messages = self.lost = self.sent = self.received = self.connections = self.busy = 0
+        self.messages = self.lost = self.outstanding = self.unsent = 0
+        self.sent = self.received = self.connections = self.busy = 0
         self.latency = Histogram()
         self.connecting = Histogram()
         self.errors: dict[tuple[str, str], int] = {}

@@ -186,7 +186,7 @@ def test_waiting_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
             open_connection(Target("127.0.0.1", port), 0.1, observer)
         shown = f"\rconnecting to 127.0.0.1:{port}".encode()
         text = seen(screen, len(shown))
-        while not text.endswith(b"\r" + (len(shown) - 1) * b" " + b"\r"):
+        while not text.endswith(b"\r" + (len(shown) + 1) * b" " + b"\r"):
             text += seen(screen, 1)
     assert text.startswith(shown)
 

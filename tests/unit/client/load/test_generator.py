@@ -18,7 +18,7 @@ from tests.unit.client.peers import DEADLINE, faithful, receive_exactly, serving
 def plan(port: int) -> Plan:
     """One connection, for as long as the test needs, reported every ten milliseconds."""
     enough = int(DEADLINE * 1e9)
-    times = Times(duration=enough, interval=10**7, timeout=enough, connect_timeout=enough)
+    times = Times(duration=enough, interval=10**7, timeout=enough, connect_timeout=enough, drain=enough)
     return Plan(("127.0.0.1", port), ANYWHERE, connections=1, size=64, rate=None, times=times)
 
 
