@@ -16,13 +16,15 @@ from echod.client.errors import reason
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module does not define it
 
-_INFO_LENGTH = 144
-"""The part of `struct tcp_info` (linux/tcp.h) that is used; Linux 4.2 and later have all of it."""
+_INFO_LENGTH = 184
+"""The part of `struct tcp_info` (linux/tcp.h) that is used; Linux 4.10 and later have all of it."""
 
 _MICROSECONDS = {"rtt": 68, "rttvar": 72}
 _COUNTS = {"retransmits": 100, "lost": 32, "mss": 16, "pmtu": 60, "cwnd": 80, "unacked": 24}
 """Where `struct tcp_info` has its fields of four bytes."""
 _SEGMENTS_IN = 140
+_WINDOW_LIMITED = slice(176, 184)
+"""Where it counts the microseconds for which the receiver's window was the limit."""
 
 _WITH_FIN = (4, 9, 11)
 """The states FIN_WAIT1, LAST_ACK and CLOSING, in which our FIN is not acknowledged (include/net/tcp_states.h)."""
@@ -162,7 +164,8 @@ def silence(connection: socket.socket, sent: int, received: int = 0) -> str:
     queued = _number(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), 0) - (info[0] in _WITH_FIN)
     if queued <= 0:
         return f"all acknowledged, {'no more' if received else 'nothing'} came back: the server is silent"
-    if _number(info, _COUNTS["unacked"]):
+    # What this machine drops itself, in a full queue or on an interface that is down, counts as not yet sent.
+    if _number(info, _COUNTS["unacked"]) or not any(info[_WINDOW_LIMITED]):
         return f"sent {sent} bytes, {queued} not acknowledged: the path (or its MTU) drops them"
     return f"sent {sent} bytes, {queued} waiting for room: the server does not read"
 

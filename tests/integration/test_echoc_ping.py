@@ -285,6 +285,18 @@ def test_blackhole() -> None:
         assert process.returncode == 1
 
 
+def test_loss_on_this_machine() -> None:
+    """The server is not blamed for what this machine drops before it is sent."""
+    with far_server() as (near, far, port), pinging(far.address, port, "-c", 2, "-W", 0.5, place=near) as process:
+        line(process)
+        assert "seq=1" in line(process)
+        near.lose_all()
+        assert line(process) == (
+            "no echo for seq=2: timed out after 0.5 s: sent 56 bytes, 56 not acknowledged: "
+            "the path (or its MTU) drops them\n"
+        )
+
+
 def test_loss_that_tcp_repairs() -> None:
     """TCP retransmits what the network loses for a moment: no message is lost, but the longest time shows it."""
     with (
