@@ -43,11 +43,11 @@ def test_intermixed(line: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("h -4 7 8", "8"), ("h --nonsense 7", "--nonsense 7"), ("h -4 7 --nonsense", "--nonsense"), ("h 7 -4 8", "8")],
+    [("h -4 7 8", "8"), ("h --nonsense 7", "--nonsense"), ("h -4 7 --nonsense", "--nonsense"), ("h 7 -4 8", "8")],
 )
 def test_too_many(line: str, words: str) -> None:
-    """A word that is neither HOST nor PORT is an error wherever it stands."""
-    with pytest.raises(UntestableError, match=rf"^unrecognized arguments: {words} \("):
+    """A word that is neither HOST nor PORT nor an option is an error wherever it stands."""
+    with pytest.raises(UntestableError, match=f"^unrecognized arguments: {words} "):
         parsed(*line.split())
 
 
