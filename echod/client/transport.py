@@ -17,7 +17,7 @@ from echod.client.errors import reason
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module does not define it
 
 _INFO_LENGTH = 184
-"""The part of `struct tcp_info` (linux/tcp.h) that is used; Linux 4.10 and later have all of it."""
+"""The part of `struct tcp_info` (linux/tcp.h) that is needed; Linux 4.10 and later have all of it."""
 
 _MICROSECONDS = {"rtt": 68, "rttvar": 72}
 _COUNTS = {"retransmits": 100, "lost": 32, "mss": 16, "pmtu": 60, "cwnd": 80, "unacked": 24}
@@ -25,6 +25,8 @@ _COUNTS = {"retransmits": 100, "lost": 32, "mss": 16, "pmtu": 60, "cwnd": 80, "u
 _SEGMENTS_IN = 140
 _WINDOW_LIMITED = slice(176, 184)
 """Where it counts the microseconds for which the receiver's window was the limit."""
+_OUT_OF_ORDER = slice(224, 228)
+"""Where Linux 5.4 and later count the segments that have arrived before an earlier one."""
 
 _WITH_FIN = (4, 9, 11)
 """The states FIN_WAIT1, LAST_ACK and CLOSING, in which our FIN is not acknowledged (include/net/tcp_states.h)."""
@@ -162,6 +164,8 @@ def silence(connection: socket.socket, sent: int, received: int = 0) -> str:
 
     # SIOCOUTQ, tcp(7), which has the number of TIOCOUTQ: the bytes that are not acknowledged, sent or not.
     queued = _number(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), 0) - (info[0] in _WITH_FIN)
+    if queued <= 0 and not received and any(info[_OUT_OF_ORDER]):
+        return "all acknowledged, the beginning of the echo is missing: the path (or its MTU) drops it"
     if queued <= 0:
         return f"all acknowledged, {'no more' if received else 'nothing'} came back: the server is silent"
     # What this machine drops itself, in a full queue or on an interface that is down, counts as not yet sent.
@@ -222,8 +226,8 @@ def _set_traffic_class(connection: socket.socket, value: int) -> None:
 def _tcp_info(connection: socket.socket) -> bytes | None:
     if connection.family == socket.AF_UNIX:
         return None
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_LENGTH)
-    return info if len(info) == _INFO_LENGTH else None
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _OUT_OF_ORDER.stop)
+    return info if len(info) >= _INFO_LENGTH else None
 
 
 def _number(data: bytes, at: int) -> int:

@@ -73,3 +73,18 @@ def test_path_that_drops_large_packets() -> None:
         r"sent 4096 bytes, 4096 not acknowledged: the path \(or its MTU\) drops them \(--timeout 1\)\n",
         large.stdout,
     )
+
+
+def test_path_back_that_drops_large_packets() -> None:
+    """If only the path back drops them, the end of the echo arrives without its beginning, and the line says so."""
+    with joined_networks() as (near, far):
+        with inside(far.pid):
+            listener = socket.create_server((far.address, 0))
+        swallow(far, near, 1200)
+        port = listener.getsockname()[1]
+        with listener, serving_at(listener, faithful()), inside(near.pid):
+            words = ("--size", "4000", "-t", "1", far.address, str(port))
+            done = subprocess.run([*COMMAND, *words], capture_output=True, text=True)
+    sentence = "all acknowledged, the beginning of the echo is missing: the path (or its MTU) drops it (--timeout 1)\n"
+    assert done.returncode == 2
+    assert done.stdout.endswith(sentence)
