@@ -93,6 +93,9 @@ class SizeSearch:
             return 0 if self._lost else self._smallest
         if self._lost is None:
             return self._largest if self._passed < self._largest else 0
+        tcp = self._server.tcp()
+        if tcp and self._passed < tcp["mss"] < self._lost:
+            return int(tcp["mss"])  # above it every size meets the same limit, so this one is likely to be lost as well
         return (self._passed + self._lost) // 2 if self._lost - self._passed > 1 else 0
 
     def _try(self, size: int) -> None:
