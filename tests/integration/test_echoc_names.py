@@ -44,8 +44,8 @@ def test_interrupted_while_it_resolves(verb: str, tmp_path: Path) -> None:
 def test_check_is_over_in_time(tmp_path: Path) -> None:
     """The process exits in time, although the resolver's thread still runs."""
     done = echoc(tmp_path, "bounded", "check", "echo.example", "-t", "0.1")
-    assert (done.returncode, done.stderr) == (3, b"")
-    assert done.stdout == b"ECHO UNKNOWN - cannot connect to echo.example:10000: the name was not resolved in time\n"
+    assert (done.returncode, done.stderr) == (2, b"")
+    assert done.stdout == b"ECHO CRITICAL - cannot connect to echo.example:10000: the name was not resolved in time\n"
 
 
 def test_ping_is_over_in_time(tmp_path: Path) -> None:
