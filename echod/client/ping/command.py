@@ -68,7 +68,7 @@ def make_parser(verb: str = "ping") -> Parser:
         metavar="SECONDS",
         type=seconds_or_zero,
         help="time from sending one message to sending the next, which always waits for the previous echo; 0 adds no "
-        f"delay (default: {_INTERVAL:g})",
+        f"delay, but 0.1 s after a failed attempt to connect (default: {_INTERVAL:g})",
     )
     parser.add_argument(
         "-s",

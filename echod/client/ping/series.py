@@ -21,6 +21,9 @@ from echod.client.text import counted
 _REMINDER = 1.0
 """Seconds between two lines of -O if there is no interval."""
 
+_RETRY = 100_000_000
+"""Nanoseconds between two attempts to connect if there is no interval, as in a load."""
+
 
 class Series:
     """Sends to `server` one message after another, `interval` seconds apart, until `count` were sent or `wanted` came
@@ -62,8 +65,9 @@ class Series:
             began = time.perf_counter_ns()
             if self._sequence > 1:  # the first message was due when the first connection was
                 self._statistics.on_sending(began)
-            self._ping()
-            self._watch(began if self._is_complete() else began + self._interval)
+            connected = self._ping()
+            pause = self._interval if connected else self._interval or _RETRY
+            self._watch(began if self._is_complete() else began + pause)
 
     def stop(self) -> None:
         """End the series, and with it an echo that is outstanding and an outage that lasts."""
@@ -98,7 +102,8 @@ class Series:
     def _is_complete(self) -> bool:
         return self._sequence == self._count or self._statistics.received == self._wanted
 
-    def _ping(self) -> None:
+    def _ping(self) -> bool:
+        """Send a message and report its echo; returns whether there was a connection."""
         refusal, self._refusal = self._refusal, None
         try:
             if refusal:
@@ -107,6 +112,7 @@ class Series:
         except ConnectError as error:
             self._statistics.on_loss(error)
             self._print(f"no connection for seq={self._sequence}: {error.reasons}", None, error)
+            return False
         except EchoError as error:
             self._statistics.on_loss(error)
             wrong = isinstance(error, (MismatchError, SurplusError))
@@ -122,6 +128,7 @@ class Series:
                 line += f" connect={milliseconds(self._server.connecting)} ms"
             self._print(f"{line} time={milliseconds(took)} ms", took, None)
             self._report.detail(self._server.local, self._server.tcp())
+        return True
 
     def _on_waiting(self, seconds: float) -> None:
         fields = {"seq": self._sequence, **self._server.ends(), "seconds": seconds}

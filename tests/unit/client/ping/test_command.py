@@ -288,6 +288,14 @@ def test_interval_below_a_millisecond(monkeypatch: pytest.MonkeyPatch, clock: Cl
     assert slept == [0.0002, 0.0002, 0]
 
 
+def test_retry_without_an_interval(closed_port: int, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """With an interval of 0, a failed attempt to connect is repeated after 0.1 s: neither end is flooded."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert main(["ping", "127.0.0.1", str(closed_port), "-c", "2", "-i", "0"]) == 1
+    assert slept == [0.1, 0]
+
+
 def test_no_wait_after_the_last() -> None:
     """After the last echo there is no wait."""
     with serving(faithful()) as port:
