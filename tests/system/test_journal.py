@@ -43,6 +43,13 @@ def test_jq_reads_what_echod_says(restarted: Service) -> None:
     assert {"starting", "ready", "stopped"} <= set(names)
 
 
+def test_a_closed_pipe_is_no_message(machine: Machine, service: Service) -> None:
+    """A command of a script that systemd has killed dies of its closed pipe, and writes nothing among the events."""
+    service.configure(ExecStartPre="-+/bin/sh -c 'kill -s PIPE $$$$; echo write error: Broken pipe >&2'")
+    service.start()
+    assert "Broken pipe" not in machine.journaled("--output=cat", service.invocation())
+
+
 def test_the_sentence_comes_first(restarted: Service) -> None:
     """systemctl status and journalctl truncate a line at the width of the terminal, after the sentence."""
     told = entries(restarted.machine, restarted.invocation(), "ECHOD_EVENT=ready")
