@@ -26,6 +26,8 @@ class SizeSearch:
         self._passed: int | None = None
         self._lost: int | None = None
         self._loss: EchoError | None = None
+        self._arrived = False
+        """Whether the lost message, but not its echo, is known to have arrived."""
         self._error: EchoError | ConnectError | None = None
 
     def open(self, deadline: float) -> None:
@@ -67,6 +69,8 @@ class SizeSearch:
             lines.append(f"largest size that passes: {least}{counted(self._passed, 'byte')}{path}")
         if self._loss:
             lines.append(f"{counted(self._lost or 0, 'byte')}: {self._loss.in_brief}")
+        if self._arrived and self._passed:
+            lines.append("shorter echoes come back: the way back drops longer ones, or the server returns none")
         return lines
 
     def short_line(self) -> str:
@@ -110,6 +114,8 @@ class SizeSearch:
         self._tried += 1
         if loss:
             self._lost, self._loss = size, loss
+            tcp = self._server.tcp()
+            self._arrived = tcp is not None and not (tcp["unacked"] or tcp["retransmits"])
         else:
             self._passed = size
         self._print(size, took, loss)
