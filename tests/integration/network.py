@@ -30,15 +30,6 @@ class Network(NamedTuple):
         """From now on nothing that is sent from here arrives, and there is no error."""
         self.run("tc qdisc replace dev cable root pfifo limit 0")
 
-    def lose_longer_than(self, most: int) -> None:
-        """From now on no IPv4 packet of more bytes arrives here, and there is no error: a path-MTU black hole."""
-        for command in (
-            "nft add table ip hole",
-            "nft add chain ip hole input { type filter hook input priority 0 ; }",
-            f"nft add rule ip hole input ip length > {most} drop",
-        ):
-            self.run(command)
-
     def has_lost(self) -> bool:
         """Whether anything was lost since then."""
         return "dropped 0," not in self.run("tc -s qdisc show dev cable")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.network import Network, inside, joined_networks
+from tests.integration.network import Network, inside, joined_networks, swallow
 from tests.unit.client.peers import (
     DEADLINE,
     answering,
@@ -329,7 +329,7 @@ def test_mtu_black_hole() -> None:
     with joined_networks() as (near, far), ExitStack() as stack:
         with inside(far.pid):
             port = stack.enter_context(serving_all(echo_until_over, far.address))
-        far.lose_longer_than(1200)
+        swallow(near, far, 1200)
         with pinging(far.address, port, "--sweep", "1000:2000", "-W", 0.5, place=near) as process:
             _, _, _, third, *_, result, loss = rest(process)
     assert third.startswith("size=1448: timed out after 0.5 s: ")  # the mss, above which nothing else need be tried
