@@ -37,7 +37,8 @@ class Report:
     """Prints as `options` require: `json` objects, only the summary if `quiet`, details if `verbose`, and `timestamps`
     before lines.
 
-    `reminds` is whether to report an `outstanding` echo at each interval.
+    `reminds` is whether to report an `outstanding` echo at each interval, `shows_tcp` whether what TCP knows is printed
+    with each result.
     """
 
     def __init__(self, options: argparse.Namespace, screen: Screen, names: Names) -> None:
@@ -47,6 +48,7 @@ class Report:
         self._quiet: bool = options.quiet
         self._timestamps: bool = options.timestamps
         self._verbose: bool = options.verbose
+        self.shows_tcp: bool = (options.json or options.verbose) and not options.quiet
         self._screen = screen
 
     def good(self, line: str, kind: str, fields: dict[str, object]) -> None:

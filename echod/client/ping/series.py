@@ -127,7 +127,6 @@ class Series:
             if self._reconnect:
                 line += f" connect={milliseconds(self._server.connecting)} ms"
             self._print(f"{line} time={milliseconds(took)} ms", took, None)
-            self._report.detail(self._server.local, self._server.tcp())
         return True
 
     def _on_waiting(self, seconds: float) -> None:
@@ -154,16 +153,19 @@ class Series:
 
     def _print(self, line: str, took: int | None, error: EchoError | ConnectError | None) -> None:
         connected = not isinstance(error, ConnectError)
+        tcp = self._server.tcp() if connected and self._report.shows_tcp else None
         fields: dict[str, object] = {
             "seq": self._sequence,
             "ok": error is None,
             **(self._server.ends() if connected else {"address": None, "local": None}),
             "seconds": None if took is None else took / 1e9,
             "connect_seconds": self._server.connecting / 1e9 if self._reconnect and took is not None else None,
-            "tcp": self._server.tcp() if connected else None,
+            "tcp": tcp,
             "error": error and error.fields(),
         }
         (self._report.bad if error else self._report.good)(line, "ping", fields)
+        if not error:
+            self._report.detail(self._server.local, tcp)
 
     def _print_outage(self, outage: Outage) -> None:
         source = f", now from {self._server.local}" if self._server.local else ""
