@@ -138,6 +138,7 @@ throughput      \d+\.\d{3} MB/s each way
 sent            \d+ bytes
 received        \d+ bytes
 busy            \d+\.\d %
+starved         \d+\.\d %
 p50             \d+\.\d{3} ms
 p90             \d+\.\d{3} ms
 p99             \d+\.\d{3} ms
@@ -158,7 +159,7 @@ def test_text() -> None:
     with serving_all(faithful()) as port:
         done = load(port)
     assert done.returncode == 0
-    assert re.fullmatch(rb"0\.1 s, \d+ messages/s, .*\n", done.stderr)
+    assert re.fullmatch(rb"0\.1 s, \d+ messages/s, .*\n(echoc: warning: .*\n)*", done.stderr)
     assert re.fullmatch(TEXT, done.stdout), done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -503,6 +504,22 @@ def test_interrupted_while_connecting(number: signal.Signals) -> None:
     (total,) = validated(output)
     assert (process.returncode, total["ok"]) == (2, False)
     assert total["error"]["message"] == "interrupted before there was a connection, so nothing was tested"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--rate", "500"]], ids=["closed", "open"])
+def test_stopped(arguments: list[str]) -> None:
+    """The time for which echoc was stopped is reported as echoc's own, and an open loop was that late."""
+    with serving_all(faithful()) as port, loading(port, *arguments) as process:
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGSTOP)
+        assert not threading.Event().wait(0.3)
+        os.kill(child, signal.SIGCONT)
+        wait_for(process, lambda interval: interval["seconds"] <= 0.051)
+        total, _ = interrupted(process)
+    assert (process.returncode, total["ok"]) == (0, True)
+    assert total["stopped"] >= 0.2
+    assert total["warnings"][0].startswith("echoc itself was stopped, or had no processor, for ")
+    assert total["late"] is None if not arguments else total["late"]["max"] >= 0.2
 
 
 def test_intermediate_result() -> None:

@@ -38,13 +38,15 @@ def make_parser(verb: str = "load") -> Parser:
         "errors.",
         epilog="""In a closed loop (without --rate) each connection sends its next message when the previous one has
         come back.  In an open loop (with --rate) messages are due at fixed times, and latency is measured from these
-        times, so that it includes every stall of the server, and about 0.1 ms for waking echoc up.  "busy" is the
-        fraction of the time in which echoc itself was working.  Near 100 %, rate and latency show the limit of echoc
-        instead of the server's: use more --processes.  A connection that breaks is counted, and opened again.  After
-        the time, or Ctrl-C or SIGTERM, nothing more is sent; the load waits for outstanding echoes until the next
-        Ctrl-C, and prints the result.  Ctrl-\\ prints what is known so far, and the load continues.  Exit codes: 0
-        everything came back identical; 1 something was wrong, lost, outstanding at the end, or due and not sent; 2
-        there is no result: usage, no connection at all, or an interrupt before the load began.""",
+        times, so that it includes every stall of the server, and about 0.1 ms for waking echoc up.  "late" is
+        the part of it by which echoc itself sent messages too late.  "busy" is the fraction of the time in
+        which a processor worked for echoc, and "starved" the fraction in which echoc waited for a processor.
+        If both together are near 100 %, rate and latency show the limit of echoc instead of the server's: use
+        more --processes.  A connection that breaks is counted, and opened again.  After the time, or Ctrl-C or
+        SIGTERM, nothing more is sent; the load waits for outstanding echoes until the next Ctrl-C, and prints
+        the result.  Ctrl-\\ prints what is known so far, and the load continues.  Exit codes: 0 everything came
+        back identical; 1 something was wrong, lost, outstanding at the end, or due and not sent; 2 there is no
+        result: usage, no connection at all, or an interrupt before the load began.""",
     )
     parser.add_argument(
         "--mode",

@@ -14,7 +14,16 @@ from echod.client.load.connection import Mode
 from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
 from echod.client.load.plan import Plan, Times
 from echod.client.load.pool import ProcessPool
-from echod.client.load.summary import errors_and_losses, histogram, numbers, progress, so_far, summary, waiting
+from echod.client.load.summary import (
+    errors_and_losses,
+    histogram,
+    numbers,
+    progress,
+    so_far,
+    summary,
+    waiting,
+    warnings,
+)
 from echod.client.load.tally import Result, Tally
 from echod.client.load.transfer import PIECE
 from echod.client.options import origin_of, target_of
@@ -39,7 +48,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
         result = _load(options, screen)
     except ClientError as error:
         if options.json:
-            _print_fields(options, target, Result(Tally(), Tally(), 0.0, 0.0, []), error)
+            _print_fields(options, target, Result(Tally(), Tally(), 0.0, 0, []), error)
         raise
     wrong = errors_and_losses(result.total)
     if options.json:
@@ -47,6 +56,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     else:
         for text in summary(options.mode, _settings(options, target), result, has_colours(1)):
             print_line(text)
+        for warning in warnings(result):
+            screen.message(f"echoc: warning: {warning}")
     for death in result.deaths:
         screen.message(f"echoc: {death}")
     for example in result.total.examples.values():
@@ -174,6 +185,9 @@ def _print_fields(options: argparse.Namespace, target: str, result: Result, erro
             "processes": options.processes,
             "rate": options.rate,
             "busy": result.busy,
+            "starved": result.starved,
+            "stopped": total.stopped / 1e9,
+            "warnings": warnings(result),
             **numbers(total, result.within, result.seconds),
             "histogram": histogram(total.latency),
             "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],

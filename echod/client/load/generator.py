@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 from echod.client.compare import Pattern
@@ -35,6 +36,12 @@ a second for the retransmission (RFC 6298)."""
 _WAITING_EVERY = 100_000_000
 """Nanoseconds between two reports of what is waited for."""
 
+_TICK = 20_000_000
+"""Nanoseconds between two looks at the clock, which show whether this process was stopped."""
+
+_GAP = 50_000_000
+"""Nanoseconds by which a process is late only if something other than waiting and the usual work has delayed it."""
+
 _CHECKS = 10
 """How many times the connections are checked during one time-out."""
 
@@ -53,17 +60,19 @@ class Generator:
             for number in range(first, plan.connections, step)
         ]
         self._running = False
-        self._idle = 0  # how long the loop had waited when the load began
+        self._used = 0, 0  # the processor time, and the wait for a processor, when the load began
+        self._tick = 0, 0  # the clock and the processor time when the last tick was due
         self._announced = 0  # messages due so far, of this process's connections
         self._interval = 0
         self._kept = b""  # the report of the last interval, if the socket had no room for it
+        self._check = 0  # when the next check of the time-outs is due
         self._check_every = max(min(plan.times.timeout, plan.times.connect_timeout) // _CHECKS, 1_000_000)
 
     def run(self) -> None:
         """Load until everything has come back or was given up; raises OSError when the parent has died."""
         self._orders.setblocking(False)
         self._loop.watch(self._orders.fileno(), READ, self._on_order)
-        self._loop.call_at(clock() + self._check_every, self._check_timeouts)
+        self._check_at(clock() + self._check_every)
         self._connect()
         self._orders.send(READY)
         while self._counts.finished < len(self._connections):
@@ -104,7 +113,8 @@ class Generator:
     def _begin(self, now: int) -> None:
         if not self._running:  # stopped before it began
             return
-        self._idle = self._loop.idle
+        self._used = time.process_time_ns(), _waited_for_processor()
+        self._tick_at(now + _TICK)
         for connection in self._connections:
             connection.begin(now)
         if self._plan.rate is not None:
@@ -133,10 +143,29 @@ class Generator:
         turns, rest = divmod(self._plan.due_by(now), self._plan.connections)
         return turns * len(self._connections) + max(-(-(rest - self._first) // self._step), 0)
 
+    def _check_at(self, when: int) -> None:
+        self._check = when
+        self._loop.call_at(when, self._check_timeouts)
+
     def _check_timeouts(self, now: int) -> None:
+        if now - self._check >= _GAP:  # echoes have waited for this process: it must serve them first
+            self._check_at(now + _TICK)
+            return
         for connection in self._connections:
             connection.check_timeouts(now)
-        self._loop.call_at(now + self._check_every, self._check_timeouts)
+        self._check_at(now + self._check_every)
+
+    def _tick_at(self, when: int) -> None:
+        self._tick = when, time.process_time_ns()
+        self._loop.call_at(when, self._on_tick)
+
+    def _on_tick(self, now: int) -> None:
+        """Notice if this process neither ran nor waited: it was stopped, or another had its processor."""
+        when, processor_time = self._tick
+        gap = now - when - (time.process_time_ns() - processor_time)
+        if self._running:
+            self._tally.stopped += gap if gap >= _GAP else 0
+            self._tick_at(now + _TICK)
 
     def _on_interval(self, now: int) -> None:
         if self._running:
@@ -151,7 +180,9 @@ class Generator:
         if self._plan.rate is not None and now >= self._plan.begin + times.duration:
             self._announce_due(now)  # what was due in the last moment is sent in the last moment
         self._running = False
-        self._tally.busy = max(now - self._plan.begin - (self._loop.idle - self._idle), 0)
+        if self._used[0]:
+            self._tally.busy = time.process_time_ns() - self._used[0]
+            self._tally.starved = _waited_for_processor() - self._used[1]
         # Without a processor for a while, it may have missed the ends of several intervals; this report covers them.
         over = min(now - self._plan.begin, times.duration)
         self._interval = max(self._interval, -(-over // times.interval) - 1)
@@ -185,3 +216,12 @@ class Generator:
             return report
         self._tally.clear()
         return b""
+
+
+def _waited_for_processor() -> int:
+    """Nanoseconds for which this process was ready to run and had no processor; 0 if the kernel does not count them."""
+    try:
+        with open("/proc/self/schedstat", "rb") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError):
+        return 0

@@ -33,8 +33,6 @@ class Loop:
         self._times: list[tuple[int, int, Callable[[int], None]]] = []
         self._entries = 0
         self._precise = precise
-        self.idle = 0
-        """Nanoseconds spent waiting."""
 
     def watch(self, descriptor: int, events: int, callback: Callable[[int], None]) -> None:
         """Call `callback(events)` whenever `descriptor` is ready for `events`, or has failed."""
@@ -77,14 +75,11 @@ class Loop:
         self._epoll.close()
 
     def _wait(self) -> list[tuple[int, int]]:
-        began = clock()
-        seconds = max(self._times[0][0] - began, 0) / 1e9 if self._times else None
+        seconds = max(self._times[0][0] - clock(), 0) / 1e9 if self._times else None
         if self._precise:
             # select(2) counts in microseconds; Python's epoll rounds up to milliseconds, which would count as the
             # server's delay.  The limit of 1024 descriptors does not matter: the epoll instance was opened before the
             # connections, so its number is low.
             select.select([self._epoll], [], [], seconds)
             seconds = 0
-        ready = self._epoll.poll(seconds, _BATCH)
-        self.idle += clock() - began
-        return ready
+        return self._epoll.poll(seconds, _BATCH)

@@ -8,7 +8,7 @@ from then: every message due during the stall has waited, as a real client would
 from __future__ import annotations
 
 from echod.client.load.connection import CLOSED, CONNECTING, FINISH, HALF_CLOSED, OPEN, RUN, Connection
-from echod.client.load.loop import WRITE
+from echod.client.load.loop import WRITE, clock
 from echod.client.load.transfer import PIECE
 
 _ENDLESS = 1 << 62
@@ -71,13 +71,16 @@ class OpenLoop(Scheduled):
 
     def on_due(self, due: int, now: int) -> None:
         """Send the messages, unless the kernel has no room even for earlier ones."""
-        more = due - self._due
+        first = self._due
         super().on_due(due, now)
         if self.state == OPEN:
             if self._received == self._goal:
                 self._progress = now
-            self._goal += more * self._plan.size
+            self._goal += (due - first) * self._plan.size
             if not self._watched & WRITE and not self._send_failure:
+                now = clock()  # after the messages of other connections
+                for message in range(first, due):
+                    self._tally.late.record(now - self.due_at(message))
                 self.send()
 
     def on_open(self, now: int) -> None:
@@ -172,6 +175,7 @@ class Churn(Scheduled):
         """Connect, unless the previous connection is still in use."""
         super().on_due(due, now)
         if self.state == CLOSED:
+            self._tally.late.record(clock() - self.due_at(self._begun))
             self.on_backed_off(now)
 
     def on_open(self, now: int) -> None:

@@ -30,25 +30,18 @@ class Plan:
     ) -> None:
         self.address, self.origin = address, origin
         self.connections, self.size, self.rate = connections, size, rate
+        # As integers: if `due` and `due_by` rounded differently, a message could be due and not due in the same
+        # nanosecond, and the generator would never get past it.
+        messages, seconds = (rate or 1.0).as_integer_ratio()
+        self._messages, self._in = messages, 10**9 * seconds
         self.times = times
         self.begin = 0
         """When the load begins, by the monotonic clock, which is the same in all processes."""
 
     def due(self, message: int) -> int:
         """When a message is due; messages are numbered over all connections, which take turns, and no two coincide."""
-        messages, seconds = self._messages_in()
-        return self.begin - (-message * 10**9 * seconds // messages)
+        return self.begin - (-message * self._in // self._messages)
 
     def due_by(self, now: int) -> int:
         """How many messages are due by `now`, over all connections: exactly those whose `due` is not later."""
-        messages, seconds = self._messages_in()
-        return (now - self.begin) * messages // (10**9 * seconds) + 1
-
-    def _messages_in(self) -> tuple[int, int]:
-        """The rate as a number of messages in a number of seconds, both integers.
-
-        If `due` and `due_by` rounded differently, a message could be due and not due in the same nanosecond, and the
-        generator would never get past it.
-        """
-        assert self.rate is not None
-        return self.rate.as_integer_ratio()
+        return (now - self.begin) * self._messages // self._in + 1

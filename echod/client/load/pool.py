@@ -68,9 +68,7 @@ class ProcessPool:
     def result(self) -> Result:
         """The result, after `run`."""
         lasted = self._end - self._begin if self._begin else 0
-        available = lasted * self._count
-        busy = min(self._total.busy / available, 1.0) if available else 0.0
-        return Result(self._within, self._total, lasted / 1e9, busy, self._deaths)
+        return Result(self._within, self._total, lasted / 1e9, self._count, self._deaths)
 
     def run(self, on_interval: Callable[[float, float, Tally], None], on_waiting: Callable[[int, int], None]) -> None:
         """Load until everything is over.

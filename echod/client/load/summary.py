@@ -8,6 +8,9 @@ from echod.client.text import counted
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
+_LIMIT = 0.95
+"""The fraction of the time, busy or starved, from which on echoc had none left for more messages."""
+
 _WIDTH = 40
 """Characters of the longest bar: with the columns before it a line fits into 80."""
 
@@ -35,7 +38,9 @@ def summary(mode: str, settings: list[tuple[str, str]], result: Result, has_colo
         ("sent", counted(total.sent, "byte")),
         ("received", counted(total.received, "byte")),
         ("busy", f"{100 * result.busy:.1f} %"),
+        ("starved", f"{100 * result.starved:.1f} %"),
         *_times("", total.latency),
+        *_times("late-", total.late),
         *(_times("connect-", total.connecting) if mode == "churn" else []),
         *(
             (name, alarming(count, counted(count, unit.removesuffix("s"))))
@@ -79,6 +84,22 @@ def so_far(seconds: float, total: Tally) -> str:
     return ", ".join(parts)
 
 
+def warnings(result: Result) -> list[str]:
+    """A sentence for each way in which echoc itself, and not the server, has determined the numbers."""
+    found = []
+    if result.total.stopped:
+        found.append(
+            f"echoc itself was stopped, or had no processor, for {duration(result.total.stopped / 1e9)}: rates and "
+            "latencies include that time, which is not the server's"
+        )
+    if result.busy + result.starved >= _LIMIT:
+        found.append(
+            f"echoc itself was the limit: for {100 * result.busy:.0f} % of the time it was busy, and for "
+            f"{100 * result.starved:.0f} % it had no processor; use more --processes, or a machine with more processors"
+        )
+    return found
+
+
 def errors_and_losses(total: Tally) -> str:
     """All that did not come back as it was sent, or was not sent, as a list in one line; "" if that is nothing."""
     parts = [f"{count} {kind}{f' ({why})' if why else ''}" for (kind, why), count in total.errors.items()]
@@ -100,6 +121,7 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
         "messages_per_second": _per_second(within.messages, seconds),
         "bytes_per_second": _per_second(within.received, seconds),
         "latency": tally.latency.fields(),
+        "late": tally.late.fields(),
         "connecting": tally.connecting.fields(),
         "errors": [
             {"kind": kind, "reason": why or None, "count": count} for (kind, why), count in tally.errors.items()

@@ -6,7 +6,19 @@ import marshal
 
 from echod.client.histogram import Histogram
 
-_COUNTERS = ("messages", "lost", "outstanding", "unsent", "sent", "received", "connections", "busy")
+_COUNTERS = (
+    "messages",
+    "lost",
+    "outstanding",
+    "unsent",
+    "sent",
+    "received",
+    "connections",
+    "busy",
+    "starved",
+    "stopped",
+)
+_HISTOGRAMS = ("latency", "connecting", "late")
 
 
 class Tally:
@@ -15,9 +27,11 @@ class Tally:
     `messages` came back complete and identical; `lost` did not, because their connection failed; for `outstanding` the
     load did not wait any longer; `unsent` were due, but were not sent before the end.  The kernel accepted `sent`
     bytes, of which `received` came back.  `connections` were made, each after one of the times in `connecting`.  For
-    `busy` nanoseconds of the load a process was not waiting, so that what arrived meanwhile had to wait.  `latency` has
-    the times of messages, `errors` how often each kind of error occurred for which reason, and `examples` the first
-    sentence of each kind.
+    `busy` nanoseconds of the load a processor worked for this process, for `starved` it was ready to run and had no
+    processor, and for `stopped` it could not run for so long that this is no longer usual.
+    `latency` has the times of messages, and `late` those by which it sent messages later than they were due, although
+    the kernel had room for them.  `errors` is how often each kind of error occurred for which reason, and `examples`
+    the first sentence of each kind.
     """
 
     def __init__(self) -> None:
@@ -26,9 +40,10 @@ class Tally:
     def clear(self) -> None:
         """Reset everything."""
         self.messages = self.lost = self.outstanding = self.unsent = 0
-        self.sent = self.received = self.connections = self.busy = 0
+        self.sent = self.received = self.connections = self.busy = self.starved = self.stopped = 0
         self.latency = Histogram()
         self.connecting = Histogram()
+        self.late = Histogram()
         self.errors: dict[tuple[str, str], int] = {}
         self.examples: dict[str, str] = {}
 
@@ -41,19 +56,19 @@ class Tally:
         """Add the results of `other`."""
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.latency.add(other.latency)
-        self.connecting.add(other.connecting)
+        for name in _HISTOGRAMS:
+            getattr(self, name).add(getattr(other, name))
         for error, count in other.errors.items():
             self.errors[error] = self.errors.get(error, 0) + count
         self.examples = {**other.examples, **self.examples}
 
     def packed(self) -> bytes:
-        """The tally as bytes for `unpacked`, at most about 60 KB.
+        """The tally as bytes for `unpacked`, at most about 90 KB.
 
         Both ends are the same program, forked, which is all that marshal requires; struct has no dictionaries, and
         importing json costs a fifth of echoc's start.
         """
-        histograms = [vars(histogram) for histogram in (self.latency, self.connecting)]
+        histograms = [vars(getattr(self, name)) for name in _HISTOGRAMS]
         counters = [getattr(self, name) for name in _COUNTERS]
         return marshal.dumps((counters, histograms, self.errors, self.examples))
 
@@ -62,13 +77,17 @@ class Result:
     """The result of a load.
 
     `within` is what came back while the load lasted, for `seconds`; `total` includes what came back afterwards.  `busy`
-    is the fraction of that time in which a process was not waiting, on average: near 1, the numbers show the limit of
-    echoc, not of the server.  `deaths` are sentences about processes that died.
+    is the average fraction of that time in which a processor worked for a process, as the kernel counts it, and
+    `starved` the fraction in which a process waited for a processor: if both together are near 1, the numbers show the
+    limit of echoc, not of the server.  `deaths` are sentences about processes that died.
     """
 
-    def __init__(self, within: Tally, total: Tally, seconds: float, busy: float, deaths: list[str]) -> None:
+    def __init__(self, within: Tally, total: Tally, seconds: float, processes: int, deaths: list[str]) -> None:
         self.within, self.total = within, total
-        self.seconds, self.busy = seconds, busy
+        self.seconds = seconds
+        available = seconds * processes * 1e9
+        self.busy = min(total.busy / available, 1.0) if available else 0.0
+        self.starved = min(total.starved / available, 1.0) if available else 0.0
         self.deaths = deaths
 
 
@@ -78,6 +97,6 @@ def unpacked(data: bytes) -> Tally:
     counters, histograms, tally.errors, tally.examples = marshal.loads(data)
     for name, value in zip(_COUNTERS, counters, strict=True):
         setattr(tally, name, value)
-    for histogram, values in zip((tally.latency, tally.connecting), histograms, strict=True):
-        vars(histogram).update(values)
+    for name, values in zip(_HISTOGRAMS, histograms, strict=True):
+        vars(getattr(tally, name)).update(values)
     return tally

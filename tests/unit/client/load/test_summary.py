@@ -3,7 +3,7 @@
 import pytest
 
 from echod.client.histogram import Histogram
-from echod.client.load.summary import chart, duration, rows, summary
+from echod.client.load.summary import chart, duration, rows, summary, warnings
 from echod.client.load.tally import Result, Tally
 
 
@@ -17,7 +17,7 @@ def test_width() -> None:
         ("connect", "no local port is left (Cannot assign requested address)"),
     ):
         total.errors[kind, why] = 12_345_678
-    result = Result(total, total, 10.0, 1.0, [])
+    result = Result(total, total, 10.0, 1, [])
     lines = summary("message", [("target", "localhost:7")], result, has_colours=False)
     assert max(map(len, lines)) <= 80
     assert {line[15] for line in lines} == {" "}
@@ -28,8 +28,25 @@ def test_one_of_each() -> None:
     """One byte and one message are singular."""
     total = Tally()
     total.sent = total.received = total.lost = 1
-    lines = summary("message", [], Result(total, total, 10.0, 1.0, []), has_colours=False)
+    lines = summary("message", [], Result(total, total, 10.0, 1, []), has_colours=False)
     assert {"sent            1 byte", "received        1 byte", "lost            1 message"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("busy", "starved", "stopped", "sentences"),
+    [
+        (0.5, 0.2, 0, []),
+        (0.97, 0.0, 0, ["echoc itself was the limit: for 97 % of the time it was busy, and for 0 % it had no"]),
+        (0.56, 0.42, 0, ["echoc itself was the limit: for 56 % of the time it was busy, and for 42 % it had no"]),
+        (0.1, 0.0, 10**9, ["echoc itself was stopped, or had no processor, for 1 s: rates and latencies include"]),
+    ],
+)
+def test_warnings(busy: float, starved: float, stopped: int, sentences: list[str]) -> None:
+    """A sentence says that echoc was the limit, by its own work or for lack of a processor, or that it was stopped."""
+    total = Tally()
+    total.busy, total.starved, total.stopped = int(busy * 20e9), int(starved * 20e9), stopped
+    found = warnings(Result(total, total, 10.0, 2, []))
+    assert [text[: len(sentence)] for text, sentence in zip(found, sentences, strict=True)] == sentences
 
 
 def of(*microseconds: float) -> Histogram:

@@ -15,6 +15,11 @@ def seen(*latencies: int) -> Tally:
         tally.received += 100
         tally.connections += 4
         tally.busy += 500
+        tally.starved += 550
+        tally.stopped += 600
+        tally.outstanding += 7
+        tally.unsent += 8
+        tally.late.record(latency // 3)
         tally.latency.record(latency)
         tally.connecting.record(latency // 2)
         tally.count_error("broken", "Connection reset by peer", f"after {latency} ns")
@@ -23,7 +28,11 @@ def seen(*latencies: int) -> Tally:
 
 def contents(tally: Tally) -> dict[str, Any]:
     """Everything in a tally."""
-    return vars(tally) | {"latency": vars(tally.latency), "connecting": vars(tally.connecting)}
+    return vars(tally) | {
+        "latency": vars(tally.latency),
+        "connecting": vars(tally.connecting),
+        "late": vars(tally.late),
+    }
 
 
 def test_add() -> None:
@@ -48,6 +57,7 @@ def test_packet_size() -> None:
         for part in range(128):
             tally.latency.record((1 << bits) + (part << bits >> 7))
             tally.connecting.record((1 << bits) + (part << bits >> 7))
+            tally.late.record((1 << bits) + (part << bits >> 7))
     assert len(tally.packed()) < 100_000
 
 
