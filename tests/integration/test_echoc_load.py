@@ -701,3 +701,20 @@ def test_narrow_path() -> None:
         took = time.monotonic() - began
     assert (process.returncode, total["sent"] - total["received"]) == (0, 0)
     assert 2 * total["received"] <= rate * took + burst
+
+
+def test_source_ports_are_all_for_the_load() -> None:
+    """The connection that finds the address has a port of its own, since its port is in TIME_WAIT afterwards."""
+    ports: list[int] = []
+
+    def note(connection: socket.socket, over: threading.Event) -> None:
+        ports.append(connection.getpeername()[1])
+        faithful()(connection, over)
+
+    with serving_all(note) as port:
+        done = load(port, "--source-port", "20000-20999", "--json")
+    assert done.returncode == 0
+    first, *others = sorted(ports, key=lambda number: number in range(20000, 21000))
+    assert first not in range(20000, 21000)
+    assert len(others) == 2
+    assert set(others) <= set(range(20000, 21000))
