@@ -34,11 +34,18 @@ def echoc(directory: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(command, capture_output=True, timeout=60)
 
 
-@pytest.mark.parametrize("verb", ["send", "ping", "load", "check"])
+@pytest.mark.parametrize("verb", ["send", "ping", "check"])
 def test_interrupted_while_it_resolves(verb: str, tmp_path: Path) -> None:
     """Ctrl-C works while the resolver waits for an answer."""
     done = echoc(tmp_path, "interrupted", verb, "echo.example")
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_load_interrupted_while_it_resolves(tmp_path: Path) -> None:
+    """So it does in a load, which always says why it has no result."""
+    done = echoc(tmp_path, "interrupted", "load", "echo.example")
+    sentence = b"echoc: interrupted before there was a connection, so nothing was tested\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", sentence)
 
 
 def test_check_is_over_in_time(tmp_path: Path) -> None:
