@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from echod.client.errors import UntestableError, reason
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the JSON output: it changes when a field is removed or changes its meaning, not when one is added."""
 
 
