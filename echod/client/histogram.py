@@ -4,7 +4,7 @@ _BITS = 6
 """Each power of two is divided into 2**6 buckets: a time is within 1/128 of the middle of its bucket."""
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-"""The percentiles that are reported."""
+"""The percentiles that are reported by default."""
 
 
 class Histogram:
@@ -72,12 +72,12 @@ class Histogram:
                 return min(max((low + high) / 2, self.least), self.greatest)
         return 0.0
 
-    def fields(self) -> dict[str, object] | None:
+    def fields(self, percentiles: tuple[float, ...] = PERCENTILES) -> dict[str, object] | None:
         """The times in the form that `--json` prints, in seconds; None if nothing was counted."""
         if not self.count:
             return None
         nanoseconds = {"min": self.least, "mean": self.mean, "max": self.greatest, "mdev": self.deviation}
-        nanoseconds |= {f"p{percent:g}".replace(".", "_"): self.percentile(percent) for percent in PERCENTILES}
+        nanoseconds |= {f"p{percent:g}".replace(".", "_"): self.percentile(percent) for percent in percentiles}
         return {name: value / 1e9 for name, value in nanoseconds.items()}
 
 

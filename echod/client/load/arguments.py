@@ -6,6 +6,7 @@ import argparse
 import resource
 
 from echod.client.errors import UntestableError
+from echod.client.histogram import PERCENTILES
 from echod.client.load.transfer import PIECE
 from echod.client.options import (
     DEFAULT_TIMEOUT,
@@ -22,6 +23,8 @@ _CONNECTIONS = 64
 _SIZE = 64
 _DURATION = 10.0
 _DRAIN = 2.0
+_LONGEST = 24 * 60 * 60.0
+_MOST = 20
 
 _SHORTEST = 0.01
 """Seconds of the shortest interval: reports take time, and a load process sends them all, however busy it is."""
@@ -72,8 +75,28 @@ def make_parser(verb: str = "load") -> Parser:
         "--duration",
         metavar="SECONDS",
         type=seconds,
-        default=_DURATION,
-        help="how long to send (default: %(default)g)",
+        help=f"how long to send (default: {_DURATION:g}, with --count 24h)",
+    )
+    parser.add_argument(
+        "--warmup",
+        metavar="SECONDS",
+        type=seconds_or_zero,
+        default=0.0,
+        help="send for this time before: its messages are compared, and errors count, but times and rates are not "
+        "recorded (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--count",
+        metavar="N",
+        type=whole_number(1, 10**12),
+        help="end after this number of messages over all connections",
+    )
+    parser.add_argument(
+        "--percentiles",
+        metavar="LIST",
+        type=_percentiles,
+        default=PERCENTILES,
+        help="percentiles to report, separated by commas (default: 50,90,99,99.9)",
     )
     parser.add_argument(
         "--drain",
@@ -121,6 +144,10 @@ def prepare(options: argparse.Namespace) -> None:
         options.size = PIECE if options.mode == "stream" else _SIZE
     if options.mode == "stream" and options.rate is not None:
         raise UntestableError("--rate cannot be combined with --mode stream, which is as fast as possible")
+    if options.count is not None and (options.mode == "stream" or options.warmup):
+        raise UntestableError("--count cannot be combined with --mode stream, which has no messages, or with --warmup")
+    if options.duration is None:
+        options.duration = _DURATION if options.count is None else _LONGEST
     if options.processes > options.connections:
         raise UntestableError(
             f"--processes: {options.processes} cannot share {counted(options.connections, 'connection')}; give fewer"
@@ -139,6 +166,18 @@ def prepare(options: argparse.Namespace) -> None:
         )
     if resource.RLIM_INFINITY != soft < need:
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def _percentiles(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if 0 < len(values) <= _MOST and all(0 < value <= 100 for value in values):
+        return values
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a list of percentiles; give up to {_MOST} numbers, more than 0 and at most 100, as in 50,99.9"
+    )
 
 
 def _rate(text: str) -> float:

@@ -11,7 +11,7 @@ from echod.client.connect import Attempt, ShownAttempts, open_connection
 from echod.client.errors import ClientError, UntestableError
 from echod.client.load.arguments import make_parser, prepare
 from echod.client.load.connection import Mode
-from echod.client.load.modes import Churn, ClosedLoop, OpenLoop, Stream
+from echod.client.load.modes import Churn, ClosedLoop, CountedLoop, OpenLoop, Stream
 from echod.client.load.plan import Plan, Times
 from echod.client.load.pool import ProcessPool
 from echod.client.load.summary import (
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
         _print_fields(options, target, result, None)
     else:
-        for text in summary(options.mode, _settings(options, target), result, has_colours(1)):
+        for text in summary(options.mode, _settings(options, target), result, has_colours(1), options.percentiles):
             print_line(text)
         for warning in warnings(result):
             screen.message(f"echoc: warning: {warning}")
@@ -89,13 +89,14 @@ class _Report:
 
     def __init__(self, options: argparse.Namespace, screen: Screen) -> None:
         self._json: bool = options.json
+        self._percentiles: tuple[float, ...] = options.percentiles
         self._screen = screen
         self._is_waiting = False
 
     def on_interval(self, began: float, ended: float, tally: Tally) -> None:
         """Show an interval."""
         if self._json:
-            print_json("load_interval", {"began": began, **numbers(tally, tally, ended - began)})
+            print_json("load_interval", {"began": began, **numbers(tally, tally, ended - began, self._percentiles)})
         self._show(progress(ended, ended - began, tally))
 
     def on_waiting(self, echoes: int, connections: int) -> None:
@@ -154,8 +155,14 @@ def _plan(options: argparse.Namespace, first: Attempt) -> Plan:
         timeout=_nanoseconds(options.timeout),
         connect_timeout=_nanoseconds(options.connect_timeout),
         drain=_nanoseconds(options.drain),
+        warmup=_nanoseconds(options.warmup),
     )
-    return Plan(first.where, origin_of(options), options.connections, options.size, options.rate, times)
+    plan = Plan(first.where, origin_of(options), options.connections, options.size, options.rate, times)
+    if options.rate is None:
+        plan.count = options.count
+    elif options.count is not None:
+        times.duration = min(times.duration, plan.due(options.count) - plan.begin)
+    return plan
 
 
 def _mode(options: argparse.Namespace) -> Mode:
@@ -163,7 +170,9 @@ def _mode(options: argparse.Namespace) -> Mode:
         return Stream
     if options.mode == "churn":
         return Churn
-    return ClosedLoop if options.rate is None else OpenLoop
+    if options.rate is None:
+        return ClosedLoop if options.count is None else CountedLoop
+    return OpenLoop
 
 
 def _settings(options: argparse.Namespace, target: str) -> list[tuple[str, str]]:
@@ -186,11 +195,13 @@ def _print_fields(options: argparse.Namespace, target: str, result: Result, erro
             "size": options.size,
             "processes": options.processes,
             "rate": options.rate,
+            "count": options.count,
+            "warmup": options.warmup,
             "busy": result.busy,
             "starved": result.starved,
             "stopped": total.stopped / 1e9,
             "warnings": warnings(result),
-            **numbers(total, result.within, result.seconds),
+            **numbers(total, result.within, result.seconds, options.percentiles),
             "histogram": histogram(total.latency),
             "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],
             "deaths": result.deaths,

@@ -45,10 +45,14 @@ WAIT, RUN, FINISH = "wait", "run", "finish"
 
 
 class StateCounts:
-    """How many connections of a process are `connecting`, and how many are `finished`."""
+    """How many connections of a process are `connecting`, `finished`, or `resting` because no messages are left.
+
+    `left` is how many messages may still be begun; it is negative without a limit.
+    """
 
     def __init__(self) -> None:
-        self.connecting = self.finished = 0
+        self.connecting = self.finished = self.resting = 0
+        self.left = -1
 
 
 class Connection(Transfer):
@@ -66,6 +70,7 @@ class Connection(Transfer):
         self._plan = plan
         self._counts = counts
         self._since = 0  # when it began to connect
+        self._is_resting = False
 
     # For modes to override.
 
@@ -148,6 +153,17 @@ class Connection(Transfer):
                 self._count(error, "")
             self.on_loss()
         self._finish()
+
+    def may_begin(self) -> bool:
+        """Whether a message is left of the process's share; it is then taken, and otherwise this connection rests."""
+        counts = self._counts
+        if counts.left:
+            counts.left -= 1
+            return True
+        if not self._is_resting:
+            self._is_resting = True
+            counts.resting += 1
+        return False
 
     def half_close(self, now: int) -> None:
         """Close our side, and wait for the server to close its side."""

@@ -18,8 +18,9 @@ from echod.client.load.loop import READ, Loop, clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
 
-READY, INTERVAL, WAITING, RESULT = b"R", b"I", b"W", b"E"
-"""The first byte of a report: every connection was tried; the tally of an interval, the last of which ends with the
+READY, WARM, INTERVAL, WAITING, RESULT = b"R", b"U", b"I", b"W", b"E"
+"""The first byte of a report: every connection was tried; the tally of the warm-up; the number of an interval (4
+bytes), the nanoseconds since the warm-up (8 bytes) and the tally of that interval, the last of which ends with the
 load; how many echoes and how many connections are waited for (8 bytes each); the tally of what came back after the
 load."""
 
@@ -54,6 +55,8 @@ class Generator:
         plan.origin = plan.origin.share(first, step)  # of this process's copy of the plan
         self._loop = Loop(precise=plan.rate is not None)
         self._counts = StateCounts()
+        if plan.count is not None:
+            self._counts.left = (plan.count - first + step - 1) // step  # a share of the count
         self._tally = Tally()
         self._connections = [
             mode(number, plan, pattern, self._loop, self._tally, self._counts)
@@ -75,8 +78,11 @@ class Generator:
         self._check_at(clock() + self._check_every)
         self._connect()
         self._orders.send(READY)
-        while self._counts.finished < len(self._connections):
+        counts, connections = self._counts, len(self._connections)
+        while counts.finished < connections:
             self._loop.turn()
+            if counts.resting == connections:
+                self._stop(clock())
         self._orders.setblocking(True)
         if self._kept:
             self._orders.send(self._kept)
@@ -103,12 +109,15 @@ class Generator:
 
     def _schedule(self, begin: int) -> None:
         self._plan.begin = begin
+        self._plan.measured = measured = begin + self._plan.times.warmup
         self._running = True
         times = self._plan.times
         self._loop.call_at(begin, self._begin)
         # Before an interval that ends at the same time, after which there would be one of length 0.
-        self._loop.call_at(begin + times.duration, self._stop)
-        self._loop.call_at(begin + times.interval, self._on_interval)
+        self._loop.call_at(measured + times.duration, self._stop)
+        self._loop.call_at(measured + times.interval, self._on_interval)
+        if times.warmup:
+            self._loop.call_at(measured, self._on_warm)
 
     def _begin(self, now: int) -> None:
         if not self._running:  # stopped before it began
@@ -120,6 +129,17 @@ class Generator:
         if self._plan.rate is not None:
             self._announce_due(now)
 
+    def _on_warm(self, now: int) -> None:
+        """The warm-up is over: its messages and errors count, its times and rates do not."""
+        if self._running:
+            self._used = time.process_time_ns(), _waited_for_processor()
+            self._forget_times()
+            self._orders.send(WARM + self._tally.packed())  # the first report after READY, so there is room
+            self._tally.clear()
+
+    def _forget_times(self) -> None:
+        self._tally.forget_times(with_connecting=not self._connections[0].early)
+
     def _announce_due(self, now: int) -> None:
         """Announce to the connections, which take turns, how many messages are due.
 
@@ -129,7 +149,7 @@ class Generator:
         if not self._running:
             return
         count = len(self._connections)
-        due = self._due_by(min(now, self._plan.begin + self._plan.times.duration - 1))
+        due = self._due_by(min(now, self._plan.measured + self._plan.times.duration - 1))
         for message in range(self._announced, min(due, self._announced + count)):
             index = message % count
             self._connections[index].on_due((due - index + count - 1) // count, now)
@@ -169,24 +189,26 @@ class Generator:
 
     def _on_interval(self, now: int) -> None:
         if self._running:
-            self._report()
-            next_end = self._plan.begin + (self._interval + 1) * self._plan.times.interval
+            self._report(now)
+            next_end = self._plan.measured + (self._interval + 1) * self._plan.times.interval
             self._loop.call_at(next_end, self._on_interval)
 
     def _stop(self, now: int) -> None:
         if not self._running:
             return
         times = self._plan.times
-        if self._plan.rate is not None and now >= self._plan.begin + times.duration:
+        if self._plan.rate is not None and now >= self._plan.measured + times.duration:
             self._announce_due(now)  # what was due in the last moment is sent in the last moment
         self._running = False
         if self._used[0]:
             self._tally.busy = time.process_time_ns() - self._used[0]
             self._tally.starved = _waited_for_processor() - self._used[1]
         # Without a processor for a while, it may have missed the ends of several intervals; this report covers them.
-        over = min(now - self._plan.begin, times.duration)
+        over = min(now - self._plan.measured, times.duration)
+        if over < 0:
+            self._forget_times()
         self._interval = max(self._interval, -(-over // times.interval) - 1)
-        if report := self._report():
+        if report := self._report(now):
             self._kept = report  # what comes back from now on must not be counted with it
             self._tally.clear()
         for connection in self._connections:
@@ -206,10 +228,11 @@ class Generator:
         for connection in self._connections:
             connection.give_up(is_late)
 
-    def _report(self) -> bytes:
+    def _report(self, now: int) -> bytes:
         """Report the tally since the last report; returns the report if the socket has no room for it."""
         self._interval += 1
-        report = INTERVAL + self._interval.to_bytes(4, "big") + self._tally.packed()
+        elapsed = max(now - self._plan.measured, 0)
+        report = INTERVAL + self._interval.to_bytes(4, "big") + elapsed.to_bytes(8, "big") + self._tally.packed()
         try:
             self._orders.send(report)
         except BlockingIOError:

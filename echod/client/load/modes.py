@@ -27,7 +27,8 @@ class ClosedLoop(Connection):
         """Send the next message when this one is complete."""
         if self._received == self._goal:
             self._tally.messages += 1
-            self._tally.latency.record(now - self._began)
+            if self._began >= self._plan.measured:
+                self._tally.latency.record(now - self._began)
             if self.order != FINISH:
                 self._next(now)
                 return
@@ -42,6 +43,21 @@ class ClosedLoop(Connection):
         self._began = now
         self._goal += self._plan.size
         self.send()
+
+
+class CountedLoop(ClosedLoop):
+    """One message at a time, while any are left; a class of its own, since `ClosedLoop` need not count."""
+
+    def on_backed_off(self, now: int) -> None:
+        """Connect again, if there is a message left to send."""
+        if self._counts.left:
+            self.open(now)
+        else:
+            self.may_begin()  # rests
+
+    def _next(self, now: int) -> None:
+        if self.may_begin():
+            super()._next(now)
 
 
 class Scheduled(Connection):
@@ -93,7 +109,9 @@ class OpenLoop(Scheduled):
         """Count the messages that are now complete."""
         complete = self._received // self._plan.size
         for message in range(self._begun + self._complete, self._begun + complete):
-            self._tally.latency.record(now - self.due_at(message))
+            due = self.due_at(message)
+            if due >= self._plan.measured:
+                self._tally.latency.record(now - due)
         self._tally.messages += complete - self._complete
         self._complete = complete
         if self.order == FINISH and self._received == self._sent:
@@ -143,7 +161,8 @@ class Stream(Connection):
         """Count the mark when it has come back."""
         if self._mark and self._received >= self._mark:
             self._tally.messages += 1
-            self._tally.latency.record(now - self._marked)
+            if self._marked >= self._plan.measured:
+                self._tally.latency.record(now - self._marked)
             self._mark = 0
         if self.order == FINISH and self._received == self._sent:
             self.half_close(now)
@@ -194,7 +213,8 @@ class Churn(Scheduled):
             self._withdraw()
             return
         self._tally.messages += 1
-        self._tally.latency.record(now - self._from)
+        if self._from >= self._plan.measured:
+            self._tally.latency.record(now - self._from)
         self.on_backed_off(now)
 
     def finish(self, now: int) -> None:
@@ -212,6 +232,8 @@ class Churn(Scheduled):
         if self.order != RUN:
             return
         if self._plan.rate is None:
+            if not self.may_begin():
+                return
             self._from = now
             self._due += 1
         elif self._begun < self._due:

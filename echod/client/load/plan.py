@@ -10,11 +10,14 @@ from echod.client.transport import Origin, SockAddr
 class Times:
     """The times of a load, in nanoseconds.
 
-    The load lasts for `duration`, is reported every `interval`, and then waits for echoes for `drain`.  A server may be
-    silent for `timeout` while bytes are outstanding, and may take `connect_timeout` to accept a connection.
+    After a `warmup` the load lasts for `duration`, is reported every `interval`, and waits for `drain` for echoes.
+    A server may be silent for `timeout` while bytes are outstanding, and take `connect_timeout` to accept a connection.
     """
 
-    def __init__(self, duration: int, interval: int, timeout: int, connect_timeout: int, drain: int) -> None:
+    def __init__(
+        self, duration: int, interval: int, timeout: int, connect_timeout: int, drain: int, warmup: int
+    ) -> None:
+        self.warmup = warmup
         self.duration, self.interval, self.drain = duration, interval, drain
         self.timeout, self.connect_timeout = timeout, connect_timeout
 
@@ -35,6 +38,10 @@ class Plan:
         messages, seconds = (rate or 1.0).as_integer_ratio()
         self._messages, self._in = messages, 10**9 * seconds
         self.times = times
+        self.count: int | None = None
+        """How many messages a closed loop sends at the most, in all processes."""
+        self.measured = 0
+        """When the warm-up is over: the times of messages that began before are not recorded."""
         self.begin = 0
         """When the load begins, by the monotonic clock, which is the same in all processes."""
 

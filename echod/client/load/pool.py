@@ -16,7 +16,7 @@ from collections.abc import Callable
 from echod.client.compare import Pattern
 from echod.client.errors import UntestableError, reason
 from echod.client.load.connection import Mode
-from echod.client.load.generator import GIVE_UP, GO, INTERVAL, READY, RESULT, STOP, WAITING, Generator
+from echod.client.load.generator import GIVE_UP, GO, INTERVAL, READY, RESULT, STOP, WAITING, WARM, Generator
 from echod.client.load.loop import clock
 from echod.client.load.plan import Plan
 from echod.client.load.tally import Result, Tally, unpacked
@@ -45,7 +45,8 @@ class ProcessPool:
         self._within, self._total = Tally(), Tally()
         self._deaths: list[str] = []
         self._plan, self._count = plan, processes
-        self._begin = self._end = 0
+        self._begin = self._end = 0  # of what is measured, after the warm-up
+        self._elapsed = 0  # from then to the end, which a limit on messages may bring forward
         self._is_stopped = False
         self._on_waiting: Callable[[int, int], None] = lambda echoes, connections: None
         self._processes: dict[int, _Process] = {}
@@ -67,7 +68,7 @@ class ProcessPool:
     @property
     def result(self) -> Result:
         """The result, after `run`."""
-        lasted = self._end - self._begin if self._begin else 0
+        lasted = min(self._end - self._begin, self._elapsed) if self._begin else 0
         return Result(self._within, self._total, lasted / 1e9, self._count, self._deaths)
 
     def run(self, on_interval: Callable[[float, float, Tally], None], on_waiting: Callable[[int, int], None]) -> None:
@@ -144,9 +145,10 @@ class ProcessPool:
 
     def _go(self) -> None:
         begin = clock() + _LEAD
-        self._end = begin + self._plan.times.duration
+        measured = begin + self._plan.times.warmup
+        self._end = measured + self._plan.times.duration
         self._order(GO + begin.to_bytes(8, "big"))
-        self._begin = begin  # last: from now on a signal sends the order to stop, which must come second
+        self._begin = measured  # last: from now on a signal sends the order to stop, which must come second
 
     def _order(self, order: bytes) -> None:
         for process in self._processes.values():
@@ -161,9 +163,12 @@ class ProcessPool:
             return
         if packet.startswith(INTERVAL):
             process.intervals = int.from_bytes(packet[1:5], "big")
-            tally = unpacked(packet[5:])
+            self._elapsed = max(self._elapsed, int.from_bytes(packet[5:13], "big"))
+            tally = unpacked(packet[13:])
             self._within.add(tally)
             self._interval.add(tally)
+        elif packet.startswith(WARM):
+            tally = unpacked(packet[1:])
         elif packet.startswith(WAITING):
             process.waits_for = int.from_bytes(packet[1:9], "big"), int.from_bytes(packet[9:], "big")
             waiting = [each.waits_for for each in self._processes.values() if not each.is_done]
@@ -181,7 +186,7 @@ class ProcessPool:
             every = self._plan.times.interval
             began = self._intervals * every
             # An interval may have ended between the order to stop and its arrival.
-            ended = max(min(reported * every, self._end - self._begin), began)
+            ended = max(min(reported * every, self._end - self._begin, self._elapsed), began)
             on_interval(began / 1e9, ended / 1e9, self._interval)
             self._interval = Tally()
             self._intervals = reported

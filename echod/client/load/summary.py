@@ -6,6 +6,8 @@ from echod.client.histogram import PERCENTILES, Histogram, bounds
 from echod.client.load.tally import Result, Tally
 from echod.client.text import counted
 
+Percentiles = tuple[float, ...]
+
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 
 _LIMIT = 0.95
@@ -17,7 +19,13 @@ _WIDTH = 40
 _STEPS = (1, 2, 5)
 
 
-def summary(mode: str, settings: list[tuple[str, str]], result: Result, has_colours: bool) -> list[str]:
+def summary(
+    mode: str,
+    settings: list[tuple[str, str]],
+    result: Result,
+    has_colours: bool,
+    percentiles: Percentiles = PERCENTILES,
+) -> list[str]:
     """The result as lines: a name, a value, and for numbers a unit, separated by spaces; then the chart.
 
     The names and values of the `settings` come first.
@@ -39,9 +47,9 @@ def summary(mode: str, settings: list[tuple[str, str]], result: Result, has_colo
         ("received", counted(total.received, "byte")),
         ("busy", f"{100 * result.busy:.1f} %"),
         ("starved", f"{100 * result.starved:.1f} %"),
-        *_times("", total.latency),
-        *_times("late-", total.late),
-        *(_times("connect-", total.connecting) if mode == "churn" else []),
+        *_times("", total.latency, percentiles),
+        *_times("late-", total.late, percentiles),
+        *(_times("connect-", total.connecting, percentiles) if mode == "churn" else []),
         *(
             (name, alarming(count, counted(count, unit.removesuffix("s"))))
             for name, count in (("lost", total.lost), ("outstanding", total.outstanding), ("unsent", total.unsent))
@@ -107,7 +115,7 @@ def errors_and_losses(total: Tally) -> str:
     return ", ".join(parts + [f"{count} {name}" for name, count in counts if count])
 
 
-def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
+def numbers(tally: Tally, within: Tally, seconds: float, percentiles: Percentiles) -> dict[str, object]:
     """The fields of `--json` that an interval and the result have in common; rates are those of `within`."""
     return {
         "seconds": seconds,
@@ -120,9 +128,9 @@ def numbers(tally: Tally, within: Tally, seconds: float) -> dict[str, object]:
         "connections_made": tally.connections,
         "messages_per_second": _per_second(within.messages, seconds),
         "bytes_per_second": _per_second(within.received, seconds),
-        "latency": tally.latency.fields(),
-        "late": tally.late.fields(),
-        "connecting": tally.connecting.fields(),
+        "latency": tally.latency.fields(percentiles),
+        "late": tally.late.fields(percentiles),
+        "connecting": tally.connecting.fields(percentiles),
         "errors": [
             {"kind": kind, "reason": why or None, "count": count} for (kind, why), count in tally.errors.items()
         ],
@@ -195,8 +203,8 @@ def _per_second(count: int, seconds: float) -> float:
     return count / seconds if seconds else 0.0
 
 
-def _times(prefix: str, times: Histogram) -> list[tuple[str, str]]:
+def _times(prefix: str, times: Histogram, percentiles: Percentiles) -> list[tuple[str, str]]:
     if not times.count:
         return []
-    found = [(f"p{percent:g}", times.percentile(percent)) for percent in PERCENTILES] + [("max", times.greatest)]
+    found = [(f"p{percent:g}", times.percentile(percent)) for percent in percentiles] + [("max", times.greatest)]
     return [(prefix + name, f"{nanoseconds / 1e6:.3f} ms") for name, nanoseconds in found]

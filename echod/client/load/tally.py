@@ -47,6 +47,13 @@ class Tally:
         self.errors: dict[tuple[str, str], int] = {}
         self.examples: dict[str, str] = {}
 
+    def forget_times(self, with_connecting: bool) -> None:
+        """Reset the times, but not the counters."""
+        self.latency, self.late = Histogram(), Histogram()
+        self.busy = self.starved = self.stopped = 0
+        if with_connecting:
+            self.connecting = Histogram()
+
     def count_error(self, kind: str, why: str, sentence: str) -> None:
         """Count an error, of a `kind` in errors.py; `why` is the system's reason, or ""."""
         self.errors[kind, why] = self.errors.get((kind, why), 0) + 1

@@ -8,7 +8,7 @@ from echod.client.transport import ANYWHERE
 
 def plan(rate: float) -> Plan:
     """A plan whose load has begun."""
-    plan = Plan(("127.0.0.1", 7), ANYWHERE, 1, 1, rate, Times(10**9, 10**9, 10**9, 10**9, 10**9))
+    plan = Plan(("127.0.0.1", 7), ANYWHERE, 1, 1, rate, Times(10**9, 10**9, 10**9, 10**9, 10**9, 0))
     plan.begin = 1_234_567_890_123_456_789
     return plan
 
