@@ -144,6 +144,13 @@ p90             \d+\.\d{3} ms
 p99             \d+\.\d{3} ms
 p99\.9           \d+\.\d{3} ms
 max             \d+\.\d{3} ms
+tcp-rtt-min     \d+\.\d{3} ms
+tcp-rtt-p50     \d+\.\d{3} ms
+tcp-retransmits \d+ segments?
+tcp-lost        0 segments
+tcp-mss         \d+ bytes
+tcp-pmtu        \d+ bytes
+local           127\.0\.0\.1 ports \d+ to \d+
 lost            0 messages
 outstanding     0 messages
 unsent          0 messages
@@ -179,6 +186,7 @@ def test_json() -> None:
     # After the load at most the outstanding messages came back, one for each connection.
     assert 0 <= total["messages"] - sum(interval["messages"] for interval in intervals) <= 2
     assert (total["ok"], total["lost"], total["errors"], total["connections_made"]) == (True, 0, [], 2)
+    assert (total["tcp"]["connections"], [local["address"] for local in total["local"]]) == (2, ["127.0.0.1"])
 
 
 def test_one_interval() -> None:
@@ -211,7 +219,10 @@ def test_faulty_server(fault: Behaviour, kind: str, reason: str | None) -> None:
     assert (process.returncode, total["ok"], error["kind"], error["reason"]) == (1, False, kind, reason)
     assert total["lost"] == error["count"] >= total["connections_made"] - 2 >= 1
     assert 0 < total["messages"] <= total["connections_made"] * 3
-    assert [example["kind"] for example in total["examples"]] == [kind]
+    (example,) = total["examples"]
+    (local,) = total["local"]
+    assert (example["kind"], local["address"]) == (kind, "127.0.0.1")
+    assert local["ports"]["min"] <= int(example["local"].partition(":")[2]) <= local["ports"]["max"]
     assert f"{error['count']} {kind}".encode() in errors
     assert b"Traceback" not in errors
 

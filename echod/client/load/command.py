@@ -18,6 +18,7 @@ from echod.client.load.summary import (
     errors_and_losses,
     histogram,
     numbers,
+    path_fields,
     progress,
     so_far,
     summary,
@@ -60,8 +61,8 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
             screen.message(f"echoc: warning: {warning}")
     for death in result.deaths:
         screen.message(f"echoc: {death}")
-    for example in result.total.examples.values():
-        screen.message(f"echoc: for example, {example}")
+    for example, local in result.total.examples.values():
+        screen.message(f"echoc: for example, {f'from {local}: ' if local else ''}{example}")
     if wrong:
         screen.message(f"echoc: not everything came back as it was sent: {wrong}")
     return 1 if wrong or result.deaths else 0
@@ -202,8 +203,12 @@ def _print_fields(options: argparse.Namespace, target: str, result: Result, erro
             "stopped": total.stopped / 1e9,
             "warnings": warnings(result),
             **numbers(total, result.within, result.seconds, options.percentiles),
+            **path_fields(total),
             "histogram": histogram(total.latency),
-            "examples": [{"kind": kind, "message": text} for kind, text in total.examples.items()],
+            "examples": [
+                {"kind": kind, "message": text, "local": local or None}
+                for kind, (text, local) in total.examples.items()
+            ],
             "deaths": result.deaths,
             "error": error and error.fields(),
         },

@@ -18,7 +18,7 @@ from echod.client.load.plan import Plan
 from echod.client.load.tally import Tally
 from echod.client.load.transfer import Transfer
 from echod.client.text import endpoint
-from echod.client.transport import begin_connecting, connected_to_itself, failure_of, send_at_once, silence
+from echod.client.transport import begin_connecting, connected_to_itself, failure_of, send_at_once, silence, statistics
 
 _BACK_OFF = 100_000_000
 """Nanoseconds before a connection that failed is opened again: a server that is down is asked ten times a second."""
@@ -148,7 +148,7 @@ class Connection(Transfer):
             error = LateError(self._sent, self._received, self._silence())
             if outstanding:
                 self._tally.outstanding += outstanding
-                self._tally.examples.setdefault(error.kind, str(error))
+                self._tally.examples.setdefault(error.kind, (str(error), self._local()))
             elif is_late:
                 self._count(error, "")
             self.on_loss()
@@ -255,7 +255,11 @@ class Connection(Transfer):
         return silence(self._socket, self._sent, self._received)
 
     def _count(self, error: ClientError, why: str) -> None:
-        self._tally.count_error(error.kind, why, str(error))
+        self._tally.count_error(error.kind, why, str(error), self._local())
+
+    def _local(self) -> str:
+        """Our end of the connection; "" if there is none."""
+        return endpoint(self._socket.getsockname()) if self._socket and self.state in (OPEN, HALF_CLOSED) else ""
 
     def _on_back_off_over(self, now: int) -> None:
         if self.state == BACKING_OFF:
@@ -276,6 +280,8 @@ class Connection(Transfer):
             if self._watched:
                 self._loop.unwatch(self._socket.fileno())
                 self._watched = 0
+            if self.state in (OPEN, HALF_CLOSED) and (fields := statistics(self._socket)):
+                self._tally.count_path(fields, self._socket.getsockname()[:2])
             self._socket.close()
             self._socket = None
 

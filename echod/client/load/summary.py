@@ -50,6 +50,7 @@ def summary(
         *_times("", total.latency, percentiles),
         *_times("late-", total.late, percentiles),
         *(_times("connect-", total.connecting, percentiles) if mode == "churn" else []),
+        *_path(total),
         *(
             (name, alarming(count, counted(count, unit.removesuffix("s"))))
             for name, count in (("lost", total.lost), ("outstanding", total.outstanding), ("unsent", total.unsent))
@@ -179,6 +180,36 @@ def duration(seconds: float) -> str:
 
 def _longest(times: Histogram) -> str:
     return f"max {duration(times.greatest / 1e9)}"
+
+
+def _path(total: Tally) -> list[tuple[str, str]]:
+    """What TCP knows about the path, and the local ends, by which a packet capture can be filtered."""
+    if not total.rtt.count:
+        return []
+    return [
+        ("tcp-rtt-min", f"{total.rtt.least / 1e6:.3f} ms"),
+        ("tcp-rtt-p50", f"{total.rtt.percentile(50) / 1e6:.3f} ms"),
+        ("tcp-retransmits", counted(total.retransmits, "segment")),
+        ("tcp-lost", counted(total.segments_lost, "segment")),
+        *((f"tcp-{name}", f"{value:.0f} bytes") for name, value in total.least.items()),
+        *(("local", f"{address} ports {low} to {high}") for address, (low, high) in total.ports.items()),
+    ]
+
+
+def path_fields(total: Tally) -> dict[str, object]:
+    """The same in the form that `--json` prints."""
+    tcp: dict[str, object] | None = None
+    if total.rtt.count:
+        rtt = {"min": total.rtt.least / 1e9, "median": total.rtt.percentile(50) / 1e9, "max": total.rtt.greatest / 1e9}
+        tcp = {
+            "connections": total.rtt.count,
+            "rtt": rtt,
+            "retransmits": total.retransmits,
+            "lost": total.segments_lost,
+        }
+        tcp |= total.least
+    local = [{"address": address, "ports": {"min": low, "max": high}} for address, (low, high) in total.ports.items()]
+    return {"tcp": tcp, "local": local}
 
 
 def _rounded(value: float, unit: str) -> str:

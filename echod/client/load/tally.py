@@ -17,8 +17,10 @@ _COUNTERS = (
     "busy",
     "starved",
     "stopped",
+    "retransmits",
+    "segments_lost",
 )
-_HISTOGRAMS = ("latency", "connecting", "late")
+_HISTOGRAMS = ("latency", "connecting", "late", "rtt")
 
 
 class Tally:
@@ -31,7 +33,9 @@ class Tally:
     processor, and for `stopped` it could not run for so long that this is no longer usual.
     `latency` has the times of messages, and `late` those by which it sent messages later than they were due, although
     the kernel had room for them.  `errors` is how often each kind of error occurred for which reason, and `examples`
-    the first sentence of each kind.
+    the first sentence of each kind, with our end of the connection.  Of the connections that have ended, `rtt` has the
+    kernel's round-trip times, `retransmits` and `segments_lost` are sums, `least` are the least MSS and path MTU, and
+    `ports` the lowest and highest local port of each local address.
     """
 
     def __init__(self) -> None:
@@ -44,8 +48,12 @@ class Tally:
         self.latency = Histogram()
         self.connecting = Histogram()
         self.late = Histogram()
+        self.rtt = Histogram()
+        self.retransmits = self.segments_lost = 0
+        self.least: dict[str, float] = {}
+        self.ports: dict[str, tuple[int, int]] = {}
         self.errors: dict[tuple[str, str], int] = {}
-        self.examples: dict[str, str] = {}
+        self.examples: dict[str, tuple[str, str]] = {}
 
     def forget_times(self, with_connecting: bool) -> None:
         """Reset the times, but not the counters."""
@@ -54,10 +62,24 @@ class Tally:
         if with_connecting:
             self.connecting = Histogram()
 
-    def count_error(self, kind: str, why: str, sentence: str) -> None:
-        """Count an error, of a `kind` in errors.py; `why` is the system's reason, or ""."""
+    def count_error(self, kind: str, why: str, sentence: str, local: str) -> None:
+        """Count an error, of a `kind` in errors.py; `why` is the system's reason, or "", and `local` our end, or ""."""
         self.errors[kind, why] = self.errors.get((kind, why), 0) + 1
-        self.examples.setdefault(kind, sentence)
+        self.examples.setdefault(kind, (sentence, local))
+
+    def count_path(self, fields: dict[str, float], local: tuple[str, int]) -> None:
+        """Add what TCP knows about a connection at its end (transport.statistics), and our end of it."""
+        self.rtt.record(round(fields["rtt"] * 1e9))
+        self.retransmits += int(fields["retransmits"])
+        self.segments_lost += int(fields["lost"])
+        self._add_path({name: fields[name] for name in ("mss", "pmtu")}, {local[0]: (local[1], local[1])})
+
+    def _add_path(self, least: dict[str, float], ports: dict[str, tuple[int, int]]) -> None:
+        for name, value in least.items():
+            self.least[name] = min(value, self.least.get(name, value))
+        for address, (low, high) in ports.items():
+            known = self.ports.get(address, (low, high))
+            self.ports[address] = min(low, known[0]), max(high, known[1])
 
     def add(self, other: Tally) -> None:
         """Add the results of `other`."""
@@ -68,16 +90,17 @@ class Tally:
         for error, count in other.errors.items():
             self.errors[error] = self.errors.get(error, 0) + count
         self.examples = {**other.examples, **self.examples}
+        self._add_path(other.least, other.ports)
 
     def packed(self) -> bytes:
-        """The tally as bytes for `unpacked`, at most about 90 KB.
+        """The tally as bytes for `unpacked`, at most about 120 KB.
 
         Both ends are the same program, forked, which is all that marshal requires; struct has no dictionaries, and
         importing json costs a fifth of echoc's start.
         """
         histograms = [vars(getattr(self, name)) for name in _HISTOGRAMS]
         counters = [getattr(self, name) for name in _COUNTERS]
-        return marshal.dumps((counters, histograms, self.errors, self.examples))
+        return marshal.dumps((counters, histograms, self.errors, self.examples, self.least, self.ports))
 
 
 class Result:
@@ -101,7 +124,7 @@ class Result:
 def unpacked(data: bytes) -> Tally:
     """The tally in bytes from `Tally.packed`."""
     tally = Tally()
-    counters, histograms, tally.errors, tally.examples = marshal.loads(data)
+    counters, histograms, tally.errors, tally.examples, tally.least, tally.ports = marshal.loads(data)
     for name, value in zip(_COUNTERS, counters, strict=True):
         setattr(tally, name, value)
     for name, values in zip(_HISTOGRAMS, histograms, strict=True):

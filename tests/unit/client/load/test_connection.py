@@ -42,7 +42,9 @@ def test_given_up() -> None:
         connection.finish(clock())
         connection.give_up(is_late=True)
     assert (tally.outstanding, tally.lost, tally.errors) == (1, 0, {})
-    assert tally.examples["late"].startswith("the echo was not complete in time: all acknowledged, nothing came back")
+    assert tally.examples["late"][0].startswith(
+        "the echo was not complete in time: all acknowledged, nothing came back"
+    )
 
 
 def test_closed_with_nothing_outstanding() -> None:
@@ -51,7 +53,7 @@ def test_closed_with_nothing_outstanding() -> None:
         while not tally.errors:
             loop.turn()
     assert (tally.errors, tally.lost) == ({("closed", ""): 1}, 0)
-    assert tally.examples["closed"] == "the server closed the idle connection: nothing had been sent"
+    assert tally.examples["closed"][0] == "the server closed the idle connection: nothing had been sent"
 
 
 def test_cut_short() -> None:

@@ -22,7 +22,9 @@ def seen(*latencies: int) -> Tally:
         tally.late.record(latency // 3)
         tally.latency.record(latency)
         tally.connecting.record(latency // 2)
-        tally.count_error("broken", "Connection reset by peer", f"after {latency} ns")
+        tally.count_error("broken", "Connection reset by peer", f"after {latency} ns", f"127.0.0.1:{latency % 60_000}")
+        path = {"rtt": latency / 1e9, "retransmits": 1, "lost": 0, "mss": 1448 + latency % 3, "pmtu": 1500}
+        tally.count_path(path, ("127.0.0.1", latency % 60_000))
     return tally
 
 
@@ -32,6 +34,7 @@ def contents(tally: Tally) -> dict[str, Any]:
         "latency": vars(tally.latency),
         "connecting": vars(tally.connecting),
         "late": vars(tally.late),
+        "rtt": vars(tally.rtt),
     }
 
 
@@ -41,7 +44,8 @@ def test_add() -> None:
     total.add(seen(70_000))
     assert contents(total) == contents(seen(5, 10**10, 70_000))
     assert total.errors == {("broken", "Connection reset by peer"): 3}
-    assert total.examples == {"broken": "after 5 ns"}
+    assert total.examples == {"broken": ("after 5 ns", "127.0.0.1:5")}
+    assert total.ports == {"127.0.0.1": (5, 40_000)}
 
 
 def test_packed() -> None:
