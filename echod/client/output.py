@@ -71,14 +71,14 @@ class StatusLine:
                 # Two columns are left for the "^C" that the terminal adds, which the next text must cover.
                 text = text[: (os.get_terminal_size(2).columns or 80) - 1 - len("^C")]
                 before, self._length = self._length, len(text) + len("^C")  # first: Ctrl-C may interrupt the rest
-                os.write(2, f"\r{text:<{before}}".encode())
+                # Back to the end of the text, where the terminal adds it.
+                os.write(2, f"\r{text:<{before}}".encode() + b"\b" * (before - len(text)))
 
     def erase(self) -> None:
         """Clear the line."""
         if self._length:
-            self.show("")
             with suppress(OSError):
-                os.write(2, b"\r")
+                os.write(2, b"\r" + b" " * self._length + b"\r")
             self._length = 0
 
 

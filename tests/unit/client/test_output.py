@@ -155,9 +155,9 @@ def test_status_line() -> None:
         output.status.show("connecting to a long name")
         output.status.show("connected")
         output.message("done")
-        text = seen(screen, 57)
+        text = seen(screen, 67)
         # Two columns are left for the "^C" of the terminal, and overwritten.
-        assert text == b"\rconnecting to a l\rconnected          \r           \rdone\r\n"
+        assert text == b"\rconnecting to a l\rconnected          \b\b\b\b\b\b\b\b\b\b\r           \rdone\r\n"
 
 
 def test_no_status_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
