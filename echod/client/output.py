@@ -13,6 +13,9 @@ from echod.client.errors import UntestableError, reason
 SCHEMA = 2
 """The version of the JSON output: it changes when a field is removed or changes its meaning, not when one is added."""
 
+_INDENT = "  "
+_UNLIMITED = 1_000_000
+
 
 def fill_standard_descriptors() -> None:
     """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed; raises OSError when it does not exist.
@@ -55,6 +58,28 @@ def has_colours(descriptor: int) -> bool:
     """Whether output to `descriptor` may be coloured: it is a terminal that supports colours, and NO_COLOR is unset or
     empty (https://no-color.org)."""
     return os.isatty(descriptor) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def columns(descriptor: int) -> int:
+    """The width of the terminal that `descriptor` is; without a terminal, more than any line has."""
+    with suppress(OSError):
+        return os.get_terminal_size(descriptor).columns or _UNLIMITED
+    return _UNLIMITED
+
+
+def folded(line: str, width: int) -> list[str]:
+    """A line of text as lines of at most `width` columns, where it has spaces; all but the first are indented."""
+    lines = []
+    while len(line) > width and (end := line.rfind(" ", len(_INDENT), width + 1)) > 0:
+        lines.append(line[:end])
+        line = _INDENT + line[end + 1 :]
+    return [*lines, line]
+
+
+def print_text(line: str) -> None:
+    """Print a line of text on standard output, folded to the width of a terminal; raises as `print_bytes` does."""
+    for part in folded(line, columns(1)):
+        print_line(part)
 
 
 class StatusLine:
@@ -101,12 +126,14 @@ class Screen:
         self._line_is_open = not data.endswith(b"\n")
 
     def message(self, line: str) -> None:
-        """Print a line on standard error; a failure to do so is ignored, since there is no place left to report it."""
+        """Print a line on standard error, folded to the width of a terminal; a failure to do so is ignored, since there
+        is no place left to report it."""
         self.status.erase()
         if self._both_terminals:
             self.end_line()
+        text = "".join(f"{part}\n" for part in folded(line, columns(2)))
         with suppress(OSError):
-            _write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+            _write(2, text.encode("utf-8", "backslashreplace"))
 
     def end_line(self) -> None:
         """On a terminal, end the line that the echo left open; raises as `print_bytes` does."""

@@ -28,7 +28,7 @@ from echod.client.load.summary import (
 from echod.client.load.tally import Result, Tally
 from echod.client.load.transfer import PIECE
 from echod.client.options import origin_of, target_of
-from echod.client.output import Screen, has_colours, print_json, print_line
+from echod.client.output import Screen, columns, has_colours, print_json, print_text
 from echod.client.text import counted
 
 TYPE_CHECKING = False  # type checkers treat the name as true; importing typing would cost a third of echoc's start
@@ -55,8 +55,9 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
         _print_fields(options, target, result, None)
     else:
-        for text in summary(options.mode, _settings(options, target), result, has_colours(1), options.percentiles):
-            print_line(text)
+        settings = _settings(options, target)
+        for text in summary(options.mode, settings, result, has_colours(1), options.percentiles, columns(1)):
+            print_text(text)
         for warning in warnings(result):
             screen.message(f"echoc: warning: {warning}")
     for death in result.deaths:

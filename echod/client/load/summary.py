@@ -13,8 +13,10 @@ _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _LIMIT = 0.95
 """The fraction of the time, busy or starved, from which on echoc had none left for more messages."""
 
-_WIDTH = 40
-"""Characters of the longest bar: with the columns before it a line fits into 80."""
+_BEFORE = 34
+"""Columns before the bar in a line of the chart."""
+_COLUMNS = 74
+"""Columns of the longest line of the chart, if the terminal has as many."""
 
 _STEPS = (1, 2, 5)
 
@@ -25,10 +27,11 @@ def summary(
     result: Result,
     has_colours: bool,
     percentiles: Percentiles = PERCENTILES,
+    columns: int = _COLUMNS,
 ) -> list[str]:
     """The result as lines: a name, a value, and for numbers a unit, separated by spaces; then the chart.
 
-    The names and values of the `settings` come first.
+    The names and values of the `settings` come first.  The chart fits into `columns`, if these are at least 35.
     """
 
     def alarming(count: int, text: str) -> str:
@@ -60,7 +63,7 @@ def summary(
     ]
     text = [f"{name:<15} {value}" for name, value in lines]
     if total.latency.count:
-        text += ["", f"{'latency':>10} {unit:>12}", *chart(total.latency)]
+        text += ["", f"{'latency':>10} {unit:>12}", *chart(total.latency, columns)]
     return text
 
 
@@ -143,13 +146,14 @@ def histogram(times: Histogram) -> list[dict[str, object]]:
     return [{"at_most": step, "count": count} for step, count in rows(times)]
 
 
-def chart(times: Histogram) -> list[str]:
-    """A line for each of the `rows`: the step, the count, its share of all, and a bar."""
+def chart(times: Histogram, columns: int = _COLUMNS) -> list[str]:
+    """A line for each of the `rows`: the step, the count, its share of all, and a bar; see `summary`."""
+    longest = max(min(columns, _COLUMNS) - _BEFORE, 1)
     found = rows(times)
     most = max((count for _, count in found), default=0)
     lines = []
     for step, count in found:
-        bar = "#" * (count * _WIDTH // most or count > 0)
+        bar = "#" * (count * longest // most or count > 0)
         share = 100 * count / times.count
         lines.append(f"<= {duration(step):>7} {count:>12} {share:6.2f} %  {bar}".rstrip())
     return lines

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from contextlib import suppress
 
-from echod.client.output import Screen, print_json, print_line
+from echod.client.output import Screen, print_json, print_text
 from echod.client.transport import statistics_line
-
-_INDENT = "  "
-_UNLIMITED = 1_000_000
 
 
 class Names:
@@ -80,7 +75,7 @@ class Report:
         """Print lines before or after the results, as text only."""
         if not self._json:
             for line in lines:
-                self._print_folded(line)
+                print_text(line)
 
     def summary(self, kind: str, fields: dict[str, object]) -> None:
         """Print the object after the results, as JSON only."""
@@ -88,19 +83,4 @@ class Report:
             print_json(kind, fields)
 
     def _print(self, line: str) -> None:
-        self._print_folded(f"[{time.time():.6f}] {line}" if self._timestamps else line)
-
-    def _print_folded(self, line: str) -> None:
-        """Print a line; on a terminal that is narrower, at most what fits, and the rest below it and indented."""
-        width = _width()
-        while len(line) > width and (end := line.rfind(" ", len(_INDENT), width + 1)) > 0:
-            print_line(line[:end])
-            line = _INDENT + line[end + 1 :]
-        print_line(line)
-
-
-def _width() -> int:
-    """The number of columns of the terminal on standard output; without a terminal there is no limit."""
-    with suppress(OSError):
-        return os.get_terminal_size(1).columns or _UNLIMITED
-    return _UNLIMITED
+        print_text(f"[{time.time():.6f}] {line}" if self._timestamps else line)

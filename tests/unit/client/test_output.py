@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from echod.client.errors import UntestableError
-from echod.client.output import Screen, fill_standard_descriptors, print_bytes
+from echod.client.output import Screen, fill_standard_descriptors, folded, print_bytes
 from tests.unit.client.peers import seen, standing_in, terminal
 
 
@@ -158,6 +158,20 @@ def test_status_line() -> None:
         text = seen(screen, 67)
         # Two columns are left for the "^C" of the terminal, and overwritten.
         assert text == b"\rconnecting to a l\rconnected          \b\b\b\b\b\b\b\b\b\b\r           \rdone\r\n"
+
+
+def test_messages_are_folded() -> None:
+    """On a terminal a message continues on the next line, indented, and breaks at spaces only."""
+    with terminal() as (screen, program), standing_in(2, program):
+        termios.tcsetwinsize(program, (24, 20))
+        Screen().message("echoc: for example, the server was silent")
+        text = seen(screen, 47)
+    assert text == b"echoc: for example,\r\n  the server was\r\n  silent\r\n"
+
+
+def test_a_word_is_not_folded() -> None:
+    """What has no spaces is left to the terminal, so that it can be copied."""
+    assert folded("x" * 30, 20) == ["x" * 30]
 
 
 def test_no_status_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

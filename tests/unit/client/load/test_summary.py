@@ -75,11 +75,12 @@ def test_chart_of_nothing() -> None:
 
 
 def test_width_of_the_chart() -> None:
-    """No line exceeds 80 columns, whatever the counts and times."""
+    """No line exceeds the terminal, or 80 columns, whatever the counts and times."""
     histogram = of(0.001, 3600e6)
     for bucket in histogram.buckets:
         histogram.buckets[bucket] = histogram.count = 10**12 - 1
-    assert all(len(line) <= 80 for line in chart(histogram))
+    assert all(len(line) <= 80 for line in chart(histogram, 1000))
+    assert max(len(line) for line in chart(histogram, 60)) == 60
 
 
 def test_rows_hold_all() -> None:
