@@ -26,7 +26,7 @@ from echod.client.errors import (
 )
 from echod.client.exchange import Terms, exchange
 from echod.client.options import DEFAULT_TIMEOUT, Parser, add_common_arguments, origin_of, seconds, size
-from echod.client.output import Screen, print_json, print_line
+from echod.client.output import Screen, print_json, print_line, print_text
 from echod.client.target import Target, parse_target
 from echod.client.text import counted, described, endpoint, printable
 from echod.client.transport import statistics, statistics_line
@@ -213,11 +213,11 @@ class _Probe:
     def print_details(self) -> None:
         """Print the lines that -v adds."""
         for attempt in self._observer.attempts:
-            print_line(_clean(str(attempt)))
+            print_text(_clean(str(attempt)))
         for name, value in (self._connection or {}).items():
-            print_line(_clean(f"{name.capitalize():8}: {value}"))
+            print_text(_clean(f"{name.capitalize():8}: {value}"))
         if self._tcp:
-            print_line(f"{'TCP':8}: {statistics_line(self._tcp)}")
+            print_text(f"{'TCP':8}: {statistics_line(self._tcp)}")
 
     def fields(self, status: int, text: str) -> dict[str, object]:
         """The result in the form that `--json` prints."""
