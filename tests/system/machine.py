@@ -130,6 +130,9 @@ class Machine:
         process = self.start(*follow, *selection)
         try:
             yield Journal(process)
+        except AssertionError as error:
+            error.add_note(self.journaled("--lines=30"))  # it may have what the follower did not show
+            raise
         finally:
             kill(process)
 
