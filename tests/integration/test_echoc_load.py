@@ -776,3 +776,11 @@ def test_source_ports_are_all_for_the_load() -> None:
     assert first not in range(20000, 21000)
     assert len(others) == 2
     assert set(others) <= set(range(20000, 21000))
+
+
+def test_verbose() -> None:
+    """-v prints each address before it is tried, and the result."""
+    with serving_all(faithful()) as port:
+        done = load(port, "-v", "-s", "1K", "-i", "50ms")
+    trying = f"trying 127.0.0.1:{port}\n127.0.0.1:{port}: connected after "
+    assert (done.returncode, done.stderr.startswith(trying.encode())) == (0, True)

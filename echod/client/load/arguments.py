@@ -66,6 +66,7 @@ def make_parser(verb: str = "load") -> Parser:
         help="number of simultaneous connections (default: %(default)d)",
     )
     parser.add_argument(
+        "-s",
         "--size",
         metavar="BYTES",
         type=size,
@@ -119,6 +120,7 @@ def make_parser(verb: str = "load") -> Parser:
         help="share the connections among N processes, to use more than one CPU (default: %(default)d)",
     )
     parser.add_argument(
+        "-i",
         "--interval",
         metavar="SECONDS",
         type=_interval,
@@ -133,6 +135,9 @@ def make_parser(verb: str = "load") -> Parser:
         default=DEFAULT_TIMEOUT,
         help="count a connection as failed when bytes are outstanding and the server neither accepts nor returns any "
         "for this time (default: %(default)g)",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print each address tried, and the result, on standard error"
     )
     add_common_arguments(parser)
     return parser

@@ -143,7 +143,7 @@ class _Signals:
 
 def _first_connection(options: argparse.Namespace, screen: Screen) -> Attempt:
     """The first successful connection, whose address all others use; raises ConnectError if there is none."""
-    observer = ShownAttempts(screen, is_verbose=False)
+    observer = ShownAttempts(screen, options.verbose)
     target = target_of(options)
     target.origin.ports = range(0)  # those given are for the load; one used here would be in TIME_WAIT
     open_connection(target, options.connect_timeout, observer).close()
