@@ -40,6 +40,8 @@ class Origin:
 
     def __init__(self, source: str | None = None, ports: range = range(0), interface: str = "", dscp: int = 0) -> None:
         self.source, self.ports, self.interface, self.dscp = source, ports, interface, dscp
+        self.is_set = bool(self.arguments())
+        """Whether the kernel does not choose everything."""
         self._taken = 0
 
     def share(self, first: int, step: int) -> Origin:
@@ -89,14 +91,16 @@ def begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket, 
     accept queue of a unix socket is full (unix(7)).  Of several ports those in use are skipped.  Raises OSError if
     there is no such socket.
     """
-    for left in reversed(range(len(origin.ports) or 1)):
+    if not origin.ports:
+        return _begin_connecting(address, origin)
+    for left in reversed(range(len(origin.ports))):
         try:
             connection, code = _begin_connecting(address, origin)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not left:
                 raise
         else:
-            if code != errno.EADDRNOTAVAIL or not origin.ports:
+            if code != errno.EADDRNOTAVAIL:
                 return connection, code
             connection.close()
     ports = f"{origin.ports[0]}-{origin.ports[-1]}" if len(origin.ports) > 1 else f"{origin.ports[0]}"
@@ -181,7 +185,7 @@ def _begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket,
     connection = _open(address)
     try:
         connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
+        if origin.is_set and connection.family != socket.AF_UNIX:
             origin.bind(connection)
         return connection, connection.connect_ex(address)
     except OSError:

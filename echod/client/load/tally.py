@@ -72,13 +72,19 @@ class Tally:
         self.rtt.record(round(fields["rtt"] * 1e9))
         self.retransmits += int(fields["retransmits"])
         self.segments_lost += int(fields["lost"])
-        self._add_path({name: fields[name] for name in ("mss", "pmtu")}, {local[0]: (local[1], local[1])})
+        for name in ("mss", "pmtu"):
+            self._add_least(name, fields[name])
+        self._add_ports(local[0], local[1], local[1])
 
-    def _add_path(self, least: dict[str, float], ports: dict[str, tuple[int, int]]) -> None:
-        for name, value in least.items():
-            self.least[name] = min(value, self.least.get(name, value))
-        for address, (low, high) in ports.items():
-            known = self.ports.get(address, (low, high))
+    def _add_least(self, name: str, value: float) -> None:
+        if value < self.least.get(name, value + 1):
+            self.least[name] = value
+
+    def _add_ports(self, address: str, low: int, high: int) -> None:
+        known = self.ports.get(address)
+        if known is None:
+            self.ports[address] = low, high
+        elif low < known[0] or high > known[1]:
             self.ports[address] = min(low, known[0]), max(high, known[1])
 
     def add(self, other: Tally) -> None:
@@ -90,7 +96,10 @@ class Tally:
         for error, count in other.errors.items():
             self.errors[error] = self.errors.get(error, 0) + count
         self.examples = {**other.examples, **self.examples}
-        self._add_path(other.least, other.ports)
+        for name, value in other.least.items():
+            self._add_least(name, value)
+        for address, (low, high) in other.ports.items():
+            self._add_ports(address, low, high)
 
     def packed(self) -> bytes:
         """The tally as bytes for `unpacked`, at most about 120 KB.
