@@ -185,7 +185,7 @@ def _begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket,
     connection = _open(address)
     try:
         connection.setblocking(False)
-        if origin.is_set and connection.family != socket.AF_UNIX:
+        if origin.is_set and not isinstance(address, bytes):
             origin.bind(connection)
         return connection, connection.connect_ex(address)
     except OSError:
@@ -231,7 +231,8 @@ def _set_traffic_class(connection: socket.socket, value: int) -> None:
 
 
 def _tcp_info(connection: socket.socket) -> bytes | None:
-    if connection.family == socket.AF_UNIX:
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _OUT_OF_ORDER.stop)
+    except OSError:  # a unix socket
         return None
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _OUT_OF_ORDER.stop)
     return info if len(info) >= _INFO_LENGTH else None
