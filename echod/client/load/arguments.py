@@ -83,7 +83,7 @@ def make_parser(verb: str = "load") -> Parser:
         metavar="SECONDS",
         type=seconds_or_zero,
         default=0.0,
-        help="send for this time before: its messages are compared, and errors count, but times and rates are not "
+        help="first send for this time: its messages are compared, and errors count, but times and rates are not "
         "recorded (default: %(default)g)",
     )
     parser.add_argument(

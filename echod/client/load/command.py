@@ -102,7 +102,7 @@ class _Report:
         self._show(progress(ended, ended - began, tally))
 
     def on_waiting(self, echoes: int, connections: int) -> None:
-        """Show what is waited for: on a terminal how it decreases, in a log once."""
+        """Show what the load waits for: on a terminal how it decreases, in a log once."""
         if self._screen.status.is_wanted or not self._is_waiting:
             self._show(waiting(echoes, connections))
         self._is_waiting = True

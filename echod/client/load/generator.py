@@ -35,13 +35,13 @@ _CONNECTING = 512
 a second for the retransmission (RFC 6298)."""
 
 _WAITING_EVERY = 100_000_000
-"""Nanoseconds between two reports of what is waited for."""
+"""Nanoseconds between two reports of what this process waits for."""
 
 _TICK = 20_000_000
 """Nanoseconds between two looks at the clock, which show whether this process was stopped."""
 
 _GAP = 50_000_000
-"""Nanoseconds by which a process is late only if something other than waiting and the usual work has delayed it."""
+"""Nanoseconds: a process that is later than this was delayed by more than its usual work."""
 
 _CHECKS = 10
 """How many times the connections are checked during one time-out."""

@@ -80,7 +80,7 @@ def progress(now: float, seconds: float, tally: Tally) -> str:
 
 
 def waiting(echoes: int, connections: int) -> str:
-    """One line about what is waited for after the load."""
+    """One line about what the load waits for after its end."""
     what = counted(echoes, "echo") if echoes < 2 else f"{echoes} echoes"
     if not echoes:
         what = f"the server to close {counted(connections, 'connection')}"
@@ -113,7 +113,7 @@ def warnings(result: Result) -> list[str]:
 
 
 def errors_and_losses(total: Tally) -> str:
-    """All that did not come back as it was sent, or was not sent, as a list in one line; "" if that is nothing."""
+    """All that did not come back as it was sent, or was not sent, as a list in one line; "" if all came back."""
     parts = [f"{count} {kind}{f' ({why})' if why else ''}" for (kind, why), count in total.errors.items()]
     counts = (("lost", total.lost), ("outstanding", total.outstanding), ("unsent", total.unsent))
     return ", ".join(parts + [f"{count} {name}" for name, count in counts if count])

@@ -30,12 +30,12 @@ class Tally:
     load did not wait any longer; `unsent` were due, but were not sent before the end.  The kernel accepted `sent`
     bytes, of which `received` came back.  `connections` were made, each after one of the times in `connecting`.  For
     `busy` nanoseconds of the load a processor worked for this process, for `starved` it was ready to run and had no
-    processor, and for `stopped` it could not run for so long that this is no longer usual.
-    `latency` has the times of messages, and `late` those by which it sent messages later than they were due, although
-    the kernel had room for them.  `errors` is how often each kind of error occurred for which reason, and `examples`
-    the first sentence of each kind, with our end of the connection.  Of the connections that have ended, `rtt` has the
-    kernel's round-trip times, `retransmits` and `segments_lost` are sums, `least` are the least MSS and path MTU, and
-    `ports` the lowest and highest local port of each local address.
+    processor, and for `stopped` it neither ran nor waited, for 50 ms or more each time.  `latency` has the times of
+    messages, and `late` those by which it sent messages later than they were due, although the kernel had room for
+    them.  `errors` is how often each kind of error occurred for which reason, and `examples` the first sentence of each
+    kind, with our end of the connection.  Of the connections that have ended, `rtt` has the kernel's round-trip times,
+    `retransmits` and `segments_lost` are sums, `least` are the least MSS and path MTU, and `ports` the lowest and
+    highest local port of each local address.
     """
 
     def __init__(self) -> None:

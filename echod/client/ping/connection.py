@@ -43,9 +43,9 @@ class Server:
     Each message of `size` bytes, which may be reduced, comes from another place of a pattern than the previous one, so
     that a stale or repeated echo is found.  `connect_timeout` and `timeout` are seconds, for each address and for each
     echo.  `asked` is whether the name was resolved, so that connecting has begun; `address` is the one connected to,
-    `local` the other end ("" for a unix socket), and `connecting` how many nanoseconds that took, including addresses
-    that failed before.  While an echo is outstanding, `on_waiting` is called every `reminder` seconds, with the time
-    since sending.  `observe` makes an observer of each connect.
+    `local` our end ("" for a unix socket), and `connecting` how many nanoseconds passed since the first attempt.  While
+    an echo is outstanding, `on_waiting` is called every `reminder` seconds, with the time since sending.  `observe`
+    makes an observer of each connect.
     """
 
     def __init__(
