@@ -673,9 +673,9 @@ def test_waiting_line(columns: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--size", "17M"], "argument --size: '17M' is not a size; give bytes, from 1 to 16M, as in 64 or 64K"),
+        (["--size", "17M"], "argument -s/--size: '17M' is not a size; give bytes, from 1 to 16M, as in 64 or 64K"),
         (["--rate", "nan"], "argument --rate: 'nan' is not a rate; give messages per second, from 0.001 to 10000000"),
-        (["--interval", "1e-9"], "argument --interval: '1e-9' is too short; give at least 10ms"),
+        (["--interval", "1e-9"], "argument -i/--interval: '1e-9' is too short; give at least 10ms"),
         (
             ["--count", "3", "--warmup", "1s"],
             "--count cannot be combined with --mode stream, which has no messages, or with --warmup",
