@@ -202,7 +202,7 @@ class OverdueError(EchoError):
     kind = "late"
 
     def __init__(self, seconds: float, sent: int, received: int, cause: str = "") -> None:
-        self.sent, self.received = sent, received
+        self.sent, self.received, self.cause = sent, received, cause
         some = f": {_came_back(sent, received, cause)}" if received or cause else ""
         super().__init__(f"timed out after {seconds:g} s{some}")
 

@@ -27,6 +27,15 @@ _WINDOW_LIMITED = slice(176, 184)
 _OUT_OF_ORDER = slice(224, 228)
 """Where Linux 5.4 and later count the segments that have arrived before an earlier one."""
 
+_UNANSWERED = 2
+"""The byte that counts the retransmission time-outs since the last acknowledgement."""
+_RTO, _LAST_ACK = 2, 14
+"""The words that have the retransmission time-out in microseconds, and the milliseconds since the last segment with an
+acknowledgement."""
+
+ARRIVED = "all acknowledged"
+"""How `silence` begins if the server's kernel has everything that was sent."""
+
 _WITH_FIN = (4, 9, 11)
 """The states FIN_WAIT1, LAST_ACK and CLOSING, in which our FIN is not acknowledged (include/net/tcp_states.h)."""
 
@@ -171,14 +180,19 @@ def silence(connection: socket.socket, sent: int, received: int = 0) -> str:
     # SIOCOUTQ, tcp(7), which has the number of TIOCOUTQ: the bytes that are not acknowledged, sent or not.
     unacknowledged = int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     queued = unacknowledged - (info[0] in _WITH_FIN)
-    if queued <= 0 and not received and any(info[_OUT_OF_ORDER]):
-        return "all acknowledged, the beginning of the echo is missing: the path (or its MTU) drops it"
+    has_gap = any(info[_OUT_OF_ORDER])
+    if queued <= 0 and not received and has_gap:
+        return f"{ARRIVED}, the beginning of the echo is missing: the path (or its MTU) drops it"
     if queued <= 0:
-        return f"all acknowledged, {'no more' if received else 'nothing'} came back: the server is silent"
+        or_path = ", or the path drops the echo" if has_gap else ""  # the gap may be an earlier one
+        return f"{ARRIVED}, {'no more' if received else 'nothing'} came back: the server is silent{or_path}"
+    words = memoryview(info).cast("I")
     # What this machine drops itself, in a full queue or on an interface that is down, counts as not yet sent.
-    if memoryview(info).cast("I")[_FIELDS["unacked"]] or not any(info[_WINDOW_LIMITED]):
-        return f"sent {sent} bytes, {queued} not acknowledged: the path (or its MTU) drops them"
-    return f"sent {sent} bytes, {queued} waiting for room: the server does not read"
+    if not words[_FIELDS["unacked"]] and any(info[_WINDOW_LIMITED]):
+        return f"sent {sent} bytes, {queued} waiting for room: the server does not read"
+    if not info[_UNANSWERED] and 1000 * words[_LAST_ACK] < words[_RTO]:
+        return f"sent {sent} bytes, {queued} not acknowledged yet: the path is slow, or drops them"
+    return f"sent {sent} bytes, {queued} not acknowledged: the path (or its MTU) drops them"
 
 
 def _begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket, int]:

@@ -339,6 +339,27 @@ def test_mtu_black_hole() -> None:
     )
 
 
+def test_mtu_black_hole_on_the_way_back() -> None:
+    """If the messages arrive and only their echoes are too long for the path, --sweep suspects the way back."""
+    with far_server() as (near, far, port):
+        swallow(far, near, 1200)
+        with pinging(far.address, port, "--sweep", "1100:1200", "-W", 0.5, place=near) as process:
+            *_, result, loss, suspicion = rest(process)
+    assert (process.returncode, result) == (1, "largest size that passes: 1148 bytes (mss 1448, pmtu 1500)")
+    assert loss.startswith("1149 bytes: timed out after 0.5 s: all acknowledged, nothing came back: ")
+    assert suspicion == "shorter echoes come back: the way back drops longer ones, or the server returns none"
+
+
+def test_sweep_of_a_slow_network() -> None:
+    """At 1 Mbit/s 256 KiB do not return in 0.5 s, which is no limit of their size, and the path is slow."""
+    with far_server() as (near, far, port):
+        near.run("tc qdisc add dev cable root tbf rate 1mbit burst 5kb latency 5s")
+        with pinging(far.address, port, "--sweep", "1000:256K", "-W", 0.5, place=near) as process:
+            _, _, fault, *_, result = rest(process)
+    assert (process.returncode, result) == (1, "no result above 1000 bytes (mss 1448, pmtu 1500)")
+    assert fault.endswith(" not acknowledged yet: the path is slow, or drops them")
+
+
 def test_slow_network() -> None:
     """Through a network of 1 Mbit/s, 12,500 bytes take at least 80 ms."""
     with far_server() as (near, far, port):

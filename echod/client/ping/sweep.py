@@ -7,11 +7,19 @@ message in segments of at most the MSS, so above that every size meets the same 
 
 from __future__ import annotations
 
-from echod.client.errors import ConnectError, EchoError, MismatchError, SurplusError, UntestableError
+from echod.client.errors import (
+    ConnectError,
+    EchoError,
+    MismatchError,
+    OverdueError,
+    SurplusError,
+    UntestableError,
+)
 from echod.client.ping.connection import GONE, Server
 from echod.client.ping.report import Report
 from echod.client.ping.statistics import milliseconds
 from echod.client.text import counted
+from echod.client.transport import ARRIVED
 
 
 class SizeSearch:
@@ -103,19 +111,21 @@ class SizeSearch:
         return (self._passed + self._lost) // 2 if self._lost - self._passed > 1 else 0
 
     def _try(self, size: int) -> None:
-        """Send a message; raises ConnectError, MismatchError and SurplusError, which say nothing about its size."""
+        """Send a message; raises ConnectError, MismatchError and SurplusError, which say nothing about its size, and
+        OverdueError if a part of the echo is back, so that the time was too short, and not the message too long."""
         took: int | None = None
         loss: EchoError | None = None
         self._server.size = size
         try:
             took = self._server.echo()
         except GONE as error:
+            if isinstance(error, OverdueError) and error.received:
+                raise
             loss = error
         self._tried += 1
         if loss:
             self._lost, self._loss = size, loss
-            tcp = self._server.tcp()
-            self._arrived = tcp is not None and not (tcp["unacked"] or tcp["retransmits"])
+            self._arrived = isinstance(loss, OverdueError) and loss.cause.startswith(ARRIVED)
         else:
             self._passed = size
         self._print(size, took, loss)

@@ -68,6 +68,20 @@ def test_nothing_passes(capfdbinary: Capture) -> None:
     assert (count, result.partition(" (")[0], loss[:19]) == ("1 size tried", "no size passes", "10 bytes: timed out")
 
 
+def test_slow_echo(capfdbinary: Capture) -> None:
+    """If a part of the echo is back in time, it is not its length that was the limit: the search ends."""
+
+    def return_the_beginning(connection: socket.socket, over: threading.Event) -> None:
+        while data := connection.recv(65536):
+            connection.sendall(data[:10])
+
+    with serving(return_the_beginning) as port:
+        assert sweep(port, "10:20") == 1
+    lines = capfdbinary.readouterr().out.decode().splitlines()
+    assert lines[2].startswith("timed out after 0.1 s: 10 of 20 bytes sent came back, ")
+    assert lines[-1].startswith("no result above 10 bytes (")
+
+
 def test_end_of_the_server(capfdbinary: Capture) -> None:
     """When no new connection can be made, the search ends with the result so far: that says nothing about a size."""
     with serving_in_turn(up_to(10)) as port:
