@@ -7,6 +7,7 @@ it 141, the codes by which a shell reports SIGINT and SIGPIPE.  `echoc check` ha
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.message(f"echoc: {reason(error)}")
         return untestable
     except KeyboardInterrupt:
+        screen.status.erase()
         return 130
 
 
@@ -54,6 +56,8 @@ def _run(arguments: list[str], screen: Screen) -> int:
                 f"{options.host!r} must be the first argument: echoc {options.host} HOST; to reach a host of that "
                 f"name: echoc send {options.host}"
             )
+        if options.json and os.isatty(1):
+            screen.status.is_wanted = False  # objects would continue it
         code: int = _module(verb).run(options, screen)
     except (UsageError, NameLookupError) as error:
         if not verb and arguments and (nearest := _nearest_verb(arguments[0])):

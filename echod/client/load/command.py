@@ -43,8 +43,6 @@ def run(options: argparse.Namespace, screen: Screen) -> int:
     """Load, and print the result; raises ClientError if there is none."""
     prepare(options)
     target = str(target_of(options))
-    if options.json and os.isatty(1):
-        screen.status.is_wanted = False  # objects would continue it
     try:
         result = _load(options, screen)
     except ClientError as error:

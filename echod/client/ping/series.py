@@ -55,6 +55,7 @@ class Series:
             self._server.open(deadline)
         except ConnectError as error:
             if not error.asked:
+                self._statistics = Statistics()  # nothing could be sent
                 raise
             self._refusal = error
 

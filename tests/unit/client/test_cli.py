@@ -9,8 +9,18 @@ import threading
 import pytest
 
 from echod import __version__
+from echod.client import connect
 from echod.client.cli import VERBS, main, make_parser
-from tests.unit.client.peers import faithful, receive_exactly, serving, standing_in
+from tests.unit.client.peers import (
+    DEADLINE,
+    faithful,
+    receive_exactly,
+    seen,
+    serving,
+    standing_in,
+    stuck_resolver,
+    terminal,
+)
 
 Capture = pytest.CaptureFixture[bytes]
 
@@ -144,6 +154,41 @@ def test_interrupt(capfdbinary: Capture) -> None:
     with serving(interrupt) as port:
         assert main(["127.0.0.1", str(port)]) == 130
     assert capfdbinary.readouterr() == (b"", b"")
+
+
+def interrupt_when_asked(asked: threading.Event, screen: int) -> None:
+    """Send SIGINT to this process when the resolver has a query, and the screen shows it."""
+    assert asked.wait(DEADLINE)
+    assert b"resolving echo.example" in seen(screen, 20)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_interrupt_erases_the_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal Ctrl-C leaves nothing of what was being waited for."""
+    monkeypatch.setattr(connect, "_REPORT", 0.01)
+    with terminal() as (screen, program), standing_in(2, program), stuck_resolver(monkeypatch) as asked:
+        thread = threading.Thread(target=interrupt_when_asked, args=(asked, screen))
+        thread.start()
+        assert main(["send", "echo.example"]) == 130
+        thread.join()
+        os.write(program, b"$ ")
+        shown = b""
+        while not shown.endswith(b"$ "):
+            shown += seen(screen, 1)
+    assert shown.endswith(b"\r" + b" " * len("resolving echo.example^C") + b"\r$ ")
+
+
+def test_objects_do_not_continue_the_status_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json on a terminal there is no status line: an object would follow it on the same line."""
+    monkeypatch.setattr(connect, "_REPORT", 0.01)
+    with (
+        terminal() as (screen, program),
+        standing_in(1, program),
+        standing_in(2, program),
+        stuck_resolver(monkeypatch),
+    ):
+        assert main(["ping", "--json", "-w", "0.1", "echo.example"]) == 2
+        assert seen(screen, 20).startswith(b'{"schema": ')
 
 
 def test_out_of_descriptors(capfdbinary: Capture) -> None:

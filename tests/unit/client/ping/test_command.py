@@ -362,6 +362,7 @@ def test_nobody_can_be_asked(capfdbinary: Capture, monkeypatch: pytest.MonkeyPat
     (summary,) = validated(printed.out)
     assert (summary["kind"], summary["ok"], summary["address"]) == ("ping_summary", False, None)
     assert (summary["error"]["kind"], printed.err) == ("connect", sentence)
+    assert (summary["transmitted"], summary["loss"]) == (0, None)
 
 
 def test_name_that_is_gone(capfdbinary: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
