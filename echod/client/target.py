@@ -92,8 +92,8 @@ def _split(text: str, where: str) -> tuple[str, int | None]:
         port = _port(rest, where)
     else:
         name, port = text, None
-    # A number is a port without its host; getaddrinfo(3) would take 7 for 0.0.0.7, and contact a stranger.
-    if not name or name.isdecimal() or (":" in name and not _is_ipv6(name)):
+    # A number is a port without its host.
+    if not name or name.isdecimal() or _is_odd_ipv4(name) or (":" in name and not _is_ipv6(name)):
         raise UsageError(f"{where}: {text!r} is not a host; give {HOST_FORMS}")
     return name, port
 
@@ -110,6 +110,16 @@ def _port(text: str, where: str) -> int:
 def is_address(text: str) -> bool:
     """Whether `text` is a complete IPv4 or IPv6 address, which needs no resolver."""
     return _is_ipv6(text) or _is_address(socket.AF_INET, text)
+
+
+def _is_odd_ipv4(text: str) -> bool:
+    """Whether getaddrinfo(3) would take `text` for another IPv4 address than it seems, and contact a stranger: it takes
+    7 for 0.0.0.7, 1.2.3 for 1.2.0.3 and 010.0.0.1 for 8.0.0.1 (inet_aton(3))."""
+    try:
+        socket.inet_aton(text)
+    except (OSError, UnicodeError, ValueError):
+        return False
+    return not _is_address(socket.AF_INET, text)
 
 
 def _is_ipv6(text: str) -> bool:
