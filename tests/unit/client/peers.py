@@ -61,6 +61,16 @@ def serving(
 
 
 @contextmanager
+def already_reset() -> Iterator[socket.socket]:
+    """A connection that the server has reset, which the kernel of the client knows already."""
+    with serving(rude) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        assert poll.poll(DEADLINE * 1000)
+        yield connection
+
+
+@contextmanager
 def deaf(family: socket.AddressFamily = socket.AF_INET, port: int = 0) -> Iterator[int]:
     """A port of the loopback address that neither accepts nor refuses connections, since its accept queue is full."""
     with socket.socket(family) as listener, socket.socket(family) as first:

@@ -4,7 +4,6 @@ import errno
 import itertools
 import math
 import os
-import select
 import socket
 import threading
 import time
@@ -32,6 +31,7 @@ from tests.unit.client.peers import (
     DEADLINE,
     RESET,
     Behaviour,
+    already_reset,
     altering,
     endless,
     faithful,
@@ -290,16 +290,8 @@ def test_reset_while_sending() -> None:
 
 def test_reset_before_half_close() -> None:
     """A connection on which even the half-close fails is reported as broken."""
-
-    def behave(connection: socket.socket, over: threading.Event) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-    with serving(behave) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        assert poll.poll(DEADLINE * 1000)
-        with pytest.raises(BrokenConnectionError, match="Connection reset by peer"):
-            Talk().run(connection, b"")
+    with already_reset() as connection, pytest.raises(BrokenConnectionError, match="Connection reset by peer"):
+        Talk().run(connection, b"")
 
 
 def test_silent_server() -> None:

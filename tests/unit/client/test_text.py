@@ -1,14 +1,12 @@
 """echod.client.text."""
 
-import select
 import socket
-import threading
 from pathlib import Path
 
 import pytest
 
 from echod.client.text import counted, described, endpoint, quoted
-from tests.unit.client.peers import DEADLINE, RESET, faithful, serving, serving_unix
+from tests.unit.client.peers import already_reset, faithful, serving, serving_unix
 
 
 @pytest.mark.parametrize(
@@ -80,12 +78,5 @@ def test_described_unix(first: str, tmp_path: Path) -> None:
 
 def test_described_when_reset() -> None:
     """The description of a connection that is already reset says so."""
-
-    def reset(connection: socket.socket, over: threading.Event) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-    with serving(reset) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        assert poll.poll(DEADLINE * 1000)
+    with already_reset() as connection:
         assert described(connection)["remote"] == "already disconnected"

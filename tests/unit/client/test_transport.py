@@ -1,9 +1,7 @@
 """echod.client.transport."""
 
 import errno
-import select
 import socket
-import threading
 
 import pytest
 
@@ -16,7 +14,7 @@ from echod.client.transport import (
     statistics,
     statistics_line,
 )
-from tests.unit.client.peers import DEADLINE, RESET, faithful, mute, serving
+from tests.unit.client.peers import DEADLINE, already_reset, faithful, mute, serving
 
 
 def connected(port: int, origin: Origin = ANYWHERE) -> socket.socket:
@@ -108,14 +106,7 @@ def test_connected_to_itself() -> None:
 
 def test_connected_to_itself_when_reset() -> None:
     """A connection that is already reset was not to itself."""
-
-    def reset(connection: socket.socket, over: threading.Event) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-
-    with serving(reset) as port, socket.create_connection(("127.0.0.1", port)) as connection:
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        assert poll.poll(DEADLINE * 1000)
+    with already_reset() as connection:
         assert not connected_to_itself(connection)
 
 
