@@ -53,7 +53,7 @@ class ConnectError(UntestableError):
 
     `failures` are the addresses with their reasons, `reasons` the reasons alone.  `asked` is whether any address was
     asked at all: a name without an address, or a socket that this machine cannot open, says nothing about the service.
-    `refused` is whether one refused: a machine without IPv6 has another reason for the addresses of that family.
+    `refused` is whether at least one refused; others may have failed because this machine has no IPv6.
     """
 
     kind = "connect"

@@ -154,7 +154,7 @@ def _ports(text: str) -> range:
         least, most = map(int, numbers)
         if 1 <= least <= most <= 65535:
             return range(least, most + 1)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port or a range; give 40000, or 40000-40063, up to 65535")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port or a range; give 1 to 65535, as in 40000 or 40000-40063")
 
 
 def _dscp(text: str) -> int:

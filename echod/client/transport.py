@@ -17,15 +17,15 @@ from echod.client.errors import reason
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); the socket module does not define it
 
 _INFO_LENGTH = 184
-"""The part of `struct tcp_info` (linux/tcp.h) that is needed; Linux 4.10 and later have all of it."""
+"""Bytes of `struct tcp_info` (linux/tcp.h) without which it is not used; Linux 4.10 and later have more."""
 
 _FIELDS = {"rtt": 17, "rttvar": 18, "retransmits": 25, "lost": 8, "mss": 4, "pmtu": 15, "cwnd": 20, "unacked": 6}
-"""Where it has these fields, in words of four bytes."""
+"""Where the structure has these fields, in words of four bytes."""
 _SEGMENTS_IN = slice(140, 144)
 _WINDOW_LIMITED = slice(176, 184)
-"""Where it counts the microseconds for which the receiver's window was the limit."""
+"""Where the structure has the microseconds for which the receiver's window was the limit."""
 _OUT_OF_ORDER = slice(224, 228)
-"""Where Linux 5.4 and later count the segments that have arrived before an earlier one."""
+"""Where Linux 5.4 and later have the number of segments that arrived before an earlier one; beyond `_INFO_LENGTH`."""
 
 _UNANSWERED = 2
 """The byte that counts the retransmission time-outs since the last acknowledgement."""
@@ -50,7 +50,7 @@ class Origin:
     def __init__(self, source: str | None = None, ports: range = range(0), interface: str = "", dscp: int = 0) -> None:
         self.source, self.ports, self.interface, self.dscp = source, ports, interface, dscp
         self.is_set = bool(self.arguments())
-        """Whether the kernel does not choose everything."""
+        """Whether any argument has set it."""
         self._taken = 0
 
     def share(self, first: int, step: int) -> Origin:
@@ -98,7 +98,7 @@ def begin_connecting(address: SockAddr, origin: Origin) -> tuple[socket.socket, 
 
     The number is 0 if the socket is connected, EINPROGRESS if it becomes writable when it is connected, EAGAIN if the
     accept queue of a unix socket is full (unix(7)).  Of several ports those in use are skipped.  Raises OSError if
-    there is no such socket.
+    the socket cannot be opened or cannot connect from `origin`.
     """
     if not origin.ports:
         return _begin_connecting(address, origin)
@@ -145,12 +145,12 @@ def statistics(connection: socket.socket) -> dict[str, float] | None:
     """What TCP knows about the path (TCP_INFO, tcp(7)), in the form that `--json` prints; None for a unix socket.
 
     `rtt` and `rttvar` are seconds, `mss` and `pmtu` bytes; `retransmits` is the number of segments sent again so far,
-    `lost` and `unacked` how many are lost or not acknowledged at the moment, `cwnd` how many may be.
+    `lost` and `unacked` how many are lost or not acknowledged at the moment, `cwnd` how many may be unacknowledged.
     """
     info = _tcp_info(connection)
     if info is None:
         return None
-    words = memoryview(info).cast("I")  # a load that connects anew for each message has no time for int.from_bytes
+    words = memoryview(info).cast("I")  # int.from_bytes would take half as long again, for each connection of a load
     fields: dict[str, float] = {name: words[at] for name, at in _FIELDS.items()}
     fields["rtt"] /= 1e6
     fields["rttvar"] /= 1e6

@@ -678,7 +678,11 @@ def test_waiting_line(columns: int) -> None:
         (["--interval", "1e-9"], "argument -i/--interval: '1e-9' is too short; give at least 10ms"),
         (
             ["--count", "3", "--warmup", "1s"],
-            "--count cannot be combined with --mode stream, which has no messages, or with --warmup",
+            "--count cannot be combined with --warmup; give one of them",
+        ),
+        (
+            ["--count", "3", "--mode", "stream"],
+            "--count cannot be combined with --mode stream, which has no messages",
         ),
         (
             ["--percentiles", "50,101"],

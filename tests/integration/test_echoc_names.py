@@ -42,7 +42,7 @@ def test_interrupted_while_it_resolves(verb: str, tmp_path: Path) -> None:
 
 
 def test_load_interrupted_while_it_resolves(tmp_path: Path) -> None:
-    """So it does in a load, which always says why it has no result."""
+    """Ctrl-C also works in a load, which says why it has no result."""
     done = echoc(tmp_path, "interrupted", "load", "echo.example")
     sentence = b"echoc: interrupted before there was a connection, so nothing was tested\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, b"", sentence)

@@ -107,7 +107,7 @@ def test_lock_that_is_kept(name: str) -> None:
 @pytest.mark.parametrize("name", SHARED)
 def test_what_workers_share(name: str) -> None:
     """Whatever one worker does to what they share, neither the others nor the parent fail, not even at its death."""
-    # A worker that searches a large full table, under coverage, holds the lock so long that it is killed for that.
+    # Small tables: under coverage a search in a large full one takes so much time that the parent kills the worker.
     arguments = ("--limits-max-connections-per-source", "100", "--limits-max-connections", "100")
     with under_attack("SHARED", name, *arguments) as (daemon, gate), clients_of_both(daemon) as (victim, sibling):
         workers = daemon.workers

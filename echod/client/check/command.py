@@ -104,7 +104,7 @@ def make_parser(verb: str = "check") -> Parser:
         metavar="BYTES",
         type=size,
         default=_SIZE,
-        help="number of bytes to send, up to 16M; 4K finds a path that drops large packets (default: %(default)d)",
+        help="number of bytes to send, up to 16M; 4K finds a path that drops long packets (default: %(default)d)",
     )
     parser.add_argument(
         "--no-half-close",

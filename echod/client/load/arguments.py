@@ -90,7 +90,7 @@ def make_parser(verb: str = "load") -> Parser:
         "--count",
         metavar="N",
         type=whole_number(1, 10**12),
-        help="end after this number of messages over all connections",
+        help="end after this number of messages over all connections; not with --warmup or --mode stream",
     )
     parser.add_argument(
         "--percentiles",
@@ -126,7 +126,7 @@ def make_parser(verb: str = "load") -> Parser:
         type=_interval,
         default=1.0,
         help="time between reports of progress: a line on standard error, or objects with --json; at least "
-        f"{_SHORTEST:g} (default: %(default)g)",
+        f"{_SHORTEST * 1000:g}ms (default: %(default)g)",
     )
     parser.add_argument(
         "--timeout",
@@ -149,8 +149,10 @@ def prepare(options: argparse.Namespace) -> None:
         options.size = PIECE if options.mode == "stream" else _SIZE
     if options.mode == "stream" and options.rate is not None:
         raise UntestableError("--rate cannot be combined with --mode stream, which is as fast as possible")
-    if options.count is not None and (options.mode == "stream" or options.warmup):
-        raise UntestableError("--count cannot be combined with --mode stream, which has no messages, or with --warmup")
+    if options.count is not None and options.mode == "stream":
+        raise UntestableError("--count cannot be combined with --mode stream, which has no messages")
+    if options.count is not None and options.warmup:
+        raise UntestableError("--count cannot be combined with --warmup; give one of them")
     if options.duration is None:
         options.duration = _DURATION if options.count is None else _LONGEST
     if options.processes > options.connections:

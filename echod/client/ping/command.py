@@ -50,10 +50,11 @@ def make_parser(verb: str = "ping") -> Parser:
         "Ctrl-C and SIGTERM end the run with a summary, and Ctrl-\\ prints a summary of the messages so far.  After a "
         "loss, which a refused connection is as well, the next message is sent over a new connection.  The next echo "
         "ends the outage, whose printed length may be too long by up to one interval.",
-        epilog="""Exit codes: 0 all messages came back identical, or with -c and -w at least COUNT of them, or the
-        connection survived the silence, or the largest size passed; 1 a message was lost or wrong, or the connection
-        ended; 2 there is no result: usage, a name that does not resolve, or an interruption before the first result of
-        --idle or --sweep, which also need a first connection.""",
+        epilog="""Exit codes: 0 all messages came back identical, or the connection survived the silence, or the largest
+        size passed; 1 a message was lost or wrong, or the connection ended; 2 there is no result: usage, a name that
+        does not resolve, or an interruption before the first result of --idle or --sweep, which also need a first
+        connection.  With -c and -w: 0 if COUNT messages came back, even if others were lost; 1 if fewer did, or an echo
+        was wrong.""",
     )
     parser.add_argument(
         "-c",
@@ -140,7 +141,9 @@ def _sizes(text: str) -> tuple[int, int]:
         least, most = size(first), size(last)
         if least < most:
             return least, most
-    raise argparse.ArgumentTypeError(f"{text!r} is not a range of sizes; give FROM:TO, up to 16M, as in 1000:9K")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a range of sizes; give FROM:TO, FROM below TO, from 1 to 16M, as in 1000:9K"
+    )
 
 
 def run(options: argparse.Namespace, screen: Screen) -> int:

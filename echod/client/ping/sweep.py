@@ -54,7 +54,7 @@ class SizeSearch:
             self._report.bad(f"{'wrong echo: ' if wrong else ''}{error.in_brief}", "ping_fault", fields)
 
     def stop(self) -> None:
-        """End the search; a size whose echo is outstanding does not count."""
+        """Nothing to do: a size whose echo is outstanding does not count."""
 
     @property
     def exit_code(self) -> int:

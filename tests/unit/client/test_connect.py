@@ -139,7 +139,7 @@ def test_families_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Noting(Observer):
-    """Keeps all that it is told."""
+    """Records every call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ def test_waiting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiting_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal it is shown what is being tried, and erased when that is over."""
+    """On a terminal the status line shows what is being tried, and is erased when that is over."""
     monkeypatch.setattr(connect, "_REPORT", 0.01)
     with terminal() as (screen, program), standing_in(2, program):
         observer = ShownAttempts(Screen(), is_verbose=False)
